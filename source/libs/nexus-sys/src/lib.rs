@@ -1,0 +1,1 @@
+//! The kernel interfaces that nexus uses, and the only crate with unsafe code.

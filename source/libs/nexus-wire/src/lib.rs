@@ -1,0 +1,2 @@
+//! Messages between the parts of a session.
+#![forbid(unsafe_code)]

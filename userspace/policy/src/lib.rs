@@ -1,0 +1,2 @@
+//! The policy tree.
+#![forbid(unsafe_code)]
