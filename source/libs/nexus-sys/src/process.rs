@@ -32,8 +32,9 @@ pub struct CloneFlags(u64);
 impl CloneFlags {
     /// Nothing special: fork(2).
     pub const NONE: Self = Self(0);
-    /// One table of file descriptors for both, until the child executes a program.
-    pub const SHARED_FILES: Self = Self(libc::CLONE_FILES as u64);
+    /// One table of file descriptors for both until the child executes a program, and the parent waits (killable) until
+    /// it did or ended.
+    pub const UNTIL_EXEC: Self = Self((libc::CLONE_FILES | libc::CLONE_VFORK) as u64);
     /// User, mount, pid, IPC, host name, network and cgroup namespaces of its own.
     pub const ALL_NAMESPACES: Self = Self(
         (libc::CLONE_NEWUSER

@@ -18,7 +18,8 @@ pub enum Request {
         protocol: i32,
     },
     /// Connect or bind a Unix socket by path, as the program would: in its mount namespace, from its directory. Comes
-    /// with two descriptors: the socket and the directory.
+    /// with three descriptors: the socket, the
+    /// directory, and a socket on which the outcome is sent; `Done` as the reply only means that it will be.
     UnixPath {
         /// Bind rather than connect.
         bind: bool,
