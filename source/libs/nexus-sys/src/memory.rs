@@ -10,10 +10,20 @@ use std::io;
 /// # Errors
 /// `EFAULT` if nothing could be read, `EPERM` if the caller may not trace the task, `ESRCH` if it is gone.
 pub fn read(tid: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let Ok(pid) = libc::pid_t::try_from(tid) else { return Err(io::Error::from_raw_os_error(libc::ESRCH)) };
-    let Ok(base) = usize::try_from(address) else { return Err(io::Error::from_raw_os_error(libc::EFAULT)) };
-    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(base), iov_len: buffer.len() };
+    let Ok(pid) = libc::pid_t::try_from(tid) else {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    };
+    let Ok(base) = usize::try_from(address) else {
+        return Err(io::Error::from_raw_os_error(libc::EFAULT));
+    };
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(base),
+        iov_len: buffer.len(),
+    };
     // SAFETY: `local` describes `buffer`, which is exclusively borrowed for the call; the remote address is only a
     // number to the kernel, which checks it in the other process; one entry in each array, no flags.
     let count = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };

@@ -44,8 +44,12 @@ impl Attributes {
 /// `EPERM` without `CAP_SYS_ADMIN` over the mount's user namespace, `EINVAL` if `mount` is not a mount's root.
 pub fn restrict(mount: impl AsFd, attributes: Attributes, recursive: bool) -> io::Result<()> {
     const EMPTY: &CStr = c"";
-    let attr =
-        libc::mount_attr { attr_set: attributes.bits(), attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let attr = libc::mount_attr {
+        attr_set: attributes.bits(),
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated static; `attr` is a live, fully initialised struct of the size passed.
     check(unsafe {

@@ -24,7 +24,6 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-
 /// What a new process gets of its own (`CLONE_NEW*`, namespaces(7)) or shares (`CLONE_FILES`, clone(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CloneFlags(u64);
@@ -128,7 +127,10 @@ pub fn exit_now(code: i32) -> ! {
 /// # Errors
 /// `EMFILE` only.
 pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
     kept.sort_unstable();
     kept.dedup();
     let mut next = first;
@@ -167,6 +169,12 @@ pub fn thread_pidfd(tid: u32) -> io::Result<OwnedFd> {
 pub fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is involved.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
-        .map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    })
+    .map(drop)
 }

@@ -28,12 +28,20 @@ pub struct Instruction {
 /// `EACCES` without no_new_privs.
 pub fn install_with_listener(program: &[Instruction]) -> io::Result<i32> {
     let length = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let fprog = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: `Instruction` has the layout of `sock_filter` (repr(C), same fields); the kernel copies `len` of them
     // from `program`, which lives over the call, and does not write through the pointer.
     let fd = check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const fprog,
+        )
     })?;
     i32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
 }
@@ -47,7 +55,9 @@ pub fn adopt_listener(number: i32) -> io::Result<Listener> {
     check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
     // SAFETY: the descriptor is open, and the task that made it leaves it alone: it ends or executes a program, which
     // gives it a table of its own.
-    Ok(Listener { fd: unsafe { OwnedFd::from_raw_fd(number) } })
+    Ok(Listener {
+        fd: unsafe { OwnedFd::from_raw_fd(number) },
+    })
 }
 
 /// A call that waits for its verdict (`struct seccomp_notif`).
@@ -129,7 +139,12 @@ impl Listener {
     }
 
     fn send(&self, id: u64, value: i64, error: i32) -> io::Result<()> {
-        let response = libc::seccomp_notif_resp { id, val: value, error, flags: 0 };
+        let response = libc::seccomp_notif_resp {
+            id,
+            val: value,
+            error,
+            flags: 0,
+        };
         // SAFETY: the request reads a `seccomp_notif_resp`, which `response` is.
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_SEND, &raw const response) }.into()).map(drop)
     }

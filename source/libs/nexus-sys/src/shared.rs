@@ -36,7 +36,9 @@ impl SharedPage {
         if page == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(page.cast()).map(|page| Self { page }).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
+        NonNull::new(page.cast())
+            .map(|page| Self { page })
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
     }
 
     /// The cell at `index`, `None` past [`SharedPage::CELLS`].

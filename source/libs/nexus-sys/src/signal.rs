@@ -86,7 +86,11 @@ pub fn next(fd: &OwnedFd) -> io::Result<Option<i32>> {
     let count = unsafe { libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size) };
     if count < 0 {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+        return if error.kind() == io::ErrorKind::WouldBlock {
+            Ok(None)
+        } else {
+            Err(error)
+        };
     }
     Ok(i32::try_from(info.ssi_signo).ok())
 }
@@ -153,7 +157,9 @@ impl ThreadHandle {
     #[must_use]
     pub fn current() -> Self {
         // SAFETY: no memory is involved.
-        Self { tid: unsafe { libc::gettid() } }
+        Self {
+            tid: unsafe { libc::gettid() },
+        }
     }
 
     /// `tgkill(getpid(), tid, number)` tgkill(2). Harmless if the thread is gone.

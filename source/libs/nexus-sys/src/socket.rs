@@ -52,7 +52,13 @@ fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, mut value: T) -> io::Re
     let mut length = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is a live `T` (only integers here) of `length` bytes, exclusively borrowed.
     let result = unsafe {
-        libc::getsockopt(fd.as_fd().as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
     };
     check(result.into())?;
     Ok(value)
@@ -92,7 +98,9 @@ pub fn protocol(fd: impl AsFd) -> io::Result<i32> {
 
 /// Copies an integer option from one socket to another; an option that the one does not have is left alone.
 pub fn copy_int_option(from: impl AsFd, to: impl AsFd, level: i32, name: i32) {
-    let Ok(value) = option(from, level, name, 0_i32) else { return };
+    let Ok(value) = option(from, level, name, 0_i32) else {
+        return;
+    };
     // SAFETY: `value` is a live integer of the length passed.
     unsafe {
         libc::setsockopt(

@@ -146,9 +146,21 @@ mod tests {
     #[test]
     fn every_message_survives_the_wire() {
         for request in [
-            Request::Socket { domain: 2, kind: 1, protocol: -1 },
-            Request::UnixPath { bind: false, umask: 0o22, address: vec![1, 0, b'/'] },
-            Request::UnixPath { bind: true, umask: 0, address: vec![0; ADDRESS_BYTES_MAX] },
+            Request::Socket {
+                domain: 2,
+                kind: 1,
+                protocol: -1,
+            },
+            Request::UnixPath {
+                bind: false,
+                umask: 0o22,
+                address: vec![1, 0, b'/'],
+            },
+            Request::UnixPath {
+                bind: true,
+                umask: 0,
+                address: vec![0; ADDRESS_BYTES_MAX],
+            },
             Request::SignalGroup { pid: 2, signal: 15 },
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
@@ -160,13 +172,22 @@ mod tests {
 
     #[test]
     fn an_address_longer_than_any_is_refused() {
-        let request = Request::UnixPath { bind: true, umask: 0, address: vec![0; ADDRESS_BYTES_MAX + 1] };
+        let request = Request::UnixPath {
+            bind: true,
+            umask: 0,
+            address: vec![0; ADDRESS_BYTES_MAX + 1],
+        };
         assert_eq!(Request::decode(&request.encode()), None);
     }
 
     #[test]
     fn cut_and_padded_messages_are_refused() {
-        let whole = Request::Socket { domain: 2, kind: 1, protocol: 0 }.encode();
+        let whole = Request::Socket {
+            domain: 2,
+            kind: 1,
+            protocol: 0,
+        }
+        .encode();
         for length in 0..whole.len() {
             assert_eq!(Request::decode(&whole[..length]), None);
         }

@@ -50,7 +50,11 @@ fn encode(tag: u8, a: i32, b: i32) -> [u8; MESSAGE_BYTES] {
 fn decode(bytes: &[u8]) -> Option<(u8, i32, i32)> {
     let bytes: &[u8; MESSAGE_BYTES] = bytes.try_into().ok()?;
     let [tag, a0, a1, a2, a3, b0, b1, b2, b3] = *bytes;
-    Some((tag, i32::from_le_bytes([a0, a1, a2, a3]), i32::from_le_bytes([b0, b1, b2, b3])))
+    Some((
+        tag,
+        i32::from_le_bytes([a0, a1, a2, a3]),
+        i32::from_le_bytes([b0, b1, b2, b3]),
+    ))
 }
 
 impl Event {
@@ -78,7 +82,10 @@ impl Event {
             (4, code, 0) => Self::Exited(code),
             (5, signal, 0) => Self::Signaled(signal),
             (6, errno, 0) => Self::ExecFailed(errno),
-            (7, step, errno) => Self::SetupFailed { step: step.cast_unsigned(), errno },
+            (7, step, errno) => Self::SetupFailed {
+                step: step.cast_unsigned(),
+                errno,
+            },
             _ => return None,
         })
     }
@@ -120,7 +127,10 @@ mod tests {
             Event::Exited(-1),
             Event::Signaled(9),
             Event::ExecFailed(2),
-            Event::SetupFailed { step: u32::MAX, errno: 1 },
+            Event::SetupFailed {
+                step: u32::MAX,
+                errno: 1,
+            },
         ] {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }

@@ -44,8 +44,7 @@ impl PacketSocket {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn pair() -> Result<(Self, Self), Errno> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self { fd: a }, Self { fd: b }))
     }
 
@@ -97,10 +96,17 @@ impl PacketSocket {
                 descriptors.extend(fds);
             }
         }
-        if message.flags.intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC) {
+        if message
+            .flags
+            .intersects(rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC)
+        {
             return Err(Errno::MSGSIZE);
         }
-        Ok(Packet { bytes, length: message.bytes, descriptors })
+        Ok(Packet {
+            bytes,
+            length: message.bytes,
+            descriptors,
+        })
     }
 }
 

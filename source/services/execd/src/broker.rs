@@ -58,7 +58,11 @@ fn unix_path(
             let act = || -> std::io::Result<()> {
                 rustix::process::fchdir(&directory)?;
                 rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-                if bind { socket::bind(&target, address) } else { socket::connect(&target, address) }
+                if bind {
+                    socket::bind(&target, address)
+                } else {
+                    socket::connect(&target, address)
+                }
             };
             let reply = act().map_or_else(|error| failed(&error), |()| Reply::Done);
             let _ = rustix::net::send(&answer, &reply.encode(), rustix::net::SendFlags::NOSIGNAL);
@@ -69,10 +73,16 @@ fn unix_path(
 
 /// kill(2) with pid 0: every process of the caller's group that is inside.
 fn signal_group(pid: i32, number: i32) -> Reply {
-    let Some(group) = group_of(pid) else { return Reply::Failed(Errno::SRCH.raw_os_error()) };
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Reply::Failed(Errno::SRCH.raw_os_error()) };
+    let Some(group) = group_of(pid) else {
+        return Reply::Failed(Errno::SRCH.raw_os_error());
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Reply::Failed(Errno::SRCH.raw_os_error());
+    };
     for entry in entries.flatten() {
-        let Some(member) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(member) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if member > 1 && group_of(member) == Some(group) {
             // A member that is gone by now needs no signal.
             let _ = signal::kill(member, number);

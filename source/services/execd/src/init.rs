@@ -21,7 +21,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
 pub(crate) fn run(plan: &Plan, links: Links, keep: &[BorrowedFd<'_>]) -> ! {
-    let Links { control, broker, areas, mask } = links;
+    let Links {
+        control,
+        broker,
+        areas,
+        mask,
+    } = links;
     let code = match start(plan, &control, &broker, &areas, &mask, keep) {
         Ok(Some(launched)) => {
             drop(areas);
@@ -30,7 +35,14 @@ pub(crate) fn run(plan: &Plan, links: Links, keep: &[BorrowedFd<'_>]) -> ! {
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
-            let _ = control.send(&Event::SetupFailed { step: step.number(), errno }.encode(), &[]);
+            let _ = control.send(
+                &Event::SetupFailed {
+                    step: step.number(),
+                    errno,
+                }
+                .encode(),
+                &[],
+            );
             1
         }
     };
@@ -61,7 +73,14 @@ fn start(
     let sources = view::open_sources(plan)?;
     take_identity(plan)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
-    view::build(sources, &Areas { tmp: tmp.as_fd(), state: state.as_fd(), shm: shm.as_fd() })?;
+    view::build(
+        sources,
+        &Areas {
+            tmp: tmp.as_fd(),
+            state: state.as_fd(),
+            shm: shm.as_fd(),
+        },
+    )?;
     let mut launched = launch::launch(plan, mask)?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
     if launched.exec_errno != 0 {
@@ -69,7 +88,9 @@ fn start(
         return Ok(None);
     }
     // Handed over and closed: a second copy would keep the listener alive with nobody listening.
-    let Some(listener) = launched.listener.take() else { return Ok(None) };
+    let Some(listener) = launched.listener.take() else {
+        return Ok(None);
+    };
     let own = socket::socket(libc_af_inet(), libc_sock_dgram(), 0).map_err(Failed::io(Step::Listener))?;
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
@@ -112,7 +133,9 @@ fn drop_privileges() -> Result<(), rustix::io::Errno> {
 
 /// Reaps, passes signals and job control on, and does what the supervisor asks, until the program ends.
 fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
-    let Ok(signals) = descriptor(&SignalSet::empty().with(CHILD_SIGNAL)) else { return 1 };
+    let Ok(signals) = descriptor(&SignalSet::empty().with(CHILD_SIGNAL)) else {
+        return 1;
+    };
     if control.send(&Event::Started.encode(), &[]).is_err() {
         return 1;
     }
@@ -145,7 +168,9 @@ const CHILD_SIGNAL: i32 = rustix::process::Signal::CHILD.as_raw();
 fn reap(control: &PacketSocket, program: Pid) -> bool {
     let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
     while let Ok(Some((pid, status))) = rustix::process::wait(options) {
-        let Some(event) = event_of(status).filter(|_| pid == program) else { continue };
+        let Some(event) = event_of(status).filter(|_| pid == program) else {
+            continue;
+        };
         // If `nx run` is gone, its death signal is on the way.
         let _ = control.send(&event.encode(), &[]);
         if matches!(event, Event::Exited(_) | Event::Signaled(_)) {

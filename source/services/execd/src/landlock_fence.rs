@@ -5,8 +5,8 @@
 
 use crate::plan::{Access, Entry, Plan};
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::fs::{FileType, OFlags};
 use std::os::fd::BorrowedFd;
@@ -28,16 +28,20 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
         let at = entry.at();
         let access = match entry {
             Entry::Directory { .. } | Entry::Link { .. } | Entry::Hide { .. } => continue,
-            Entry::Bind { access: Access::ReadWrite, .. }
-            | Entry::Pin { access: Access::ReadWrite, .. }
+            Entry::Bind {
+                access: Access::ReadWrite,
+                ..
+            }
+            | Entry::Pin {
+                access: Access::ReadWrite,
+                ..
+            }
             | Entry::Area { .. } => everything,
             Entry::Bind { .. } | Entry::Pin { .. } | Entry::File { .. } => AccessFs::from_read(NEWEST),
             Entry::Device { .. } | Entry::Terminals => {
                 AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::IoctlDev | AccessFs::Truncate
             }
-            Entry::Processes => {
-                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate
-            }
+            Entry::Processes => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate,
         };
         rules = allow(rules, &at, access)?;
     }
@@ -71,8 +75,11 @@ fn reopen_access(fd: BorrowedFd<'_>) -> Option<BitFlags<AccessFs>> {
         return None;
     }
     let flags = rustix::fs::fcntl_getfl(fd).ok()?;
-    let device: BitFlags<AccessFs> =
-        if kind == FileType::CharacterDevice { AccessFs::IoctlDev.into() } else { BitFlags::EMPTY };
+    let device: BitFlags<AccessFs> = if kind == FileType::CharacterDevice {
+        AccessFs::IoctlDev.into()
+    } else {
+        BitFlags::EMPTY
+    };
     // An appending descriptor cannot overwrite; opened again for writing it could.
     let write = if flags.contains(OFlags::APPEND) && kind == FileType::RegularFile {
         BitFlags::EMPTY

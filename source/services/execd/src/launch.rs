@@ -31,7 +31,9 @@ const ERRNO: usize = 1;
 const FAILED_STEP: usize = 2;
 
 fn load(page: &SharedPage, cell: usize) -> i32 {
-    page.cell(cell).and_then(|cell| i32::try_from(cell.load(Ordering::Acquire)).ok()).unwrap_or(0)
+    page.cell(cell)
+        .and_then(|cell| i32::try_from(cell.load(Ordering::Acquire)).ok())
+        .unwrap_or(0)
 }
 
 fn store(page: &SharedPage, cell: usize, value: i32) {
@@ -53,16 +55,26 @@ pub(crate) fn launch(plan: &Plan, mask: &SignalSet) -> Result<Launched, Failed> 
         Fork::Child => run_child(plan, &ready, &page, mask),
         Fork::Parent(child) => child,
     };
-    let pid = Pid::from_raw(child.pid).ok_or(Failed { step: Step::Fork, errno: 0 })?;
+    let pid = Pid::from_raw(child.pid).ok_or(Failed {
+        step: Step::Fork,
+        errno: 0,
+    })?;
     let errno = load(&page, ERRNO);
     match load(&page, LISTENER) {
         0 => {
             let step = u32::try_from(load(&page, FAILED_STEP)).ok().and_then(Step::from_number);
-            Err(Failed { step: step.unwrap_or(Step::Fork), errno })
+            Err(Failed {
+                step: step.unwrap_or(Step::Fork),
+                errno,
+            })
         }
         number => {
             let listener = adopt_listener(number - 1).map_err(Failed::io(Step::Listener))?;
-            Ok(Launched { pid, listener: Some(listener), exec_errno: errno })
+            Ok(Launched {
+                pid,
+                listener: Some(listener),
+                exec_errno: errno,
+            })
         }
     }
 }
@@ -77,10 +89,17 @@ struct Ready {
 
 impl Ready {
     fn of(plan: &Plan) -> Result<Self, Failed> {
-        let invalid = Failed { step: Step::Fork, errno: Errno::INVAL.raw_os_error() };
+        let invalid = Failed {
+            step: Step::Fork,
+            errno: Errno::INVAL.raw_os_error(),
+        };
         let c = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| invalid);
-        let arguments: Vec<CString> =
-            plan.program.arguments.iter().map(|argument| c(argument)).collect::<Result<_, _>>()?;
+        let arguments: Vec<CString> = plan
+            .program
+            .arguments
+            .iter()
+            .map(|argument| c(argument))
+            .collect::<Result<_, _>>()?;
         let mut environment = Vec::with_capacity(plan.environment.len());
         for (name, value) in &plan.environment {
             let mut pair = name.clone();
@@ -100,7 +119,12 @@ impl Ready {
                 CStringArray::new([c"/bin/sh".to_owned(), path.clone()].into_iter().chain(rest).collect())
             })
             .collect();
-        Ok(Self { candidates, argv: CStringArray::new(arguments), script_argv, envp: CStringArray::new(environment) })
+        Ok(Self {
+            candidates,
+            argv: CStringArray::new(arguments),
+            script_argv,
+            envp: CStringArray::new(environment),
+        })
     }
 }
 
@@ -110,10 +134,17 @@ fn candidates(plan: &Plan) -> Vec<Vec<u8>> {
     if name.contains(&b'/') || name.is_empty() {
         return vec![name.to_vec()];
     }
-    let path = plan.environment.get(OsStr::new("PATH")).map_or(&b"/usr/bin:/bin"[..], |path| path.as_bytes());
+    let path = plan
+        .environment
+        .get(OsStr::new("PATH"))
+        .map_or(&b"/usr/bin:/bin"[..], |path| path.as_bytes());
     path.split(|byte| *byte == b':')
         .map(|directory| {
-            let mut full = if directory.is_empty() { b".".to_vec() } else { directory.to_vec() };
+            let mut full = if directory.is_empty() {
+                b".".to_vec()
+            } else {
+                directory.to_vec()
+            };
             full.push(b'/');
             full.extend(name);
             full
@@ -174,7 +205,10 @@ fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
     if plan.landlock {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let standard: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        landlock_fence::apply(plan, standard).map_err(|_| Failed { step: Step::Landlock, errno: 0 })?;
+        landlock_fence::apply(plan, standard).map_err(|_| Failed {
+            step: Step::Landlock,
+            errno: 0,
+        })?;
     }
     set_mask(mask).map_err(Failed::io(Step::Prepare)).map(drop)
 }
@@ -184,8 +218,17 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
         None => Ok(()),
         Some(value) => {
             // Never above what the caller itself may have.
-            let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX).min(value);
-            rustix::process::setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })
+            let hard = rustix::process::getrlimit(resource)
+                .maximum
+                .unwrap_or(u64::MAX)
+                .min(value);
+            rustix::process::setrlimit(
+                resource,
+                Rlimit {
+                    current: Some(hard),
+                    maximum: Some(hard),
+                },
+            )
         }
     };
     // A core file would leave the areas' budgets out and hold what the program read.
@@ -214,5 +257,12 @@ pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     rustix::thread::set_capabilities_secure_bits(locked)?;
     rustix::thread::clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
 }

@@ -52,12 +52,7 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// [`SpawnError`]; nothing is left running then.
-pub fn spawn(
-    plan: &Plan,
-    links: Links,
-    ours: &PacketSocket,
-    keep: &[BorrowedFd<'_>],
-) -> Result<Spawned, SpawnError> {
+pub fn spawn(plan: &Plan, links: Links, ours: &PacketSocket, keep: &[BorrowedFd<'_>]) -> Result<Spawned, SpawnError> {
     match clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces)? {
         Fork::Child => init::run(plan, links, keep),
         Fork::Parent(init) => {
@@ -94,7 +89,10 @@ impl Spawned {
 /// user_namespaces(7), "Defining user and group ID mappings": one user and one group, each as itself.
 fn write_identity_maps(pid: i32, identity: Identity) -> std::io::Result<()> {
     let write = |file: &str, text: String| {
-        std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/{file}"))?.write_all(text.as_bytes())
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/{file}"))?
+            .write_all(text.as_bytes())
     };
     // Supplementary groups cannot be given up without privilege; without this line they could be used to lose a
     // group that a file denies access to.

@@ -84,11 +84,17 @@ pub(crate) struct Failed {
 
 impl Failed {
     pub(crate) fn at(step: Step) -> impl Fn(rustix::io::Errno) -> Self {
-        move |errno| Self { step, errno: errno.raw_os_error() }
+        move |errno| Self {
+            step,
+            errno: errno.raw_os_error(),
+        }
     }
 
     pub(crate) fn io(step: Step) -> impl Fn(std::io::Error) -> Self {
-        move |error| Self { step, errno: error.raw_os_error().unwrap_or(0) }
+        move |error| Self {
+            step,
+            errno: error.raw_os_error().unwrap_or(0),
+        }
     }
 }
 

@@ -42,27 +42,52 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
     let (source, attributes) = match entry {
         Entry::Bind { source, access, .. } | Entry::Pin { source, access, .. } => {
             let read_only = *access == Access::ReadOnly;
-            (source.as_path(), Attributes { read_only, no_suid: true, no_dev: true, no_exec: false })
+            (
+                source.as_path(),
+                Attributes {
+                    read_only,
+                    no_suid: true,
+                    no_dev: true,
+                    no_exec: false,
+                },
+            )
         }
         Entry::Device { name } => {
             let source = Path::new("/dev").join(name);
             let mount = clone_tree(&source).map_err(&failed)?;
-            let attributes = Attributes { no_suid: true, no_exec: true, ..Attributes::default() };
+            let attributes = Attributes {
+                no_suid: true,
+                no_exec: true,
+                ..Attributes::default()
+            };
             restrict(&mount, attributes, false).map_err(Failed::io(Step::BindSource))?;
-            return Ok(Prepared { entry, mount: Some(mount), is_directory: false });
+            return Ok(Prepared {
+                entry,
+                mount: Some(mount),
+                is_directory: false,
+            });
         }
-        _ => return Ok(Prepared { entry, mount: None, is_directory: true }),
+        _ => {
+            return Ok(Prepared {
+                entry,
+                mount: None,
+                is_directory: true,
+            });
+        }
     };
     let mount = clone_tree(source).map_err(&failed)?;
     restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
     let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Prepared { entry, mount: Some(mount), is_directory })
+    Ok(Prepared {
+        entry,
+        mount: Some(mount),
+        is_directory,
+    })
 }
 
 fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(CWD, source, flags)
 }
 
@@ -76,7 +101,12 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<()
         place(&root, item, areas)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
-    let sealed = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: true };
+    let sealed = Attributes {
+        read_only: true,
+        no_suid: true,
+        no_dev: true,
+        no_exec: true,
+    };
     restrict(&root, sealed, false).map_err(Failed::io(Step::Root))
 }
 
@@ -152,9 +182,8 @@ fn terminals() -> Result<OwnedFd, Errno> {
 fn processes() -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
@@ -168,7 +197,12 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     };
     let stat = rustix::fs::fstat(&target).map_err(&failed)?;
     let empty = new_root().map_err(&failed)?;
-    let sealed = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: true };
+    let sealed = Attributes {
+        read_only: true,
+        no_suid: true,
+        no_dev: true,
+        no_exec: true,
+    };
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         restrict(&empty, sealed, false).map_err(Failed::io(Step::Mount))?;
         return attach(root, &empty, at);
@@ -227,7 +261,11 @@ fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
             Err(error) => return Err(error),
         }
-        directory = open_beneath(&directory, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY)?;
+        directory = open_beneath(
+            &directory,
+            Path::new(name),
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
+        )?;
     }
     Ok(directory)
 }
