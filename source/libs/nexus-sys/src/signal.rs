@@ -157,9 +157,8 @@ impl ThreadHandle {
     #[must_use]
     pub fn current() -> Self {
         // SAFETY: no memory is involved.
-        Self {
-            tid: unsafe { libc::gettid() },
-        }
+        let tid = unsafe { libc::gettid() };
+        Self { tid }
     }
 
     /// `tgkill(getpid(), tid, number)` tgkill(2). Harmless if the thread is gone.
