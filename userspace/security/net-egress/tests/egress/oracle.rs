@@ -96,7 +96,7 @@ proptest! {
         asked in prop::collection::vec((any_address(), 0_u16..20), 16),
         host in prop::collection::vec(any_address(), 0..3),
     ) {
-        let rules: Vec<EgressRule> = rules.into_iter().filter(|rule| EgressTable::compile(&[rule.clone()]).is_ok()).collect();
+        let rules: Vec<EgressRule> = rules.into_iter().filter(|rule| EgressTable::compile(std::slice::from_ref(rule)).is_ok()).collect();
         let table = EgressTable::compile(&rules).unwrap();
         // The host's own addresses as the kernel lists them: plain, never unspecified.
         let host: Vec<IpAddr> = host.into_iter().map(nexus_net_egress::judged_as).collect();
