@@ -181,9 +181,21 @@ mod tests {
                 kind: 1,
                 protocol: -1,
             },
-            Request::Unix { action: UnixAction::Connect, umask: 0o22, address: vec![1, 0, b'/'] },
-            Request::Unix { action: UnixAction::Bind, umask: 0, address: vec![0; ADDRESS_BYTES_MAX] },
-            Request::Unix { action: UnixAction::Listen(-1), umask: 0, address: vec![] },
+            Request::Unix {
+                action: UnixAction::Connect,
+                umask: 0o22,
+                address: vec![1, 0, b'/'],
+            },
+            Request::Unix {
+                action: UnixAction::Bind,
+                umask: 0,
+                address: vec![0; ADDRESS_BYTES_MAX],
+            },
+            Request::Unix {
+                action: UnixAction::Listen(-1),
+                umask: 0,
+                address: vec![],
+            },
             Request::SignalGroup { pid: 2, signal: 15 },
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
@@ -196,7 +208,11 @@ mod tests {
     #[test]
     fn an_address_longer_than_any_is_refused() {
         let address = vec![0; ADDRESS_BYTES_MAX + 1];
-        let request = Request::Unix { action: UnixAction::Bind, umask: 0, address };
+        let request = Request::Unix {
+            action: UnixAction::Bind,
+            umask: 0,
+            address,
+        };
         assert_eq!(Request::decode(&request.encode()), None);
     }
 
