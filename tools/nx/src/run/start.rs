@@ -18,6 +18,7 @@ use netd::Judges;
 use policyd::LoadError;
 use std::path::PathBuf;
 use std::sync::Arc;
+use vfsd::VfsdConnection;
 
 /// Everything that is decided before anything is done.
 struct Decided {
@@ -158,7 +159,8 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
-    let mut files = areas::join(session, places, plan.identity)?;
+    let files = areas::join(session, places, plan.identity)?;
+    let mounts = areas::mounts(&files).map_err(internal("copy descriptors"))?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -171,9 +173,11 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         }
         Fork::Parent(child) => {
             drop((supervisor, broker));
-            let links = Links { control: init_control, broker: init_broker, areas: files.take_mounts()?, mask: signals.inherited };
-            drop(files);
-            let end = begin(plan, links, &control, &front, &mut signals, |init| status.started(&session.id, init));
+            let links =
+                Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
+            let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
+                status.started(&session.id, init);
+            });
             if end.is_err() {
                 // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
                 drop((control, front));
@@ -192,12 +196,20 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
 fn begin(
     plan: &Plan,
     links: Links,
+    files: VfsdConnection,
     control: &PacketSocket,
     front: &PacketSocket,
     signals: &mut Signals,
     mut on_start: impl FnMut(i32),
 ) -> Result<End, Failure> {
     let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
+    let attached = files.attach(spawned.init.pid.cast_unsigned());
+    // The supervisor has the connection from here on.
+    drop(files);
+    if let Err(error) = attached {
+        spawned.kill();
+        return Err(Failure::internal(format!("the file server is gone: {error}")));
+    }
     // Nothing starts before the supervisor can judge and write down.
     let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
     match ready {

@@ -3,7 +3,7 @@
 //! It stands in a session of its own, so that no key of the terminal stops or ends it, and outlives the first process by
 //! as long as it takes to write the last record.
 
-use super::areas::Areas;
+use super::areas;
 use super::judge::Judge;
 use super::places::Places;
 use super::records::Records;
@@ -13,8 +13,8 @@ use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
 use netd::Judges;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::os::fd::AsFd;
 use std::sync::Arc;
+use vfsd::VfsdConnection;
 
 /// What the supervisor says once it can write down.
 pub(crate) const READY: &[u8] = b"ready";
@@ -33,10 +33,10 @@ pub(crate) fn run(
     judges: Judges,
     front: PacketSocket,
     broker: PacketSocket,
-    areas: Areas,
+    files: VfsdConnection,
     options: &Options,
 ) -> ! {
-    let code = match supervise(session, places, judges, &front, broker, areas, options) {
+    let code = match supervise(session, places, judges, &front, broker, files, options) {
         Ok(()) => 0,
         Err(words) => {
             let words = words.as_bytes();
@@ -55,11 +55,10 @@ fn supervise(
     judges: Judges,
     front: &PacketSocket,
     broker: PacketSocket,
-    mut areas: Areas,
+    mut files: VfsdConnection,
     options: &Options,
 ) -> Result<(), String> {
     harden()?;
-    areas.forget_mounts();
     let records = Arc::new(Records::open(session, places, options)?);
     front.send(READY, &[]).map_err(|_| "the first process is gone".to_owned())?;
     let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
@@ -69,11 +68,11 @@ fn supervise(
     let mut front_gone = false;
     loop {
         let (ended, event, gone) = {
-            let listener = judge.listener();
+            let (listener, served) = (judge.listener(), areas::descriptor(&files));
             let mut fds = vec![
                 // Nothing is read here: only the hang-up counts, and that is always told.
                 PollFd::new(&listener, PollFlags::empty()),
-                PollFd::new(&areas, PollFlags::IN),
+                PollFd::new(&served, PollFlags::IN),
             ];
             if !front_gone {
                 fds.push(PollFd::new(front, PollFlags::IN));
@@ -84,7 +83,7 @@ fn supervise(
             let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
             (ready(0), ready(1), ready(2))
         };
-        if event && !areas.tell(&records) {
+        if event && !areas::tell(&mut files, &records) {
             return Err("the file server ended; the program was ended with it".into());
         }
         // Init dies with the first process, and with init everything that is filtered.
@@ -97,7 +96,7 @@ fn supervise(
         }
     }
     judge.finish();
-    let usage = areas.usage(&records);
+    let usage = areas::usage(&mut files, &records);
     let records = Arc::into_inner(records).ok_or("a record is still being written")?;
     let done = records.finish();
     if !options.quiet && !front_gone {
@@ -113,23 +112,14 @@ fn harden() -> Result<(), String> {
     rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(failed("close the memory to others"))?;
-    let _ = front_name();
+    // For `ps` only.
+    let _ = rustix::thread::set_name(c"nx-supervisor");
     Ok(())
-}
-
-fn front_name() -> rustix::io::Result<()> {
-    rustix::thread::set_name(c"nx-supervisor")
 }
 
 impl Options {
     /// Whether denies are told as they happen.
     pub(crate) fn tells(&self) -> bool {
         self.watch && !self.quiet
-    }
-}
-
-impl AsFd for Areas {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.descriptor()
     }
 }
