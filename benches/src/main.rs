@@ -213,7 +213,8 @@ fn seconds(command: &mut Command) -> Result<f64> {
 /// Measures in turn, A B A B, and gives the median ratio B/A with the medians of both.
 fn pairs(mut a: impl FnMut() -> Result<f64>, mut b: impl FnMut() -> Result<f64>) -> Result<(f64, f64, f64)> {
     // Once unmeasured: caches, and the file server's start.
-    (a()?, b()?);
+    a()?;
+    b()?;
     let (mut ratios, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (x, y) = (a()?, b()?);
