@@ -11,6 +11,7 @@ mod area;
 mod errno;
 mod operation;
 mod reason;
+pub mod syscall;
 mod verdict;
 
 pub use area::Area;

@@ -1,1 +1,23 @@
-//! The kernel interfaces that nexus uses, and the only crate with unsafe code.
+//! The kernel interfaces that nexus uses and that no kept library wraps, and the only crate with unsafe code.
+//!
+//! Each function's first line is the C call; each names its man page and the kernel version that brought it. Nothing
+//! here decides anything: a verdict is made elsewhere and carried out here.
+
+pub mod memory;
+pub mod mount;
+pub mod process;
+pub mod seccomp;
+pub mod shared;
+pub mod signal;
+pub mod socket;
+
+use std::io;
+
+/// The result of a raw syscall, as `io::Result`.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

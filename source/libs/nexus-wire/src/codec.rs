@@ -1,4 +1,8 @@
 //! How fields are put into a packet and taken out.
+//!
+//! A packet is a version, a kind, and fields in a fixed order, little-endian, strings with their length before them.
+//! One that is cut, too long, of another version or with bytes left over is refused; nothing in a packet makes a
+//! reader allocate more than the packet's own length.
 
 use core::fmt;
 

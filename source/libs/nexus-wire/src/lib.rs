@@ -1,11 +1,13 @@
 //! Messages between the parts of a session.
 //!
-//! Each message is one packet of a `SOCK_SEQPACKET` Unix socket: a version, a kind, and fields in a fixed order,
-//! little-endian, strings with their length before them. A packet that is cut, too long, of another version or with
-//! bytes left over is refused; nothing in a packet makes a reader allocate more than the packet's own length.
+//! Services never use one another; they share this crate. Every message is bounded and every reader takes arbitrary
+//! bytes: what does not decode is an error, never a guess.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod codec;
+pub mod control;
+pub mod packet;
 pub mod vfs;
 
 pub use codec::{Bounded, DecodeError, PACKET_BYTES_MAX};

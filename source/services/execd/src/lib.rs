@@ -1,2 +1,17 @@
-//! See Cargo.toml.
+//! Turns a policy into a plan, and the plan into a confined process.
+//!
+//! The plan is a value that can be printed and compared; [`spawn`] is the only thing that acts on it.
 #![forbid(unsafe_code)]
+
+mod broker;
+mod init;
+mod landlock_fence;
+mod launch;
+mod plan;
+mod spawn;
+mod step;
+mod view;
+
+pub use plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+pub use spawn::{Links, SpawnError, Spawned, spawn};
+pub use step::Step;

@@ -9,15 +9,7 @@ extern crate std;
 use alloc::vec::Vec;
 use nexus_abi::{Area, Effect, Errno, RuleRef};
 
-/// How much of an argument register a syscall reads. The kernel drops the upper half of an `int` argument, and so must
-/// the judge: an unmasked comparison of `ioctl`'s request is how a caller gets around it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Width {
-    /// The lower 32 bits.
-    W32,
-    /// All 64 bits.
-    W64,
-}
+pub use nexus_abi::syscall::Width;
 
 /// What one argument must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,6 @@
-//! Egress rules and their matcher.
+//! Egress rules and their matcher: which addresses and ports a subject may reach.
+//!
+//! Pure: the same rules and the same request give the same [`Route`], on every machine and in every backend.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,35 +8,20 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-use alloc::vec::Vec;
-use core::net::IpAddr;
-use nexus_abi::{Effect, Protocol, RuleRef};
+mod cidr;
+mod layer;
+mod parse;
+mod ports;
+mod rule;
+mod special;
+mod table;
 
-/// An address prefix with no host bits set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u8,
-}
-
-/// An inclusive range of ports, 1 to 65535.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-/// One rule: these ports of these addresses over this protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EgressRule {
-    /// Whether the rule opens or closes.
-    pub effect: Effect,
-    /// Over which protocol.
-    pub protocol: Protocol,
-    /// To which addresses.
-    pub cidr: Cidr,
-    /// To which ports; sorted, not overlapping, not adjacent, not empty.
-    pub ports: Vec<PortRange>,
-    /// The rule's place in the policy's table.
-    pub rule: RuleRef,
-}
+pub use cidr::{Cidr, CidrError};
+pub use parse::{PORT_RANGES_MAX, ParseError, ParseErrorKind, TEXT_BYTES_MAX, parse_cidr, parse_ports, parse_target};
+pub use ports::{PortRange, PortRangeError};
+pub use rule::EgressRule;
+pub use special::{
+    HOST_ADDRESSES_MAX, HostAddresses, SPECIAL_BLOCKS, SpecialBlock, SpecialKind, TooManyHostAddresses, acted_on,
+    judged_as, special_block,
+};
+pub use table::{CompileError, EGRESS_RANGES_MAX, EGRESS_RULES_MAX, EgressTable, Reach, Route};

@@ -1,0 +1,180 @@
+//! Making processes.
+
+use crate::check;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent(Child),
+}
+
+/// A process that this one made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number in the caller's pid namespace; safe to use until it is waited for.
+    pub pid: i32,
+    /// The process itself, whatever becomes of the number. pidfd_open(2).
+    pub pidfd: OwnedFd,
+}
+
+/// What a new process gets of its own (`CLONE_NEW*`, namespaces(7)) or shares (`CLONE_FILES`, clone(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CloneFlags(u64);
+
+impl CloneFlags {
+    /// Nothing special: fork(2).
+    pub const NONE: Self = Self(0);
+    /// One table of file descriptors for both until the child executes a program, and the parent waits (killable) until
+    /// it did or ended.
+    pub const UNTIL_EXEC: Self = Self((libc::CLONE_FILES | libc::CLONE_VFORK) as u64);
+    /// User, mount, pid, IPC, host name, network and cgroup namespaces of its own.
+    pub const ALL_NAMESPACES: Self = Self(
+        (libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWCGROUP) as u64,
+    );
+    /// Only a user namespace of its own: what a machine forbids first.
+    pub const USER_NAMESPACE: Self = Self(libc::CLONE_NEWUSER as u64);
+}
+
+/// `clone3({flags | CLONE_PIDFD, SIGCHLD})` clone3(2), Linux 5.3. Like fork(2), without running fork handlers.
+///
+/// The calling process must have one thread: a lock that another thread holds would stay held in the child for ever.
+///
+/// # Errors
+/// `EAGAIN` past a process limit; `EPERM`, `ENOSPC` or `EUSERS` where namespaces are refused or used up; `EBUSY` if
+/// this process has more than one thread.
+pub fn clone(flags: CloneFlags) -> io::Result<Fork> {
+    if thread_count() > 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all zeroes is a valid `clone_args` (plain integers): no stack, no TLS, no tids.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags.0 | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child runs on a copy of this thread's stack and memory, as after fork(2); the
+    // process has one thread, so no lock is held by somebody who does not exist in the child; `args` is live.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    let pid = i32::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: the kernel has just stored a new descriptor there, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Fork::Parent(Child { pid, pidfd }))
+}
+
+fn thread_count() -> usize {
+    // Without /proc (a container may hide it) the caller's word has to do: it forks before it starts threads.
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// `execve(path, argv, envp)` execve(2). Returns only on failure.
+///
+/// # Errors
+/// As execve(2).
+pub fn execve(path: &CStr, argv: &CStringArray, envp: &CStringArray) -> io::Result<Infallible> {
+    // SAFETY: path and both arrays are NUL-terminated and live over the call, which only reads them.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    Err(io::Error::last_os_error())
+}
+
+/// Strings as execve(2) wants them; made ahead, so that nothing is allocated between a filter and exec.
+#[derive(Debug)]
+pub struct CStringArray {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl CStringArray {
+    /// The array of these strings.
+    #[must_use]
+    pub fn new(strings: Vec<CString>) -> Self {
+        let mut pointers: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    #[must_use]
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// `_exit(code)` _exit(2): ends the process at once, flushing nothing and running no destructor.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; no memory is used after.
+    unsafe { libc::_exit(code) }
+}
+
+/// `close_range(first, ~0, 0)` close_range(2), Linux 5.9: closes every descriptor from `first` on that is not in
+/// `keep`.
+///
+/// # Errors
+/// `EMFILE` only.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut next = first;
+    for fd in kept.into_iter().filter(|fd| *fd >= first) {
+        if next < fd {
+            close_range(next, fd - 1)?;
+        }
+        next = fd + 1;
+    }
+    close_range(next, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller of `close_all_but` named every descriptor that is still used; ones owned elsewhere in this
+    // freshly forked process are given up with the code that owned them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// `pidfd_open(tid, PIDFD_THREAD)` pidfd_open(2), Linux 6.9, of a thread that need not be a group's leader.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.9 (use the leader's number then), `ESRCH`.
+pub fn thread_pidfd(tid: u32) -> io::Result<OwnedFd> {
+    // `PIDFD_THREAD` is `O_EXCL` (linux/pidfd.h).
+    // SAFETY: no memory is involved.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, libc::O_EXCL) })?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: `fd` was just made by the call above and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)` keyctl(2): a new, empty session keyring for this process.
+///
+/// # Errors
+/// `ENOSYS` where the kernel has no keyrings, `EDQUOT`.
+pub fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is involved.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    })
+    .map(drop)
+}

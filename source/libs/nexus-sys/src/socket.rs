@@ -1,0 +1,130 @@
+//! Socket calls on addresses that are only bytes, and the few that rustix lacks.
+
+use crate::check;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// The longest socket address the kernel takes (`sizeof(struct sockaddr_storage)`).
+pub const ADDRESS_BYTES_MAX: usize = 128;
+
+/// `connect(fd, address, length)` connect(2), with the bytes that were judged.
+///
+/// # Errors
+/// As connect(2).
+pub fn connect(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: `address` is valid for `length` bytes; the kernel copies it and checks family and length itself.
+    check(unsafe { libc::connect(fd.as_fd().as_raw_fd(), address.as_ptr().cast(), length) }.into()).map(drop)
+}
+
+/// `bind(fd, address, length)` bind(2), with the bytes that were judged.
+///
+/// # Errors
+/// As bind(2).
+pub fn bind(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: `address` is valid for `length` bytes; the kernel copies it and checks family and length itself.
+    check(unsafe { libc::bind(fd.as_fd().as_raw_fd(), address.as_ptr().cast(), length) }.into()).map(drop)
+}
+
+/// `listen(fd, backlog)` listen(2), with a backlog as the program gave it.
+///
+/// # Errors
+/// As listen(2).
+pub fn listen(fd: impl AsFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::listen(fd.as_fd().as_raw_fd(), backlog) }.into()).map(drop)
+}
+
+/// `socket(domain, type, protocol)` socket(2), with the numbers that the program gave.
+///
+/// # Errors
+/// As socket(2).
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    check(fd.into())?;
+    // SAFETY: `fd` was just made by the call above and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, mut value: T) -> io::Result<T> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` is a live `T` (only integers here) of `length` bytes, exclusively borrowed.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    check(result.into())?;
+    Ok(value)
+}
+
+/// Which network namespace a socket lives in: `getsockopt(SO_NETNS_COOKIE)` socket(7), Linux 5.14.
+///
+/// # Errors
+/// `ENOTSOCK`; `ENOPROTOOPT` before Linux 5.14.
+pub fn netns_cookie(fd: impl AsFd) -> io::Result<u64> {
+    option(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, 0_u64)
+}
+
+/// A socket's family: `getsockopt(SO_DOMAIN)` socket(7).
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn domain(fd: impl AsFd) -> io::Result<i32> {
+    option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, 0_i32)
+}
+
+/// A socket's type without flags: `getsockopt(SO_TYPE)` socket(7).
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn kind(fd: impl AsFd) -> io::Result<i32> {
+    option(fd, libc::SOL_SOCKET, libc::SO_TYPE, 0_i32)
+}
+
+/// A socket's protocol: `getsockopt(SO_PROTOCOL)` socket(7).
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn protocol(fd: impl AsFd) -> io::Result<i32> {
+    option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0_i32)
+}
+
+/// Copies an integer option from one socket to another; an option that the one does not have is left alone.
+pub fn copy_int_option(from: impl AsFd, to: impl AsFd, level: i32, name: i32) {
+    let Ok(value) = option(from, level, name, 0_i32) else {
+        return;
+    };
+    // SAFETY: `value` is a live integer of the length passed.
+    unsafe {
+        libc::setsockopt(
+            to.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+}
+
+/// Brings the loopback interface of the caller's network namespace up: `ioctl(SIOCSIFFLAGS)` netdevice(7).
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN` over the namespace.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    // SAFETY: all zeroes is a valid `ifreq` (integers and arrays of them).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo\0") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which `request` is; it lives over the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}

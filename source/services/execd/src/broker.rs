@@ -1,0 +1,100 @@
+//! What init does for the supervisor inside the program's namespaces.
+
+use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_sys::{signal, socket};
+use nexus_wire::broker::{Reply, Request};
+use nexus_wire::packet::PacketSocket;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Answers one request; false once the supervisor is gone.
+pub(crate) fn answer(link: &PacketSocket) -> bool {
+    let Ok(packet) = link.receive() else { return false };
+    if packet.bytes().is_empty() {
+        return false;
+    }
+    let reply = match Request::decode(packet.bytes()) {
+        Some(Request::Socket { domain, kind, protocol }) => match socket::socket(domain, kind, protocol) {
+            Ok(made) => return link.send(&Reply::Done.encode(), &[made.as_fd()]).is_ok(),
+            Err(error) => failed(&error),
+        },
+        Some(Request::UnixPath { bind, umask, address }) => {
+            match unix_path(link, bind, umask, &address, packet.descriptors) {
+                Ok(()) => return true,
+                Err(error) => failed(&error),
+            }
+        }
+        Some(Request::SignalGroup { pid, signal }) => signal_group(pid, signal),
+        None => Reply::Failed(Errno::INVAL.raw_os_error()),
+    };
+    link.send(&reply.encode(), &[]).is_ok()
+}
+
+fn failed(error: &std::io::Error) -> Reply {
+    Reply::Failed(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()))
+}
+
+/// Binds or connects from a process of its own: a connect may wait for the listener, and the directory and the umask
+/// are the caller's. The child answers; `Ok` means that it will.
+fn unix_path(
+    link: &PacketSocket,
+    bind: bool,
+    umask: u32,
+    address: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> std::io::Result<()> {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(target), Some(directory), Some(answer)) = (descriptors.next(), descriptors.next(), descriptors.next())
+    else {
+        return Err(Errno::INVAL.into());
+    };
+    match clone(CloneFlags::NONE)? {
+        Fork::Parent(_) => {
+            // The child is reaped with all the others.
+            link.send(&Reply::Done.encode(), &[]).map_err(Into::into)
+        }
+        Fork::Child => {
+            let act = || -> std::io::Result<()> {
+                rustix::process::fchdir(&directory)?;
+                rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+                if bind {
+                    socket::bind(&target, address)
+                } else {
+                    socket::connect(&target, address)
+                }
+            };
+            let reply = act().map_or_else(|error| failed(&error), |()| Reply::Done);
+            let _ = rustix::net::send(&answer, &reply.encode(), rustix::net::SendFlags::NOSIGNAL);
+            exit_now(0)
+        }
+    }
+}
+
+/// kill(2) with pid 0: every process of the caller's group that is inside.
+fn signal_group(pid: i32, number: i32) -> Reply {
+    let Some(group) = group_of(pid) else {
+        return Reply::Failed(Errno::SRCH.raw_os_error());
+    };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Reply::Failed(Errno::SRCH.raw_os_error());
+    };
+    for entry in entries.flatten() {
+        let Some(member) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if member > 1 && group_of(member) == Some(group) {
+            // A member that is gone by now needs no signal.
+            let _ = signal::kill(member, number);
+        }
+    }
+    Reply::Done
+}
+
+/// The process group, 0 for one whose number cannot be seen from inside: the one that `nx run` was started in.
+fn group_of(pid: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; what follows the last one does not. proc_pid_stat(5).
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(2)?.parse().ok()
+}

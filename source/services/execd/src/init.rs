@@ -1,0 +1,215 @@
+//! The first process of a session's pid namespace: builds the view, starts the program, reaps, and passes signals on.
+//!
+//! Nobody inside can trace it (it is not dumpable), signal it (it is the namespace's init) or outlive it.
+
+use crate::broker;
+use crate::launch::{self, Launched};
+use crate::plan::Plan;
+use crate::spawn::Links;
+use crate::step::{Failed, Step};
+use crate::view::{self, Areas};
+use nexus_sys::signal::{SignalSet, descriptor, set_mask, take_pending};
+use nexus_sys::{process, socket};
+use nexus_wire::broker::Reply;
+use nexus_wire::control::{Command, Event};
+use nexus_wire::packet::PacketSocket;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::thread::{Gid, Uid};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Runs as the child of [`crate::spawn()`] and ends the process.
+pub(crate) fn run(plan: &Plan, links: Links, keep: &[BorrowedFd<'_>]) -> ! {
+    let Links {
+        control,
+        broker,
+        areas,
+        mask,
+    } = links;
+    let code = match start(plan, &control, &broker, &areas, &mask, keep) {
+        Ok(Some(launched)) => {
+            drop(areas);
+            serve(&control, &broker, launched.pid)
+        }
+        Ok(None) => 0,
+        Err(Failed { step, errno }) => {
+            // If `nx run` is gone there is nobody to tell.
+            let _ = control.send(
+                &Event::SetupFailed {
+                    step: step.number(),
+                    errno,
+                }
+                .encode(),
+                &[],
+            );
+            1
+        }
+    };
+    process::exit_now(code)
+}
+
+/// Builds everything up to the running program; `None` if `nx run` went away or exec failed and was told.
+fn start(
+    plan: &Plan,
+    control: &PacketSocket,
+    broker: &PacketSocket,
+    areas: &[OwnedFd; 3],
+    mask: &SignalSet,
+    keep: &[BorrowedFd<'_>],
+) -> Result<Option<Launched>, Failed> {
+    let [tmp, state, shm] = areas;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(Failed::at(Step::Prepare))?;
+    let mut kept = vec![control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
+    kept.extend(keep);
+    process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
+    set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
+    let go = control.receive().map_err(Failed::at(Step::Prepare))?;
+    if Command::decode(go.bytes()) != Some(Command::Go) {
+        return Ok(None);
+    }
+    // While this process still is the user, with the user's right to look; then never again.
+    let sources = view::open_sources(plan)?;
+    take_identity(plan)?;
+    socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
+    view::build(
+        sources,
+        &Areas {
+            tmp: tmp.as_fd(),
+            state: state.as_fd(),
+            shm: shm.as_fd(),
+        },
+    )?;
+    let mut launched = launch::launch(plan, mask)?;
+    drop_privileges().map_err(Failed::at(Step::Privileges))?;
+    if launched.exec_errno != 0 {
+        let _ = control.send(&Event::ExecFailed(launched.exec_errno).encode(), &[]);
+        return Ok(None);
+    }
+    // Handed over and closed: a second copy would keep the listener alive with nobody listening.
+    let Some(listener) = launched.listener.take() else {
+        return Ok(None);
+    };
+    let own = socket::socket(libc_af_inet(), libc_sock_dgram(), 0).map_err(Failed::io(Step::Listener))?;
+    broker
+        .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
+        .map_err(Failed::at(Step::Listener))?;
+    Ok(Some(launched))
+}
+
+fn libc_af_inet() -> i32 {
+    i32::from(rustix::net::AddressFamily::INET.as_raw())
+}
+
+fn libc_sock_dgram() -> i32 {
+    rustix::net::SocketType::DGRAM.as_raw().cast_signed()
+}
+
+fn take_identity(plan: &Plan) -> Result<(), Failed> {
+    let failed = Failed::at(Step::Identity);
+    let (uid, gid) = (Uid::from_raw(plan.identity.uid), Gid::from_raw(plan.identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(&failed)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(&failed)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(&failed)?;
+    // setresuid clears the death signal.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(&failed)?;
+    rustix::system::sethostname(b"nexus").map_err(&failed)?;
+    rustix::process::umask(Mode::empty());
+    // A kernel without keyrings has nothing to inherit.
+    match process::new_session_keyring() {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::NOSYS.raw_os_error()) => {
+            Err(Failed::io(Step::Identity)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives up every capability for good. Init's own work is done; what the broker does needs none.
+fn drop_privileges() -> Result<(), rustix::io::Errno> {
+    launch::drop_capabilities()?;
+    rustix::thread::set_no_new_privs(true)
+}
+
+/// Reaps, passes signals and job control on, and does what the supervisor asks, until the program ends.
+fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
+    let Ok(signals) = descriptor(&SignalSet::empty().with(CHILD_SIGNAL)) else {
+        return 1;
+    };
+    if control.send(&Event::Started.encode(), &[]).is_err() {
+        return 1;
+    }
+    loop {
+        while let Ok(Some(_)) = nexus_sys::signal::next(&signals) {}
+        if reap(control, program) {
+            return 0;
+        }
+        let mut fds = [
+            PollFd::new(&signals, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN),
+            PollFd::new(broker, PollFlags::IN),
+        ];
+        if poll(&mut fds, None).is_err() {
+            continue;
+        }
+        let [_, command, request] = fds.map(|fd| !fd.revents().is_empty());
+        if command && !obey(control, program) {
+            return 1;
+        }
+        if request && !broker::answer(broker) {
+            return 1;
+        }
+    }
+}
+
+const CHILD_SIGNAL: i32 = rustix::process::Signal::CHILD.as_raw();
+
+/// Takes every change of a child; true once the program itself ended.
+fn reap(control: &PacketSocket, program: Pid) -> bool {
+    let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+    while let Ok(Some((pid, status))) = rustix::process::wait(options) {
+        let Some(event) = event_of(status).filter(|_| pid == program) else {
+            continue;
+        };
+        // If `nx run` is gone, its death signal is on the way.
+        let _ = control.send(&event.encode(), &[]);
+        if matches!(event, Event::Exited(_) | Event::Signaled(_)) {
+            return true;
+        }
+    }
+    false
+}
+
+fn event_of(status: WaitStatus) -> Option<Event> {
+    status
+        .exit_status()
+        .map(Event::Exited)
+        .or_else(|| status.terminating_signal().map(Event::Signaled))
+        .or_else(|| status.stopping_signal().map(Event::Stopped))
+        .or_else(|| status.continued().then_some(Event::Continued))
+}
+
+/// Does what `nx run` says; false once it is gone.
+fn obey(control: &PacketSocket, program: Pid) -> bool {
+    let Ok(packet) = control.receive() else { return false };
+    match Command::decode(packet.bytes()) {
+        Some(Command::Signal(signal)) => {
+            // A signal that went to the whole process group reached init too, and stays pending here because all
+            // are blocked; then the program, if it still is in that group, has it already.
+            let group_wide = take_pending(signal);
+            let same_group = rustix::process::getpgid(Some(program)) == rustix::process::getpgid(None);
+            if !(group_wide && same_group) {
+                let _ = nexus_sys::signal::kill(program.as_raw_nonzero().get(), signal);
+            }
+            true
+        }
+        Some(Command::Continue) => {
+            let pid = program.as_raw_nonzero().get();
+            // The program's group, if it made one; the group that it shares with `nx run` was continued with it.
+            let _ = nexus_sys::signal::kill(-pid, rustix::process::Signal::CONT.as_raw());
+            let _ = nexus_sys::signal::kill(pid, rustix::process::Signal::CONT.as_raw());
+            true
+        }
+        Some(Command::Go) | None => !packet.bytes().is_empty(),
+    }
+}

@@ -1,0 +1,97 @@
+//! The second fence around the view: Landlock, landlock(7), where the kernel has it.
+//!
+//! The view already holds nothing else. The fence holds what the view cannot: a descriptor that came from outside
+//! cannot be opened again for more than it was given, and signals and abstract sockets end at the sandbox's edge.
+
+use crate::plan::{Access, Entry, Plan};
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+};
+use rustix::fs::{FileType, OFlags};
+use std::os::fd::BorrowedFd;
+
+// The newest interface that this code was written against; older kernels get what they have.
+const NEWEST: ABI = ABI::V6;
+
+/// Fences the calling process in. Returns an error where the kernel refuses what it says it has.
+pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), RulesetError> {
+    let everything = AccessFs::from_all(NEWEST);
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(everything)?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    // Directories may be listed everywhere: the view holds nothing that is secret by its name.
+    rules = allow(rules, "/", AccessFs::ReadDir.into())?;
+    for entry in &plan.view {
+        let at = entry.at();
+        let access = match entry {
+            Entry::Directory { .. } | Entry::Link { .. } | Entry::Hide { .. } => continue,
+            Entry::Bind {
+                access: Access::ReadWrite,
+                ..
+            }
+            | Entry::Pin {
+                access: Access::ReadWrite,
+                ..
+            }
+            | Entry::Area { .. } => everything,
+            Entry::Bind { .. } | Entry::Pin { .. } | Entry::File { .. } => AccessFs::from_read(NEWEST),
+            Entry::Device { .. } | Entry::Terminals => {
+                AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::IoctlDev | AccessFs::Truncate
+            }
+            Entry::Processes => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate,
+        };
+        rules = allow(rules, &at, access)?;
+    }
+    for fd in standard {
+        if let Some(access) = reopen_access(fd) {
+            rules = rules.add_rule(PathBeneath::new(fd, access))?;
+        }
+    }
+    rules.restrict_self().map(drop)
+}
+
+fn allow(
+    rules: RulesetCreated,
+    at: impl AsRef<std::path::Path>,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    match PathFd::new(at.as_ref()) {
+        // What takes only files' rights is told by the kernel; the crate trims directories' rights off files.
+        Ok(fd) => rules.add_rule(PathBeneath::new(fd, access)),
+        // Not there: nothing to open up.
+        Err(_) => Ok(rules),
+    }
+}
+
+/// What opening `/proc/self/fd/N` again may ask for: no more than the descriptor can do.
+fn reopen_access(fd: BorrowedFd<'_>) -> Option<BitFlags<AccessFs>> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if !matches!(kind, FileType::RegularFile | FileType::CharacterDevice) {
+        // Pipes and sockets have no path to fence.
+        return None;
+    }
+    let flags = rustix::fs::fcntl_getfl(fd).ok()?;
+    let device: BitFlags<AccessFs> = if kind == FileType::CharacterDevice {
+        AccessFs::IoctlDev.into()
+    } else {
+        BitFlags::EMPTY
+    };
+    // An appending descriptor cannot overwrite; opened again for writing it could.
+    let write = if flags.contains(OFlags::APPEND) && kind == FileType::RegularFile {
+        BitFlags::EMPTY
+    } else {
+        AccessFs::WriteFile | AccessFs::Truncate
+    };
+    let access = if flags.contains(OFlags::RDWR) {
+        BitFlags::from(AccessFs::ReadFile) | write
+    } else if flags.contains(OFlags::WRONLY) {
+        write
+    } else {
+        AccessFs::ReadFile.into()
+    };
+    Some(access | device)
+}

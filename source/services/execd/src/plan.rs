@@ -1,0 +1,162 @@
+//! What will be done, as a value.
+
+use nexus_sys::seccomp::Instruction;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything that decides what a confined process is and sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Who it runs as.
+    pub identity: Identity,
+    /// The view, in the order in which it is mounted: parents before what is in them.
+    pub view: Vec<Entry>,
+    /// Where the program starts, inside the view.
+    pub directory: PathBuf,
+    /// What runs.
+    pub program: Program,
+    /// The environment, whole.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// The file mode creation mask: what `nx` itself was started with.
+    pub umask: u32,
+    /// Limits that are set on the process.
+    pub limits: Limits,
+    /// The syscall filter.
+    pub filter: Vec<Instruction>,
+    /// Whether Landlock fences the view a second time.
+    pub landlock: bool,
+}
+
+/// Who the program runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user on the host, the same number inside. Never 0.
+    pub uid: u32,
+    /// The group on the host, the same number inside. Never 0.
+    pub gid: u32,
+    /// Whether `nx` itself is root and takes this identity on for the program.
+    pub assumed: bool,
+}
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// As the user wrote it: a path, or a name to look for in the environment's `PATH`.
+    pub name: OsString,
+    /// All arguments, the name first.
+    pub arguments: Vec<OsString>,
+}
+
+/// One of the directories that vfsd serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaMount {
+    /// The subject's `tmp`.
+    Tmp,
+    /// The subject's `state`.
+    State,
+    /// Shared memory, charged to `tmp`.
+    Shm,
+}
+
+/// What a program may do in a part of its view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look, and start programs.
+    ReadOnly,
+    /// Also change.
+    ReadWrite,
+}
+
+/// A part of the view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// An empty directory.
+    Directory {
+        /// Where.
+        at: PathBuf,
+    },
+    /// Something of the host's.
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// Inside.
+        at: PathBuf,
+        /// What may be done with it.
+        access: Access,
+    },
+    /// A part of a bind that was mounted before, over itself: so that it cannot be renamed, and with its own access.
+    Pin {
+        /// On the host.
+        source: PathBuf,
+        /// Inside, within an earlier [`Entry::Bind`].
+        at: PathBuf,
+        /// What may be done with it.
+        access: Access,
+    },
+    /// Something of the host's that an earlier bind shows and that must not be seen.
+    Hide {
+        /// Inside, within an earlier [`Entry::Bind`].
+        at: PathBuf,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where.
+        at: PathBuf,
+        /// To what.
+        to: PathBuf,
+    },
+    /// A small file with this content.
+    File {
+        /// Where.
+        at: PathBuf,
+        /// What is in it.
+        content: Vec<u8>,
+    },
+    /// One of vfsd's directories.
+    Area {
+        /// Which.
+        area: AreaMount,
+        /// Where.
+        at: PathBuf,
+    },
+    /// A device node of the host's `/dev`.
+    Device {
+        /// Its name there and here.
+        name: &'static str,
+    },
+    /// A terminal file system of its own at `/dev/pts`.
+    Terminals,
+    /// The process file system of the program's pid namespace at `/proc`.
+    Processes,
+}
+
+impl Entry {
+    /// Where in the view this part is.
+    #[must_use]
+    pub fn at(&self) -> PathBuf {
+        match self {
+            Self::Directory { at }
+            | Self::Bind { at, .. }
+            | Self::Pin { at, .. }
+            | Self::Hide { at }
+            | Self::Link { at, .. }
+            | Self::File { at, .. }
+            | Self::Area { at, .. } => at.clone(),
+            Self::Device { name } => PathBuf::from("/dev").join(name),
+            Self::Terminals => PathBuf::from("/dev/pts"),
+            Self::Processes => PathBuf::from("/proc"),
+        }
+    }
+}
+
+/// Limits that are set on the process with setrlimit(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// How many processes and threads the session may have at once: `RLIMIT_NPROC`, counted in its user namespace.
+    pub processes: Option<u64>,
+    /// How many descriptors each process may have open: `RLIMIT_NOFILE`.
+    pub open_files: Option<u64>,
+    /// How many bytes of private memory each process may have: `RLIMIT_DATA`.
+    pub data_bytes: Option<u64>,
+}

@@ -1,0 +1,102 @@
+//! Starting a plan: the one place where a process with namespaces of its own is made.
+
+use crate::init;
+use crate::plan::{Identity, Plan};
+use nexus_sys::process::{Child, CloneFlags, Fork, clone};
+use nexus_sys::signal::SignalSet;
+use nexus_wire::control::Command;
+use nexus_wire::packet::PacketSocket;
+use std::io::Write;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use thiserror::Error;
+
+/// What connects a session's processes; each end is given away to the process that uses it.
+#[derive(Debug)]
+pub struct Links {
+    /// Init's end of the pair that it shares with `nx run`: [`nexus_wire::control`].
+    pub control: PacketSocket,
+    /// Init's end of the pair that it shares with the supervisor: [`nexus_wire::broker`].
+    pub broker: PacketSocket,
+    /// vfsd's detached mounts: `tmp`, `state` and shared memory.
+    pub areas: [OwnedFd; 3],
+    /// The signal mask that the program gets: what `nx` itself was started with.
+    pub mask: SignalSet,
+}
+
+/// A program's init, running.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Init: the first process of the program's pid namespace. When it ends, everything in there ends.
+    pub init: Child,
+}
+
+/// Why nothing was started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The kernel refused the namespaces.
+    #[error("the kernel refused to make namespaces: {0}")]
+    Namespaces(#[source] std::io::Error),
+    /// The identity maps could not be written.
+    #[error("cannot map the user into the sandbox: {0}")]
+    IdentityMap(#[source] std::io::Error),
+    /// Init was gone before it began.
+    #[error("the sandbox's init ended before it began: {0}")]
+    Init(#[source] rustix::io::Errno),
+}
+
+/// Makes init with its namespaces, gives it its identity and lets it go. The program's start, or a failure, comes as an
+/// event over the control pair, of which `ours` is the caller's end.
+///
+/// The calling process must have one thread.
+///
+/// # Errors
+/// [`SpawnError`]; nothing is left running then.
+pub fn spawn(plan: &Plan, links: Links, ours: &PacketSocket, keep: &[BorrowedFd<'_>]) -> Result<Spawned, SpawnError> {
+    match clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces)? {
+        Fork::Child => init::run(plan, links, keep),
+        Fork::Parent(init) => {
+            drop(links);
+            let spawned = Spawned { init };
+            match write_identity_maps(spawned.init.pid, plan.identity) {
+                Ok(()) => {}
+                Err(error) => {
+                    spawned.kill();
+                    return Err(SpawnError::IdentityMap(error));
+                }
+            }
+            ours.send(&Command::Go.encode(), &[]).map_err(|error| {
+                spawned.kill();
+                SpawnError::Init(error)
+            })?;
+            Ok(spawned)
+        }
+    }
+}
+
+impl Spawned {
+    /// Ends init, and with it everything in its pid namespace, and waits for it.
+    pub fn kill(&self) {
+        // Both can only fail because it is gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.init.pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.init.pidfd)),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+    }
+}
+
+/// user_namespaces(7), "Defining user and group ID mappings": one user and one group, each as itself.
+fn write_identity_maps(pid: i32, identity: Identity) -> std::io::Result<()> {
+    let write = |file: &str, text: String| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{pid}/{file}"))?
+            .write_all(text.as_bytes())
+    };
+    // Supplementary groups cannot be given up without privilege; without this line they could be used to lose a
+    // group that a file denies access to.
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("{0} {0} 1", identity.uid))?;
+    write("gid_map", format!("{0} {0} 1", identity.gid))
+}

@@ -1,0 +1,295 @@
+//! Building the view: a root of its own, on which only what the plan names is mounted.
+
+use crate::plan::{Access, AreaMount, Entry, Plan};
+use crate::step::{Failed, Step};
+use nexus_sys::mount::{Attributes, restrict};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+/// The detached mounts that vfsd handed over.
+pub(crate) struct Areas<'a> {
+    pub(crate) tmp: BorrowedFd<'a>,
+    pub(crate) state: BorrowedFd<'a>,
+    pub(crate) shm: BorrowedFd<'a>,
+}
+
+/// A plan's entry with the host's side of it already in hand.
+pub(crate) struct Prepared<'a> {
+    entry: &'a Entry,
+    mount: Option<OwnedFd>,
+    is_directory: bool,
+}
+
+/// Opens what the view shows of the host, while this process still is who the user is.
+///
+/// Every source becomes a detached copy at once, with its restrictions on: from here on nothing depends on a path.
+pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Prepared<'_>>, Failed> {
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .map_err(Failed::at(Step::Propagation))?;
+    plan.view.iter().map(open_source).collect()
+}
+
+fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
+    let failed = Failed::at(Step::BindSource);
+    let (source, attributes) = match entry {
+        Entry::Bind { source, access, .. } | Entry::Pin { source, access, .. } => {
+            let read_only = *access == Access::ReadOnly;
+            (
+                source.as_path(),
+                Attributes {
+                    read_only,
+                    no_suid: true,
+                    no_dev: true,
+                    no_exec: false,
+                },
+            )
+        }
+        Entry::Device { name } => {
+            let source = Path::new("/dev").join(name);
+            let mount = clone_tree(&source).map_err(&failed)?;
+            let attributes = Attributes {
+                no_suid: true,
+                no_exec: true,
+                ..Attributes::default()
+            };
+            restrict(&mount, attributes, false).map_err(Failed::io(Step::BindSource))?;
+            return Ok(Prepared {
+                entry,
+                mount: Some(mount),
+                is_directory: false,
+            });
+        }
+        _ => {
+            return Ok(Prepared {
+                entry,
+                mount: None,
+                is_directory: true,
+            });
+        }
+    };
+    let mount = clone_tree(source).map_err(&failed)?;
+    restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
+    let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(Prepared {
+        entry,
+        mount: Some(mount),
+        is_directory,
+    })
+}
+
+fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, source, flags)
+}
+
+/// Mounts the view on a new root and makes it this process's only one.
+pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<(), Failed> {
+    let root = new_root().map_err(Failed::at(Step::Root))?;
+    // Any directory that every system has does as the place to stand on while turning around.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&root, "", CWD, "/proc", flags).map_err(Failed::at(Step::Root))?;
+    for item in prepared {
+        place(&root, item, areas)?;
+    }
+    pivot(&root).map_err(Failed::at(Step::Pivot))?;
+    let sealed = Attributes {
+        read_only: true,
+        no_suid: true,
+        no_dev: true,
+        no_exec: true,
+    };
+    restrict(&root, sealed, false).map_err(Failed::io(Step::Root))
+}
+
+fn new_root() -> Result<OwnedFd, Errno> {
+    // The root holds only mount points, links and a few small files, and is read-only before the program starts.
+    const ROOT_BYTES: &str = "1m";
+    const ROOT_INODES: &str = "4096";
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
+    rustix::mount::fsconfig_set_string(&context, "size", ROOT_BYTES)?;
+    rustix::mount::fsconfig_set_string(&context, "nr_inodes", ROOT_INODES)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn place(root: &OwnedFd, item: Prepared<'_>, areas: &Areas<'_>) -> Result<(), Failed> {
+    let at = item.entry.at();
+    let point = Failed::at(Step::MountPoint);
+    match item.entry {
+        Entry::Directory { .. } => make_directory(root, &at).map(drop).map_err(point),
+        Entry::Link { to, .. } => {
+            let (parent, name) = make_parent(root, &at).map_err(&point)?;
+            rustix::fs::symlinkat(to, &parent, name).map_err(point)
+        }
+        Entry::File { content, .. } => {
+            let (parent, name) = make_parent(root, &at).map_err(&point)?;
+            write_file(&parent, name, content).map_err(point)
+        }
+        Entry::Bind { .. } | Entry::Device { .. } => {
+            let Some(mount) = item.mount else { return Ok(()) };
+            if item.is_directory {
+                make_directory(root, &at).map_err(&point)?;
+            } else {
+                let (parent, name) = make_parent(root, &at).map_err(&point)?;
+                write_file(&parent, name, &[]).map_err(&point)?;
+            }
+            attach(root, &mount, &at)
+        }
+        Entry::Pin { .. } => item.mount.map_or(Ok(()), |mount| attach(root, &mount, &at)),
+        Entry::Hide { .. } => hide(root, &at),
+        Entry::Area { area, .. } => {
+            make_directory(root, &at).map_err(point)?;
+            let mount = match area {
+                AreaMount::Tmp => areas.tmp,
+                AreaMount::State => areas.state,
+                AreaMount::Shm => areas.shm,
+            };
+            attach(root, mount, &at)
+        }
+        Entry::Terminals => {
+            make_directory(root, &at).map_err(point)?;
+            let mount = terminals().map_err(Failed::at(Step::Terminals))?;
+            attach(root, &mount, &at)
+        }
+        Entry::Processes => {
+            make_directory(root, &at).map_err(point)?;
+            let mount = processes().map_err(Failed::at(Step::Processes))?;
+            attach(root, &mount, &at)
+        }
+    }
+}
+
+fn terminals() -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "ptmxmode", "0666")?;
+    rustix::mount::fsconfig_set_string(&context, "mode", "620")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn processes() -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Covers a directory by an empty read-only one, a file by an empty read-only one.
+fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
+    let failed = Failed::at(Step::Mount);
+    let target = match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW) {
+        // Not there: nothing to hide.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.map_err(&failed)?,
+    };
+    let stat = rustix::fs::fstat(&target).map_err(&failed)?;
+    let empty = new_root().map_err(&failed)?;
+    let sealed = Attributes {
+        read_only: true,
+        no_suid: true,
+        no_dev: true,
+        no_exec: true,
+    };
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        restrict(&empty, sealed, false).map_err(Failed::io(Step::Mount))?;
+        return attach(root, &empty, at);
+    }
+    write_file(&empty, OsStr::new("empty"), &[]).map_err(&failed)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    // A part of a detached tree cannot be cloned before Linux 6.15: attach the tree, clone the part, detach the tree.
+    let stage = Path::new("/.stage");
+    let stage_point = make_directory(root, stage).map_err(&failed)?;
+    let move_flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&empty, "", &stage_point, "", move_flags).map_err(&failed)?;
+    let file = rustix::mount::open_tree(&empty, "empty", flags).map_err(&failed)?;
+    restrict(&file, sealed, false).map_err(Failed::io(Step::Mount))?;
+    let result = attach(root, &file, at);
+    rustix::process::fchdir(&empty).map_err(&failed)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(&failed)?;
+    rustix::process::chdir("/").map_err(&failed)?;
+    rustix::fs::unlinkat(root, ".stage", AtFlags::REMOVEDIR).map_err(&failed)?;
+    result
+}
+
+fn attach(root: &OwnedFd, mount: impl AsFd, at: &Path) -> Result<(), Failed> {
+    let failed = Failed::at(Step::Mount);
+    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, "", &target, "", flags).map_err(failed)
+}
+
+fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let relative = at.strip_prefix("/").unwrap_or(at);
+    if relative.as_os_str().is_empty() {
+        return rustix::fs::openat(root, ".", flags | OFlags::CLOEXEC, Mode::empty());
+    }
+    // Nothing that is already mounted may redirect what comes next: a work directory's links are its owner's.
+    rustix::fs::openat2(
+        root,
+        relative,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// Makes `at` and what leads to it; what is there already stays.
+fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
+    let mut directory = rustix::fs::openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    for part in at.components() {
+        let name = match part {
+            Component::RootDir | Component::CurDir => continue,
+            Component::Normal(name) => name,
+            Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
+        };
+        match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // A directory of the host's that is shown read-only cannot get a new one; it may have it already.
+            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        directory = open_beneath(
+            &directory,
+            Path::new(name),
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
+        )?;
+    }
+    Ok(directory)
+}
+
+fn make_parent<'p>(root: &OwnedFd, at: &'p Path) -> Result<(OwnedFd, &'p OsStr), Errno> {
+    let name = at.file_name().ok_or(Errno::INVAL)?;
+    Ok((make_directory(root, at.parent().unwrap_or(Path::new("/")))?, name))
+}
+
+fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(parent, name.as_bytes(), flags, Mode::from_raw_mode(0o444))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let count = rustix::io::write(&file, rest)?;
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn pivot(root: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    // The old root goes on top of the new one, and off again: pivot_root(2), "pivot_root(".", ".")".
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
