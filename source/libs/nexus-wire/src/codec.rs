@@ -6,8 +6,7 @@
 
 use core::fmt;
 
-/// The longest packet, in bytes: the largest message is two strings of 255 bytes and some numbers.
-pub const PACKET_BYTES_MAX: usize = 1024;
+pub use crate::packet::PACKET_BYTES_MAX;
 
 /// The version of every message. A peer of another version is refused, not guessed at: both ends of a socket are
 /// parts of one installed binary, and only an upgrade between two sessions makes them differ.
