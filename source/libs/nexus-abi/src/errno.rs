@@ -39,7 +39,11 @@ impl Errno {
     /// An errno from its number, `None` outside 1 to [`Errno::MAX`].
     #[must_use]
     pub const fn from_raw(raw: u16) -> Option<Self> {
-        if raw >= 1 && raw <= Self::MAX { Some(Self(raw)) } else { None }
+        if raw >= 1 && raw <= Self::MAX {
+            Some(Self(raw))
+        } else {
+            None
+        }
     }
 
     /// The positive number.
