@@ -79,11 +79,12 @@ pub(crate) fn parse<'t>(text: &'t str, file: FileId, report: &mut Report) -> Opt
                 Place::new(file, span),
                 format!("not TOML: {}", error.message()),
             );
-            report.push(if error.message() == "duplicate key" {
-                diagnostic.help("it is there already, further up; keep one of the two")
+            let help = if error.message() == "duplicate key" {
+                "it is there already, further up; keep one of the two"
             } else {
-                diagnostic
-            });
+                "strings stand in quotes, lists in [ ], tables in { } or under a line such as [subject.NAME]"
+            };
+            report.push(diagnostic.help(help));
             None
         }
     }
