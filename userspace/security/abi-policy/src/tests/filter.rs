@@ -4,10 +4,12 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::generators::{call, mediated, profiles};
+use super::generators::{call, hostile_profile, mediated, profiles};
 use super::interpreter::{is_const_allow, kernel_takes, run};
 use super::oracle::always_allowed;
-use crate::{Call, Mediated, Profile, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, ScalarVerdict, compile};
+use crate::{
+    Call, CompileError, Guard, Mediated, Profile, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, ScalarVerdict, compile,
+};
 
 fn is_mediated(mediated: &[Mediated], call: &Call) -> bool {
     mediated
@@ -53,5 +55,23 @@ proptest! {
     fn the_same_profiles_give_the_same_filter(profiles in profiles(), mediated in mediated()) {
         let profiles: Vec<&Profile> = profiles.iter().collect();
         prop_assert_eq!(compile(&profiles, &mediated).unwrap(), compile(&profiles, &mediated).unwrap());
+    }
+
+    #[test]
+    fn a_profile_out_of_bounds_is_an_error_for_guard_and_filter_alike_and_one_within_is_taken(
+        profile in hostile_profile(), call in call()
+    ) {
+        let checked = profile.check();
+        prop_assert_eq!(Guard::new(&[&profile]).map(|_| ()), checked.map_err(CompileError::Profile));
+        match compile(&[&profile], &[]) {
+            Ok(program) => {
+                prop_assert_eq!(checked, Ok(()));
+                prop_assert!(kernel_takes(&program));
+            }
+            Err(CompileError::TooLong) => prop_assert_eq!(checked, Ok(())),
+            Err(error) => prop_assert_eq!(Err(error), checked.map_err(CompileError::Profile)),
+        }
+        // The lower-level look takes any profile; only that it returns is claimed.
+        let _ = profile.judge_scalar(&call);
     }
 }

@@ -176,3 +176,34 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         growth,
     })
 }
+
+/// Anything that the types can hold, in and out of bounds.
+pub(super) fn hostile_profile() -> impl Strategy<Value = Profile> {
+    let width = prop_oneof![Just(Width::W16), Just(Width::W32), Just(Width::W64)];
+    let any_test = prop_oneof![
+        any::<u64>().prop_map(ArgTest::Equal),
+        (any::<u64>(), any::<u64>()).prop_map(|(mask, value)| ArgTest::Masked { mask, value }),
+        (any::<u64>(), any::<u64>()).prop_map(|(first, last)| ArgTest::Range { first, last }),
+        proptest::collection::vec(any::<u64>(), 0..300).prop_map(ArgTest::OneOf),
+        any::<u64>().prop_map(ArgTest::AnyBit),
+    ];
+    let argument = (0_u8..9, width, any_test).prop_map(|(index, width, test)| Condition::Arg { index, width, test });
+    let effect = prop_oneof![Just(Effect::Allow), Just(Effect::Deny)];
+    let rule = (
+        prop_oneof![3 => number(), 1 => any::<u32>()],
+        effect,
+        proptest::collection::vec(argument, 0..20),
+    )
+        .prop_map(|(number, effect, conditions)| SyscallRule {
+            number,
+            effect,
+            errno: Errno::EPERM,
+            conditions,
+            rule: RuleRef(0),
+        });
+    (
+        proptest::collection::vec(rule, 0..6),
+        proptest::collection::vec(any::<u32>(), 0..4),
+    )
+        .prop_map(|(rules, probed)| Profile { rules, probed })
+}
