@@ -11,6 +11,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod socket;
+pub mod userns;
 
 use std::io;
 
