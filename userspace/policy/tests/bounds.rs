@@ -98,3 +98,19 @@ fn a_million_errors_are_told_in_a_few() {
     });
     assert!(codes(&entries).len() <= nexus_policy::limits::DIAGNOSTICS_MAX);
 }
+
+#[test]
+fn the_deepest_text_that_is_read_needs_little_stack() {
+    let keys = |dots: usize| format!("a{}", ".a".repeat(dots));
+    let dots = nexus_policy::limits::LINE_DOTS_MAX;
+    let levels = nexus_policy::limits::NESTING_MAX;
+    let nested = (0..levels).fold(String::from("1"), |inner, _| {
+        format!("{{\n{} = {inner}\n}}", keys(dots))
+    });
+    let text = format!("[{}]\n{} = {nested}\n", keys(dots), keys(dots));
+    let tree = MemoryTree::new([("nexus.policy.toml", text)]);
+    let small = std::thread::Builder::new().stack_size(256 * 1024);
+    let thread = small.spawn(move || codes(&tree)).unwrap();
+    let codes = thread.join().unwrap();
+    assert!(codes.contains(&Code::UnknownKey), "it was read: {codes:?}");
+}
