@@ -42,12 +42,8 @@ fn a_full_disk_is_an_error_that_leaves_whole_records_and_is_over_when_there_is_r
                   --ignored --nocapture";
     command.args(["-c", script]).arg(std::env::current_exe().unwrap());
     let mut child = Process::start_command(command, &place.path(), 0);
-    let written: u64 = child
-        .lines("written ")
-        .next()
-        .expect("the child failed")
-        .parse()
-        .unwrap();
+    let told: Vec<String> = child.lines("written ").collect();
+    let written: u64 = told.first().expect("the child failed").parse().unwrap();
     assert!(child.succeeded());
     let mut journal = place.open();
     assert_eq!(journal.anchor().seq, written + 1);

@@ -27,7 +27,9 @@ fn a_writer_killed_at_any_point_leaves_every_record_that_it_told_of_and_a_chain_
             .wrapping_add(1_442_695_040_888_963_407);
         let wanted = usize::try_from(seed >> 33).unwrap() % 120;
         let mut writer = Process::start("killed::child_that_appends_until_it_is_killed", &place.path(), round);
-        let told = writer.lines("seq ").nth(wanted).unwrap();
+        // Its output stays open until it is dead: nothing but the signal ends it.
+        let mut lines = writer.lines("seq ");
+        let told = lines.nth(wanted).unwrap();
         writer.kill();
         let report = verify(&place.path(), None).unwrap();
         assert!(
