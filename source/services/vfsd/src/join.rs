@@ -140,7 +140,10 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
             _,
         ) => Err(VfsdError::Start {
             stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
-            source: Errno::from_raw_os_error(i32::try_from(errno).unwrap_or_default()),
+            source: i32::try_from(errno)
+                .ok()
+                .filter(|errno| (1..4096).contains(errno))
+                .map_or(Errno::IO, Errno::from_raw_os_error),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
         _ => Err(VfsdError::Refused(Refusal::Protocol)),

@@ -112,5 +112,9 @@ fn run(mode: Mode, name: &str) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
+    // Whatever the case left running is in its group; the file server is not, and ends by itself.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
     result.and(world::remove_root(&root))
 }
