@@ -55,9 +55,8 @@ pub fn adopt_listener(number: i32) -> io::Result<Listener> {
     check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
     // SAFETY: the descriptor is open, and the task that made it leaves it alone: it ends or executes a program, which
     // gives it a table of its own.
-    Ok(Listener {
-        fd: unsafe { OwnedFd::from_raw_fd(number) },
-    })
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok(Listener { fd })
 }
 
 /// A call that waits for its verdict (`struct seccomp_notif`).

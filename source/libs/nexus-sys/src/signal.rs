@@ -39,6 +39,15 @@ impl SignalSet {
         self
     }
 
+    /// Every signal but this one. sigdelset(3).
+    #[must_use]
+    pub fn full_without(signal: i32) -> Self {
+        let mut set = Self::full();
+        // SAFETY: `set.0` is a valid set that is exclusively borrowed; the number is checked by the call.
+        unsafe { libc::sigdelset(&raw mut set.0, signal) };
+        set
+    }
+
     /// Whether `signal` is in the set. sigismember(3).
     #[must_use]
     pub fn contains(&self, signal: i32) -> bool {
@@ -157,9 +166,8 @@ impl ThreadHandle {
     #[must_use]
     pub fn current() -> Self {
         // SAFETY: no memory is involved.
-        Self {
-            tid: unsafe { libc::gettid() },
-        }
+        let tid = unsafe { libc::gettid() };
+        Self { tid }
     }
 
     /// `tgkill(getpid(), tid, number)` tgkill(2). Harmless if the thread is gone.

@@ -17,15 +17,15 @@ pub enum Request {
         /// `IPPROTO_*`.
         protocol: i32,
     },
-    /// Connect or bind a Unix socket by path, as the program would: in its mount namespace, from its directory. Comes
-    /// with three descriptors: the socket, the
-    /// directory, and a socket on which the outcome is sent; `Done` as the reply only means that it will be.
-    UnixPath {
-        /// Bind rather than connect.
-        bind: bool,
+    /// Connect, bind or listen on a Unix socket as the program would: in its mount namespace, from its directory. Comes
+    /// with three descriptors: the socket, the directory, and a socket on which the outcome is sent; `Done` as the reply
+    /// only means that it will be.
+    Unix {
+        /// What to do.
+        action: UnixAction,
         /// The program's umask, which a bound socket's mode follows.
         umask: u32,
-        /// The address as it was judged.
+        /// The address as it was judged; empty for `Listen`.
         address: Vec<u8>,
     },
     /// Send a signal to every process of a group inside, as `kill(0, signal)` of this process would.
@@ -37,6 +37,17 @@ pub enum Request {
     },
 }
 
+/// What to do with a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnixAction {
+    /// connect(2). A path must lead to a socket in one of the subject's areas: one anywhere else is the host's.
+    Connect,
+    /// bind(2).
+    Bind,
+    /// listen(2) with this backlog.
+    Listen(i32),
+}
+
 /// From init to the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -46,6 +57,8 @@ pub enum Reply {
     Done,
     /// A request failed with this errno.
     Failed(i32),
+    /// The path leads to a socket that is not in one of the subject's areas.
+    Outside,
 }
 
 impl Request {
@@ -60,9 +73,16 @@ impl Request {
                     bytes.extend(part.to_le_bytes());
                 }
             }
-            Self::UnixPath { bind, umask, address } => {
-                bytes.push(if *bind { 3 } else { 2 });
-                bytes.extend(umask.to_le_bytes());
+            Self::Unix { action, umask, address } => {
+                let (code, backlog) = match action {
+                    UnixAction::Connect => (0, 0),
+                    UnixAction::Bind => (1, 0),
+                    UnixAction::Listen(backlog) => (2, *backlog),
+                };
+                bytes.push(2);
+                for part in [code, backlog, umask.cast_signed()] {
+                    bytes.extend(part.to_le_bytes());
+                }
                 bytes.extend(address);
             }
             Self::SignalGroup { pid, signal } => {
@@ -86,10 +106,18 @@ impl Request {
                 let (protocol, rest) = int(rest)?;
                 rest.is_empty().then_some(Self::Socket { domain, kind, protocol })
             }
-            2 | 3 => {
+            2 => {
+                let (code, rest) = int(rest)?;
+                let (backlog, rest) = int(rest)?;
                 let (umask, address) = int(rest)?;
-                (address.len() <= ADDRESS_BYTES_MAX).then(|| Self::UnixPath {
-                    bind: *tag == 3,
+                let action = match (code, backlog) {
+                    (0, 0) => UnixAction::Connect,
+                    (1, 0) => UnixAction::Bind,
+                    (2, backlog) => UnixAction::Listen(backlog),
+                    _ => return None,
+                };
+                (address.len() <= ADDRESS_BYTES_MAX).then(|| Self::Unix {
+                    action,
                     umask: umask.cast_unsigned(),
                     address: address.to_vec(),
                 })
@@ -112,6 +140,7 @@ impl Reply {
             Self::Listener => (1, 0),
             Self::Done => (2, 0),
             Self::Failed(errno) => (3, errno),
+            Self::Outside => (4, 0),
         };
         let [a, b, c, d] = i32::to_le_bytes(value);
         [tag, a, b, c, d]
@@ -129,6 +158,7 @@ impl Reply {
             (1, 0) => Some(Self::Listener),
             (2, 0) => Some(Self::Done),
             (3, errno) => Some(Self::Failed(errno)),
+            (4, 0) => Some(Self::Outside),
             _ => None,
         }
     }
@@ -151,31 +181,37 @@ mod tests {
                 kind: 1,
                 protocol: -1,
             },
-            Request::UnixPath {
-                bind: false,
+            Request::Unix {
+                action: UnixAction::Connect,
                 umask: 0o22,
                 address: vec![1, 0, b'/'],
             },
-            Request::UnixPath {
-                bind: true,
+            Request::Unix {
+                action: UnixAction::Bind,
                 umask: 0,
                 address: vec![0; ADDRESS_BYTES_MAX],
+            },
+            Request::Unix {
+                action: UnixAction::Listen(-1),
+                umask: 0,
+                address: vec![],
             },
             Request::SignalGroup { pid: 2, signal: 15 },
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
         }
-        for reply in [Reply::Listener, Reply::Done, Reply::Failed(111)] {
+        for reply in [Reply::Listener, Reply::Done, Reply::Failed(111), Reply::Outside] {
             assert_eq!(Reply::decode(&reply.encode()), Some(reply));
         }
     }
 
     #[test]
     fn an_address_longer_than_any_is_refused() {
-        let request = Request::UnixPath {
-            bind: true,
+        let address = vec![0; ADDRESS_BYTES_MAX + 1];
+        let request = Request::Unix {
+            action: UnixAction::Bind,
             umask: 0,
-            address: vec![0; ADDRESS_BYTES_MAX + 1],
+            address,
         };
         assert_eq!(Request::decode(&request.encode()), None);
     }

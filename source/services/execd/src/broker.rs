@@ -2,9 +2,9 @@
 
 use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
 use nexus_sys::{signal, socket};
-use nexus_wire::broker::{Reply, Request};
+use nexus_wire::broker::{Reply, Request, UnixAction};
 use nexus_wire::packet::PacketSocket;
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,8 +19,8 @@ pub(crate) fn answer(link: &PacketSocket) -> bool {
             Ok(made) => return link.send(&Reply::Done.encode(), &[made.as_fd()]).is_ok(),
             Err(error) => failed(&error),
         },
-        Some(Request::UnixPath { bind, umask, address }) => {
-            match unix_path(link, bind, umask, &address, packet.descriptors) {
+        Some(Request::Unix { action, umask, address }) => {
+            match unix_socket(link, action, umask, &address, packet.descriptors) {
                 Ok(()) => return true,
                 Err(error) => failed(&error),
             }
@@ -35,11 +35,11 @@ fn failed(error: &std::io::Error) -> Reply {
     Reply::Failed(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()))
 }
 
-/// Binds or connects from a process of its own: a connect may wait for the listener, and the directory and the umask
-/// are the caller's. The child answers; `Ok` means that it will.
-fn unix_path(
+/// Acts from a process of its own: a connect may wait for the listener, and the directory and the umask are the
+/// caller's. The child answers; `Ok` means that it will.
+fn unix_socket(
     link: &PacketSocket,
-    bind: bool,
+    action: UnixAction,
     umask: u32,
     address: &[u8],
     descriptors: Vec<OwnedFd>,
@@ -55,20 +55,52 @@ fn unix_path(
             link.send(&Reply::Done.encode(), &[]).map_err(Into::into)
         }
         Fork::Child => {
-            let act = || -> std::io::Result<()> {
+            let act = || -> std::io::Result<Reply> {
                 rustix::process::fchdir(&directory)?;
                 rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-                if bind {
-                    socket::bind(&target, address)
-                } else {
-                    socket::connect(&target, address)
+                match action {
+                    UnixAction::Connect => return connect(&target, address),
+                    UnixAction::Bind => socket::bind(&target, address)?,
+                    UnixAction::Listen(backlog) => socket::listen(&target, backlog)?,
                 }
+                Ok(Reply::Done)
             };
-            let reply = act().map_or_else(|error| failed(&error), |()| Reply::Done);
+            let reply = act().unwrap_or_else(|error| failed(&error));
+            // If the supervisor is gone, so is the program.
             let _ = rustix::net::send(&answer, &reply.encode(), rustix::net::SendFlags::NOSIGNAL);
             exit_now(0)
         }
     }
+}
+
+/// Connects to the very socket that was looked at: the path is walked once.
+fn connect(target: &OwnedFd, address: &[u8]) -> std::io::Result<Reply> {
+    let Some(path) = path_of(address) else {
+        // An abstract name: it lives in the program's own network namespace.
+        return socket::connect(target, address).map(|()| Reply::Done);
+    };
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let socket = rustix::fs::fstat(&found)?;
+    if FileType::from_raw_mode(socket.st_mode) != FileType::Socket {
+        return Err(Errno::CONNREFUSED.into());
+    }
+    // All areas are one file system, and nothing else in the view is on it.
+    if socket.st_dev != rustix::fs::stat("/tmp")?.st_dev {
+        return Ok(Reply::Outside);
+    }
+    let through = format!("/proc/self/fd/{}\0", std::os::fd::AsRawFd::as_raw_fd(&found));
+    let mut exact = address.get(..FAMILY_BYTES).unwrap_or_default().to_vec();
+    exact.extend(through.as_bytes());
+    socket::connect(target, &exact).map(|()| Reply::Done)
+}
+
+const FAMILY_BYTES: usize = 2;
+
+/// The path of a Unix address, `None` for an abstract one. unix(7).
+fn path_of(address: &[u8]) -> Option<&[u8]> {
+    let path = address.get(FAMILY_BYTES..)?;
+    let path = path.split(|byte| *byte == 0).next()?;
+    (!path.is_empty()).then_some(path)
 }
 
 /// kill(2) with pid 0: every process of the caller's group that is inside.

@@ -17,17 +17,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::thread::{Gid, Uid};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
-pub(crate) fn run(plan: &Plan, links: Links, keep: &[BorrowedFd<'_>]) -> ! {
+pub(crate) fn run(plan: &Plan, links: Links) -> ! {
     let Links {
         control,
         broker,
         areas,
         mask,
     } = links;
-    let code = match start(plan, &control, &broker, &areas, &mask, keep) {
+    let code = match start(plan, &control, &broker, &areas, &mask) {
         Ok(Some(launched)) => {
             drop(areas);
             serve(&control, &broker, launched.pid)
@@ -56,13 +56,11 @@ fn start(
     broker: &PacketSocket,
     areas: &[OwnedFd; 3],
     mask: &SignalSet,
-    keep: &[BorrowedFd<'_>],
 ) -> Result<Option<Launched>, Failed> {
     let [tmp, state, shm] = areas;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
-    let mut kept = vec![control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
-    kept.extend(keep);
+    let kept = [control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
     process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
@@ -139,6 +137,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
     if control.send(&Event::Started.encode(), &[]).is_err() {
         return 1;
     }
+    let mut supervised = true;
     loop {
         while let Ok(Some(_)) = nexus_sys::signal::next(&signals) {}
         if reap(control, program) {
@@ -149,16 +148,17 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
             PollFd::new(control, PollFlags::IN),
             PollFd::new(broker, PollFlags::IN),
         ];
-        if poll(&mut fds, None).is_err() {
+        let watched = if supervised { fds.len() } else { fds.len() - 1 };
+        if fds.get_mut(..watched).is_none_or(|fds| poll(fds, None).is_err()) {
             continue;
         }
         let [_, command, request] = fds.map(|fd| !fd.revents().is_empty());
         if command && !obey(control, program) {
             return 1;
         }
-        if request && !broker::answer(broker) {
-            return 1;
-        }
+        // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
+        // earlier, `nx run` ends the session.
+        supervised &= !request || broker::answer(broker);
     }
 }
 

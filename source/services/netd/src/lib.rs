@@ -1,2 +1,211 @@
-//! See Cargo.toml.
+//! Sockets for a confined program.
+//!
+//! The program lives in a network namespace of its own that leads nowhere. A socket for the outside is made by this
+//! code on the host's side when the program asks for one, and every call that gives such a socket an address is carried
+//! out here, on the bytes that were copied once and judged. The data path afterwards is the kernel's own.
+//!
+//! A call that arrives here never continues in the kernel: its descriptor may mean another socket by then, and its
+//! address may be another one.
 #![forbid(unsafe_code)]
+
+mod bind;
+mod broker;
+mod caller;
+mod connect;
+mod group;
+mod host;
+mod listen;
+mod route;
+mod side;
+mod socket;
+mod unix;
+mod worker;
+
+pub use broker::Broker;
+pub use host::{Host, HostError};
+pub use worker::LateDenial;
+
+use nexus_abi::{Errno, Operation, Reason, RuleRef};
+use nexus_abi_policy::Guard;
+use nexus_policy::EgressGate;
+use nexus_sys::seccomp::{Listener, Notification};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use thiserror::Error;
+use worker::Workers;
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub enum Answer {
+    /// It returns this.
+    Value(i64),
+    /// It fails as Linux would have let it fail.
+    Errno(Errno),
+    /// Policy refuses it: the program gets the denial's errno, the journal the rest.
+    Denied(Denial),
+    /// It returns a descriptor.
+    Descriptor {
+        /// The socket.
+        fd: OwnedFd,
+        /// Whether it is closed on exec.
+        cloexec: bool,
+    },
+    /// Somebody else answers it: it may take as long as the other side likes.
+    Later,
+}
+
+/// What a call did that the counters should know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// An outside destination was allowed.
+    pub egress_allowed: bool,
+}
+
+/// A call that policy refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What was asked for.
+    pub operation: Operation,
+    /// Of what.
+    pub object: String,
+    /// Why not.
+    pub reason: Reason,
+    /// What the program is told.
+    pub errno: Errno,
+    /// The rule that decided, if one did.
+    pub rule: Option<RuleRef>,
+}
+
+/// Why there is no netd.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The host's own addresses are unknown.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The kernel refused something that every kernel from Linux 5.14 gives.
+    #[error("cannot tell the program's sockets from the host's: {0}")]
+    Cookie(#[source] std::io::Error),
+    /// No thread for the waiting calls.
+    #[error("cannot start a thread: {0}")]
+    Workers(#[source] std::io::Error),
+}
+
+/// What a session's sockets are judged by.
+#[derive(Clone, Debug)]
+pub struct Judges {
+    /// The syscall rules: the one evaluator, which asks the egress rules where a rule says so.
+    pub guard: Arc<Guard>,
+    /// The egress rules, the ceiling's among them.
+    pub egress: EgressGate,
+}
+
+/// The judge and maker of one session's sockets.
+#[derive(Debug)]
+pub struct Netd {
+    judges: Judges,
+    host: Host,
+    sides: side::Sides,
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    workers: Workers,
+}
+
+impl Netd {
+    /// Starts serving a session.
+    ///
+    /// `inside` is any socket of the program's network namespace; `late` is told of denials that are found only after an
+    /// [`Answer::Later`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        judges: Judges,
+        inside: &OwnedFd,
+        broker: Broker,
+        listener: Arc<Listener>,
+        late: LateDenial,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            judges,
+            host: Host::watch()?,
+            sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
+            broker: Arc::new(broker),
+            workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
+            listener,
+        })
+    }
+
+    /// `socket(domain, type, protocol)`: a stream socket for the internet is made on the host's side.
+    pub fn socket(&mut self, call: &Notification) -> Answer {
+        answer(socket::run(self, call))
+    }
+
+    /// `connect(fd, address, length)`. Judged here, by the guard and the egress rules: only here the destination is known.
+    /// The other calls come here after the guard let them through.
+    pub fn connect(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
+        answer(connect::run(self, call, effects))
+    }
+
+    /// `bind(fd, address, length)`.
+    pub fn bind(&mut self, call: &Notification) -> Answer {
+        answer(bind::run(self, call))
+    }
+
+    /// `listen(fd, backlog)`.
+    pub fn listen(&mut self, call: &Notification) -> Answer {
+        answer(listen::run(self, call))
+    }
+
+    /// `kill(0, signal)`: the caller's process group, but only what of it is inside.
+    pub fn signal_group(&mut self, call: &Notification) -> Answer {
+        answer(group::run(self, call))
+    }
+}
+
+/// What an operation ends with: a value, or one of the ways not to have one.
+type Outcome = Result<Answer, Stop>;
+
+/// Why an operation goes no further.
+#[derive(Debug)]
+enum Stop {
+    Errno(Errno),
+    Denied(Denial),
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Errno(errno_of(error.raw_os_error()))
+    }
+}
+
+impl From<rustix::io::Errno> for Stop {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Errno(errno_of(Some(error.raw_os_error())))
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(error: Errno) -> Self {
+        Self::Errno(error)
+    }
+}
+
+fn errno_of(raw: Option<i32>) -> Errno {
+    raw.and_then(|raw| u16::try_from(raw).ok())
+        .and_then(Errno::from_raw)
+        .unwrap_or(Errno::EIO)
+}
+
+fn answer(outcome: Outcome) -> Answer {
+    match outcome {
+        Ok(answer) => answer,
+        Err(Stop::Errno(errno)) => Answer::Errno(errno),
+        Err(Stop::Denied(denial)) => Answer::Denied(denial),
+    }
+}
+
+/// An argument that the kernel reads as an `int`: the upper half of the register means nothing.
+fn int(register: u64) -> i32 {
+    (register & u64::from(u32::MAX)).try_into().map_or(0, u32::cast_signed)
+}

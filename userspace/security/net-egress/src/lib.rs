@@ -9,10 +9,14 @@ extern crate alloc;
 extern crate std;
 
 mod cidr;
+mod family;
 mod layer;
 mod parse;
 mod ports;
 mod rule;
+mod search;
+/// Socket addresses as programs give them.
+pub mod sockaddr;
 mod special;
 mod table;
 

@@ -1,5 +1,6 @@
 use crate::cidr::Cidr;
-use crate::layer::{Entry, Layer, LayerTooBig};
+use crate::family::{Family, Tops};
+use crate::layer::{Entry, LayerTooBig};
 use crate::special::{Form, HostAddresses, SpecialKind, naming_prefix, specified, strip, translated};
 use crate::{EgressRule, PORT_RANGES_MAX};
 use alloc::vec::Vec;
@@ -94,10 +95,15 @@ pub enum CompileError {
 /// The rules of one protocol.
 #[derive(Clone, Debug)]
 struct Protocols {
-    allow4: Layer<u32>,
-    deny4: Layer<u32>,
-    allow6: Layer<u128>,
-    deny6: Layer<u128>,
+    v4: Family<u32>,
+    v6: Family<u128>,
+}
+
+/// A place in one of the families.
+#[derive(Clone, Copy)]
+enum Place {
+    V4(Tops),
+    V6(Tops),
 }
 
 /// A subject's egress rules, ready to judge.
@@ -150,16 +156,17 @@ impl EgressTable {
             // No rule can name it.
             return Route::deny(Reason::EgressNoRule, None);
         }
-        let mut denied = rules.find(Effect::Deny, judged, port, 0);
+        let place = rules.place(judged);
+        let mut denied = rules.denying(place, port);
         if denied.is_none() && judged != stripped {
             // A deny rule that covers 0.0.0.0 and not loopback speaks of 0.0.0.0 too.
-            denied = rules.find(Effect::Deny, stripped, port, 0);
+            denied = rules.denying(rules.place(stripped), port);
         }
         if denied.is_some() {
             return Route::deny(Reason::EgressDenyRule, denied);
         }
         let Some((shortest, kind)) = naming_prefix(judged, host) else {
-            return match rules.find(Effect::Allow, judged, port, 0) {
+            return match rules.allowing(place, port, 0) {
                 Some(rule) => Route::allow(Reach::Outside, Some(rule)),
                 None => Route::deny(Reason::EgressNoRule, None),
             };
@@ -168,7 +175,7 @@ impl EgressTable {
             // A gateway's idea of a special address is not ours: RFC 6052 forbids to send one there.
             return Route::deny(Reason::EgressSpecialAddress, None);
         }
-        match rules.find(Effect::Allow, judged, port, shortest) {
+        match rules.allowing(place, port, shortest) {
             Some(rule) => Route::allow(Reach::Outside, Some(rule)),
             None if kind == SpecialKind::Loopback => Route::allow(Reach::OwnLoopback, None),
             None => Route::deny(Reason::EgressSpecialAddress, None),
@@ -180,7 +187,7 @@ impl EgressTable {
     #[must_use]
     pub fn opens(&self, protocol: Protocol) -> bool {
         let rules = self.of(protocol);
-        !(rules.allow4.is_empty() && rules.allow6.is_empty())
+        rules.v4.opens() || rules.v6.opens()
     }
 
     const fn of(&self, protocol: Protocol) -> &Protocols {
@@ -199,17 +206,13 @@ impl Default for EgressTable {
 
 impl Protocols {
     const EMPTY: Self = Self {
-        allow4: Layer::EMPTY,
-        deny4: Layer::EMPTY,
-        allow6: Layer::EMPTY,
-        deny6: Layer::EMPTY,
+        v4: Family::EMPTY,
+        v6: Family::EMPTY,
     };
 
     fn compile(rules: &[EgressRule], protocol: Protocol) -> Result<Self, CompileError> {
-        let mut parts: [Vec<Entry<'_, u32>>; 2] = [Vec::new(), Vec::new()];
-        let mut parts6: [Vec<Entry<'_, u128>>; 2] = [Vec::new(), Vec::new()];
-        let [allow4, deny4] = &mut parts;
-        let [allow6, deny6] = &mut parts6;
+        let (mut allow4, mut deny4) = (Vec::new(), Vec::new());
+        let (mut allow6, mut deny6) = (Vec::new(), Vec::new());
         for rule in rules.iter().filter(|rule| rule.protocol == protocol) {
             let (prefix, ports, reference) = (rule.cidr.prefix(), rule.ports.as_slice(), rule.rule);
             match rule.cidr.address() {
@@ -242,19 +245,29 @@ impl Protocols {
         // The limits on rules and ranges keep every number far below what a layer can count.
         let too_big = |_: LayerTooBig| CompileError::TooManyRanges;
         Ok(Self {
-            allow4: Layer::compile(allow4).map_err(too_big)?,
-            deny4: Layer::compile(deny4).map_err(too_big)?,
-            allow6: Layer::compile(allow6).map_err(too_big)?,
-            deny6: Layer::compile(deny6).map_err(too_big)?,
+            v4: Family::compile(&mut allow4, &mut deny4).map_err(too_big)?,
+            v6: Family::compile(&mut allow6, &mut deny6).map_err(too_big)?,
         })
     }
 
-    fn find(&self, effect: Effect, address: IpAddr, port: u16, shortest: u8) -> Option<RuleRef> {
-        match (address, effect) {
-            (IpAddr::V4(v4), Effect::Allow) => self.allow4.find(v4.to_bits(), port, shortest),
-            (IpAddr::V4(v4), Effect::Deny) => self.deny4.find(v4.to_bits(), port, shortest),
-            (IpAddr::V6(v6), Effect::Allow) => self.allow6.find(v6.to_bits(), port, shortest),
-            (IpAddr::V6(v6), Effect::Deny) => self.deny6.find(v6.to_bits(), port, shortest),
+    fn place(&self, address: IpAddr) -> Place {
+        match address {
+            IpAddr::V4(v4) => Place::V4(self.v4.place(v4.to_bits())),
+            IpAddr::V6(v6) => Place::V6(self.v6.place(v6.to_bits())),
+        }
+    }
+
+    fn denying(&self, place: Place, port: u16) -> Option<RuleRef> {
+        match place {
+            Place::V4(tops) => self.v4.denying(tops, port),
+            Place::V6(tops) => self.v6.denying(tops, port),
+        }
+    }
+
+    fn allowing(&self, place: Place, port: u16, shortest: u8) -> Option<RuleRef> {
+        match place {
+            Place::V4(tops) => self.v4.allowing(tops, port, shortest),
+            Place::V6(tops) => self.v6.allowing(tops, port, shortest),
         }
     }
 }

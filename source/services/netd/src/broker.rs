@@ -1,0 +1,34 @@
+//! Asking init, which stands inside the program's namespaces.
+
+use crate::{Stop, errno_of};
+use nexus_abi::Errno;
+use nexus_wire::broker::{Reply, Request};
+use nexus_wire::packet::PacketSocket;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+/// The supervisor's end of the pair that it shares with init.
+#[derive(Debug)]
+pub struct Broker {
+    link: Mutex<PacketSocket>,
+}
+
+impl Broker {
+    /// Asks over this socket.
+    #[must_use]
+    pub fn new(link: PacketSocket) -> Self {
+        Self { link: Mutex::new(link) }
+    }
+
+    /// One question, one answer: init answers at once, whatever it was asked.
+    pub(crate) fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>), Stop> {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.send(&request.encode(), descriptors)?;
+        let packet = link.receive()?;
+        match Reply::decode(packet.bytes()) {
+            Some(Reply::Failed(errno)) => Err(errno_of(Some(errno)).into()),
+            Some(reply) => Ok((reply, packet.descriptors)),
+            None => Err(Errno::EIO.into()),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! connect(2)
+
+use crate::caller::Caller;
+use crate::route::{judge, judge_without_destination};
+use crate::side::{Side, swap};
+use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
+use nexus_abi::{Errno, Operation, Protocol, Reason};
+use nexus_net_egress::Reach;
+use nexus_net_egress::sockaddr::{self, SockAddr};
+use nexus_sys::seccomp::Notification;
+use nexus_sys::socket as sys;
+use nexus_wire::broker::UnixAction;
+use rustix::net::{AddressFamily, SocketType};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
+    let [fd, pointer, length, ..] = call.args;
+    let caller = Caller::of(call, &netd.listener);
+    let socket = caller.take(fd)?;
+    let domain = sys::domain(&socket)?;
+    let bytes = caller.address(pointer, length)?;
+    if is(domain, AddressFamily::UNIX) {
+        judge_without_destination(netd, call, "unix")?;
+        return unix::run(netd, call, socket, UnixAction::Connect, bytes);
+    }
+    let Some(protocol) = protocol_of(&socket, domain)? else {
+        return Err(family_denied(domain));
+    };
+    let address = sockaddr::parse(&bytes)?;
+    let Some((ip, port)) = address.destination() else {
+        return match address {
+            // Dissolves an association; leads nowhere.
+            SockAddr::Unspec { .. } => {
+                judge_without_destination(netd, call, "unspecified")?;
+                finish(sys::connect(&socket, &bytes))
+            }
+            _ => Err(Errno::EAFNOSUPPORT.into()),
+        };
+    };
+    let reach = judge(netd, call, Operation::Connect, protocol, SocketAddr::new(ip, port))?;
+    let wanted = match reach {
+        Reach::Outside => Side::Host,
+        Reach::OwnLoopback => Side::Inside,
+    };
+    if protocol == Protocol::Udp && wanted == Side::Host {
+        // A datagram socket on the host's side could send anywhere with an address of its own.
+        return Err(family_denied(domain));
+    }
+    effects.egress_allowed = wanted == Side::Host;
+    let socket = if netd.sides.of(&socket)? == wanted {
+        socket
+    } else {
+        swap(netd, call, fd, &socket, wanted)?
+    };
+    let waits = protocol == Protocol::Tcp && !rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK);
+    if waits {
+        netd.workers.connect(call, socket, bytes)?;
+        return Ok(Answer::Later);
+    }
+    finish(sys::connect(&socket, &bytes))
+}
+
+fn finish(result: std::io::Result<()>) -> Outcome {
+    result?;
+    Ok(Answer::Value(0))
+}
+
+/// What egress rules call a socket, `None` for one that they cannot judge.
+pub(crate) fn protocol_of(socket: &OwnedFd, domain: i32) -> Result<Option<Protocol>, Stop> {
+    if !is(domain, AddressFamily::INET) && !is(domain, AddressFamily::INET6) {
+        return Ok(None);
+    }
+    let kind = SocketType::from_raw(sys::kind(socket)?.cast_unsigned());
+    let protocol = sys::protocol(socket)?.cast_unsigned();
+    let is_protocol = |known: rustix::net::Protocol| protocol == known.as_raw().get();
+    Ok(match kind {
+        SocketType::STREAM if is_protocol(rustix::net::ipproto::TCP) || is_protocol(rustix::net::ipproto::MPTCP) => {
+            Some(Protocol::Tcp)
+        }
+        SocketType::DGRAM if is_protocol(rustix::net::ipproto::UDP) => Some(Protocol::Udp),
+        _ => None,
+    })
+}
+
+pub(crate) fn is(domain: i32, family: AddressFamily) -> bool {
+    domain == i32::from(family.as_raw())
+}
+
+pub(crate) fn family_denied(domain: i32) -> Stop {
+    Stop::Denied(Denial {
+        operation: Operation::Connect,
+        object: format!("family {domain}"),
+        reason: Reason::EgressFamily,
+        errno: Errno::EPERM,
+        rule: None,
+    })
+}

@@ -1,0 +1,30 @@
+//! listen(2)
+
+use crate::caller::Caller;
+use crate::connect::is;
+use crate::side::{Side, swap};
+use crate::{Answer, Netd, Outcome, int, unix};
+use nexus_abi::Errno;
+use nexus_sys::seccomp::Notification;
+use nexus_sys::socket as sys;
+use nexus_wire::broker::UnixAction;
+use rustix::net::AddressFamily;
+
+/// A socket that lives on the host never listens there: one without a peer moves inside first, one with a peer gets the
+/// answer that Linux has for it.
+pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
+    let [fd, backlog, ..] = call.args;
+    let backlog = int(backlog);
+    let socket = Caller::of(call, &netd.listener).take(fd)?;
+    let domain = sys::domain(&socket)?;
+    if is(domain, AddressFamily::UNIX) {
+        return unix::run(netd, call, socket, UnixAction::Listen(backlog), Vec::new());
+    }
+    let socket = match netd.sides.of(&socket)? {
+        Side::Inside => socket,
+        Side::Host if rustix::net::getpeername(&socket).is_ok() => return Err(Errno::EINVAL.into()),
+        Side::Host => swap(netd, call, fd, &socket, Side::Inside)?,
+    };
+    sys::listen(&socket, backlog)?;
+    Ok(Answer::Value(0))
+}

@@ -1,0 +1,11 @@
+//! `nx`: runs a program that you do not trust under one policy, and says what it did.
+//!
+//! One binary, several roles: `nx run` is what the shell started, forks the session's supervisor and, if none runs yet,
+//! the subject's file server, and makes the program's init. See ARCHITECTURE.md.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod diagnostics;
+mod run;
+
+pub use cli::main;
