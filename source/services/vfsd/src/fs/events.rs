@@ -47,6 +47,8 @@ impl EventQueue {
         Ok(Self {
             waiting: Mutex::default(),
             signal,
+            several: AtomicBool::new(false),
+            done: Condvar::new(),
         })
     }
 

@@ -257,6 +257,8 @@ impl Sessions {
         // listens there then, which says the same.
         let _ = std::fs::remove_file(&socket_path);
         drop(listener);
+        // Nobody is told any more, so nobody waits to be.
+        events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
         drop(mount);

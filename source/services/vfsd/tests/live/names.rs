@@ -266,7 +266,7 @@ fn modes(world: &World) {
         fs::set_permissions(dirs.tmp.join("d"), fs::Permissions::from_mode(0o3777)).unwrap();
         assert_eq!(mode(&dirs.tmp.join("d")), 0o1777);
         // Closed to its owner, it is closed; and can be opened again.
-        fs::set_permissions(dirs.tmp.join("d"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dirs.tmp.join("d"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(errno(fs::read_dir(dirs.tmp.join("d"))), 13);
         fs::set_permissions(dirs.tmp.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
         // Made read-only, written through the handle that made it.
