@@ -28,9 +28,12 @@ pub(crate) const CASES: &[Case] = &[
     ("names_up_to_255_bytes_of_anything", long_names),
     ("directories_deeper_than_a_path_are_made_measured_and_removed", deep),
     ("rename_storms_lose_nothing", storms),
-    ("more_files_than_descriptors_stay_reachable", many_files),
     ("what_sqlite_and_git_do_works", like_sqlite),
+    ("what_is_not_supported_says_so", unsupported),
 ];
+
+/// Cases that need a limit or a mount that root would not be bound by.
+pub(crate) const USER_CASES: &[Case] = &[("more_files_than_descriptors_stay_reachable", many_files)];
 
 const EDQUOT: i32 = 122;
 const EEXIST: i32 = 17;
@@ -435,9 +438,6 @@ fn many_files(world: &World) {
         current: Some(256),
         maximum: Some(256),
     };
-    if rustix::process::geteuid().is_root() {
-        return;
-    }
     rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
     let mut connection = world.join_roomy();
     world.inside(&connection, |dirs| {
@@ -502,4 +502,29 @@ fn like_sqlite(world: &World) {
         fs::remove_file(dirs.state.join("tmp_obj")).unwrap();
         assert_eq!(fs::read(dirs.state.join("obj")).unwrap(), b"object");
     });
+}
+
+fn unsupported(world: &World) {
+    const EOPNOTSUPP: i32 = 95;
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let file = dirs.tmp.join("f");
+        fs::write(&file, b"x").unwrap();
+        let set = rustix::fs::setxattr(&file, "user.note", b"v", rustix::fs::XattrFlags::empty());
+        assert_eq!(errno(set.map_err(std::io::Error::from)), EOPNOTSUPP);
+        let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
+        let made = rustix::fs::open(&dirs.tmp, flags, Mode::RWXU).map_err(std::io::Error::from);
+        assert_eq!(errno(made), EOPNOTSUPP);
+        // What programs fall back to works.
+        let made = tempfile_like(&dirs.tmp);
+        assert_eq!(made.metadata().unwrap().nlink(), 0);
+    });
+}
+
+/// A file without a name, as libraries make it where `O_TMPFILE` is not to be had.
+fn tempfile_like(dir: &Path) -> File {
+    let path = dir.join("nameless");
+    let file = File::create_new(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    file
 }
