@@ -67,7 +67,10 @@ pub(crate) fn reason(errno: Errno) -> String {
         Errno::DQUOT => "EDQUOT",
         Errno::OPNOTSUPP => "EOPNOTSUPP",
         Errno::NOPROTOOPT => "ENOPROTOOPT",
-        other => return std::io::Error::from(other).to_string(),
+        Errno::NOTDIR => "ENOTDIR",
+        Errno::NXIO => "ENXIO",
+        Errno::IO => "EIO",
+        other => return std::io::Error::from(other).to_string().to_lowercase(),
     };
     let words = std::io::Error::from(errno).to_string();
     let words = words.split(" (os error").next().unwrap_or_default().to_lowercase();
