@@ -1,4 +1,12 @@
-//! The parts of the command line, as a library: so that its tests and examples call what the command calls.
+//! `nx`: runs a program that you do not trust under one policy, and says what it did.
+//!
+//! One binary, several roles: `nx run` is what the shell started, forks the session's supervisor and, if none runs yet,
+//! the subject's file server, and makes the program's init. See ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+mod cli;
+mod diagnostics;
 pub mod doctor;
+mod run;
+
+pub use cli::{Cli, main};

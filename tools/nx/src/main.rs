@@ -1,3 +1,6 @@
-//! The command line.
+//! The command line: see the library.
 #![forbid(unsafe_code)]
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    nx::main()
+}

@@ -50,6 +50,8 @@ operations! {
     Write = "write",
     /// Making a file, directory or link.
     Create = "create",
+    /// The journal itself: started, rotated, mended. No program asked for it.
+    Journal = "journal",
 }
 
 impl fmt::Display for Operation {

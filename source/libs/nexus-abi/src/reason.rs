@@ -64,6 +64,12 @@ reasons! {
     VfsOutsideView = "vfs.outside_view",
     /// An IPC endpoint that no rule names.
     IpcNoRule = "ipc.no_rule",
+    /// A journal file starts here; the object says what it continues.
+    JournalStart = "journal.start",
+    /// A torn tail was cut off the journal; the object says how many bytes.
+    JournalTorn = "journal.torn",
+    /// Records that were never written because of the rate limit, told at a session's end.
+    JournalSuppressed = "journal.suppressed",
 }
 
 impl fmt::Display for Reason {

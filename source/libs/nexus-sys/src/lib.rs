@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The kernel interfaces that nexus uses and that no kept library wraps, and the only crate with unsafe code.
 //!
 //! Each function's first line is the C call; each names its man page and the kernel version that brought it. Nothing
@@ -11,6 +12,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod socket;
+pub mod userns;
 
 use std::io;
 
@@ -22,3 +24,8 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
         Ok(result)
     }
 }
+=======
+//! The kernel interfaces that nexus uses, and the only crate with unsafe code.
+
+pub mod counters;
+>>>>>>> audit

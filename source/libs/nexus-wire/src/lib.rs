@@ -5,5 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod codec;
 pub mod control;
 pub mod packet;
+pub mod vfs;
+
+pub use codec::{Bounded, DecodeError, PACKET_BYTES_MAX};

@@ -53,6 +53,18 @@ impl PacketSocket {
     /// # Errors
     /// `EPIPE` if the other end is closed, `EMSGSIZE` past [`PACKET_BYTES_MAX`].
     pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        self.send_with(bytes, descriptors, SendFlags::NOSIGNAL)
+    }
+
+    /// Sends one packet if the other end's queue has room, `EAGAIN` otherwise.
+    ///
+    /// # Errors
+    /// As [`PacketSocket::send`].
+    pub fn try_send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        self.send_with(bytes, descriptors, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    fn send_with(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: SendFlags) -> Result<(), Errno> {
         if bytes.len() > PACKET_BYTES_MAX || descriptors.len() > PACKET_DESCRIPTORS_MAX {
             return Err(Errno::MSGSIZE);
         }
@@ -61,10 +73,8 @@ impl PacketSocket {
         if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(Errno::MSGSIZE);
         }
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
-        })
-        .map(drop)
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut ancillary, flags))
+            .map(drop)
     }
 
     /// Reads one packet, waiting for it. An empty one means that the other end is closed.
@@ -107,6 +117,13 @@ impl PacketSocket {
             length: message.bytes,
             descriptors,
         })
+    }
+}
+
+impl From<OwnedFd> for PacketSocket {
+    /// A packet socket that was connected or accepted elsewhere.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 

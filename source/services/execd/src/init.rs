@@ -17,17 +17,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use rustix::thread::{Gid, Uid};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
-pub(crate) fn run(plan: &Plan, links: Links, keep: &[BorrowedFd<'_>]) -> ! {
+pub(crate) fn run(plan: &Plan, links: Links) -> ! {
     let Links {
         control,
         broker,
         areas,
         mask,
     } = links;
-    let code = match start(plan, &control, &broker, &areas, &mask, keep) {
+    let code = match start(plan, &control, &broker, &areas, &mask) {
         Ok(Some(launched)) => {
             drop(areas);
             serve(&control, &broker, launched.pid)
@@ -56,13 +56,11 @@ fn start(
     broker: &PacketSocket,
     areas: &[OwnedFd; 3],
     mask: &SignalSet,
-    keep: &[BorrowedFd<'_>],
 ) -> Result<Option<Launched>, Failed> {
     let [tmp, state, shm] = areas;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
-    let mut kept = vec![control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
-    kept.extend(keep);
+    let kept = [control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
     process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;

@@ -95,3 +95,14 @@ fn reopen_access(fd: BorrowedFd<'_>) -> Option<BitFlags<AccessFs>> {
     };
     Some(access | device)
 }
+
+/// Whether the kernel has Landlock and it is switched on. landlock_create_ruleset(2), Linux 5.13.
+#[must_use]
+pub fn landlock_available() -> bool {
+    // A rule set that must be understood: where it is not, there is none to be had.
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Execute)
+        .and_then(Ruleset::create)
+        .is_ok()
+}

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod build;
 mod init;
 mod landlock_fence;
 mod launch;
@@ -12,6 +13,8 @@ mod spawn;
 mod step;
 mod view;
 
+pub use build::{HOME, PlanError, Surroundings, Work};
+pub use landlock_fence::landlock_available;
 pub use plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

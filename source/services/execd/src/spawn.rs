@@ -7,7 +7,7 @@ use nexus_sys::signal::SignalSet;
 use nexus_wire::control::Command;
 use nexus_wire::packet::PacketSocket;
 use std::io::Write;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use thiserror::Error;
 
 /// What connects a session's processes; each end is given away to the process that uses it.
@@ -45,29 +45,21 @@ pub enum SpawnError {
     Init(#[source] rustix::io::Errno),
 }
 
-/// Makes init with its namespaces, gives it its identity and lets it go. The program's start, or a failure, comes as an
-/// event over the control pair, of which `ours` is the caller's end.
+/// Makes init with its namespaces and gives it its identity; it waits for [`Spawned::go`].
 ///
 /// The calling process must have one thread.
 ///
 /// # Errors
 /// [`SpawnError`]; nothing is left running then.
-pub fn spawn(plan: &Plan, links: Links, ours: &PacketSocket, keep: &[BorrowedFd<'_>]) -> Result<Spawned, SpawnError> {
+pub fn spawn(plan: &Plan, links: Links) -> Result<Spawned, SpawnError> {
     match clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces)? {
-        Fork::Child => init::run(plan, links, keep),
+        Fork::Child => init::run(plan, links),
         Fork::Parent(init) => {
             drop(links);
             let spawned = Spawned { init };
-            match write_identity_maps(spawned.init.pid, plan.identity) {
-                Ok(()) => {}
-                Err(error) => {
-                    spawned.kill();
-                    return Err(SpawnError::IdentityMap(error));
-                }
-            }
-            ours.send(&Command::Go.encode(), &[]).map_err(|error| {
+            write_identity_maps(spawned.init.pid, plan.identity).map_err(|error| {
                 spawned.kill();
-                SpawnError::Init(error)
+                SpawnError::IdentityMap(error)
             })?;
             Ok(spawned)
         }
@@ -75,6 +67,15 @@ pub fn spawn(plan: &Plan, links: Links, ours: &PacketSocket, keep: &[BorrowedFd<
 }
 
 impl Spawned {
+    /// Lets init go on. The program's start, or a failure, comes as an event over the control pair, of which `control` is
+    /// the caller's end.
+    ///
+    /// # Errors
+    /// [`SpawnError::Init`] if it is gone.
+    pub fn go(&self, control: &PacketSocket) -> Result<(), SpawnError> {
+        control.send(&Command::Go.encode(), &[]).map_err(SpawnError::Init)
+    }
+
     /// Ends init, and with it everything in its pid namespace, and waits for it.
     pub fn kill(&self) {
         // Both can only fail because it is gone already.

@@ -97,8 +97,9 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<()
     // Any directory that every system has does as the place to stand on while turning around.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&root, "", CWD, "/proc", flags).map_err(Failed::at(Step::Root))?;
+    let mut mounted = Vec::new();
     for item in prepared {
-        place(&root, item, areas)?;
+        place(&root, item, areas, &mut mounted)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
     let sealed = Attributes {
@@ -123,7 +124,12 @@ fn new_root() -> Result<OwnedFd, Errno> {
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn place(root: &OwnedFd, item: Prepared<'_>, areas: &Areas<'_>) -> Result<(), Failed> {
+fn place(
+    root: &OwnedFd,
+    item: Prepared<'_>,
+    areas: &Areas<'_>,
+    mounted: &mut Vec<AreaMount>,
+) -> Result<(), Failed> {
     let at = item.entry.at();
     let point = Failed::at(Step::MountPoint);
     match item.entry {
@@ -155,6 +161,15 @@ fn place(root: &OwnedFd, item: Prepared<'_>, areas: &Areas<'_>) -> Result<(), Fa
                 AreaMount::State => areas.state,
                 AreaMount::Shm => areas.shm,
             };
+            if mounted.contains(area) {
+                // A second place for it: moving the mount again would take it away from the first.
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_EMPTY_PATH;
+                let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
+                return attach(root, again, &at);
+            }
+            mounted.push(*area);
             attach(root, mount, &at)
         }
         Entry::Terminals => {

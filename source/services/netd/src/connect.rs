@@ -1,7 +1,7 @@
 //! connect(2)
 
 use crate::caller::Caller;
-use crate::route::judge;
+use crate::route::{judge, judge_without_destination};
 use crate::side::{Side, swap};
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
@@ -11,6 +11,7 @@ use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use nexus_wire::broker::UnixAction;
 use rustix::net::{AddressFamily, SocketType};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
@@ -20,6 +21,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let domain = sys::domain(&socket)?;
     let bytes = caller.address(pointer, length)?;
     if is(domain, AddressFamily::UNIX) {
+        judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Connect, bytes);
     }
     let Some(protocol) = protocol_of(&socket, domain)? else {
@@ -29,12 +31,15 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let Some((ip, port)) = address.destination() else {
         return match address {
             // Dissolves an association; leads nowhere.
-            SockAddr::Unspec { .. } => finish(sys::connect(&socket, &bytes)),
+            SockAddr::Unspec { .. } => {
+                judge_without_destination(netd, call, "unspecified")?;
+                finish(sys::connect(&socket, &bytes))
+            }
             _ => Err(Errno::EAFNOSUPPORT.into()),
         };
     };
-    let allowed = judge(netd, Operation::Connect, protocol, ip, port)?;
-    let wanted = match allowed.reach {
+    let reach = judge(netd, call, Operation::Connect, protocol, SocketAddr::new(ip, port))?;
+    let wanted = match reach {
         Reach::Outside => Side::Host,
         Reach::OwnLoopback => Side::Inside,
     };

@@ -26,7 +26,8 @@ pub use host::{Host, HostError};
 pub use worker::LateDenial;
 
 use nexus_abi::{Errno, Operation, Reason, RuleRef};
-use nexus_net_egress::{CompileError, EgressRule, EgressTable};
+use nexus_abi_policy::Guard;
+use nexus_policy::EgressGate;
 use nexus_sys::seccomp::{Listener, Notification};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -79,9 +80,6 @@ pub struct Denial {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The rules make no table.
-    #[error(transparent)]
-    Rules(#[from] CompileError),
     /// The host's own addresses are unknown.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -93,10 +91,19 @@ pub enum StartError {
     Workers(#[source] std::io::Error),
 }
 
+/// What a session's sockets are judged by.
+#[derive(Clone, Debug)]
+pub struct Judges {
+    /// The syscall rules: the one evaluator, which asks the egress rules where a rule says so.
+    pub guard: Arc<Guard>,
+    /// The egress rules, the ceiling's among them.
+    pub egress: EgressGate,
+}
+
 /// The judge and maker of one session's sockets.
 #[derive(Debug)]
 pub struct Netd {
-    tables: Vec<EgressTable>,
+    judges: Judges,
     host: Host,
     sides: side::Sides,
     broker: Arc<Broker>,
@@ -105,7 +112,7 @@ pub struct Netd {
 }
 
 impl Netd {
-    /// Starts serving a session. `layers` are the subject's egress rules and its ceiling's: all must allow.
+    /// Starts serving a session.
     ///
     /// `inside` is any socket of the program's network namespace; `late` is told of denials that are found only after an
     /// [`Answer::Later`].
@@ -113,18 +120,14 @@ impl Netd {
     /// # Errors
     /// [`StartError`].
     pub fn start(
-        layers: &[&[EgressRule]],
+        judges: Judges,
         inside: &OwnedFd,
         broker: Broker,
         listener: Arc<Listener>,
         late: LateDenial,
     ) -> Result<Self, StartError> {
-        let tables = layers
-            .iter()
-            .map(|rules| EgressTable::compile(rules))
-            .collect::<Result<_, _>>()?;
         Ok(Self {
-            tables,
+            judges,
             host: Host::watch()?,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
             broker: Arc::new(broker),
@@ -138,7 +141,8 @@ impl Netd {
         answer(socket::run(self, call))
     }
 
-    /// `connect(fd, address, length)`.
+    /// `connect(fd, address, length)`. Judged here, by the guard and the egress rules: only here the destination is known.
+    /// The other calls come here after the guard let them through.
     pub fn connect(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
         answer(connect::run(self, call, effects))
     }

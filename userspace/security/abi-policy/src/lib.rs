@@ -1,4 +1,11 @@
 //! Syscall rules, argument predicates and the guard chain.
+//!
+//! A [`Profile`] is a list of rules; a [`Guard`] judges a call by one or more of them, with egress and budgets as
+//! predicates of the same language; [`compile`] turns the same profiles into the filter that the kernel runs. The filter
+//! lets through exactly what the guard allows without knowing more than the registers, and asks the supervisor about
+//! everything else [INVARIANT filter-is-guard]; a property test compares the two.
+//!
+//! Pure: no I/O, no clock; the same profile gives the same bytes and the same call the same verdict.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -6,74 +13,29 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-use alloc::vec::Vec;
-use nexus_abi::{Area, Effect, Errno, RuleRef};
+mod check;
+mod compile;
+mod guard;
+mod limits;
+mod listing;
+mod profile;
+mod program;
+mod trace;
 
+#[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows panics, and so fails"
+)]
+mod tests;
+
+pub use check::ProfileError;
+pub use compile::{CompileError, Mediated, compile};
+pub use guard::{Destination, Fact, Facts, Growth, Guard, NoFacts, Request};
+pub use limits::{
+    ARGUMENTS, CONDITIONS_MAX, MEDIATED_MAX, PROBED_MAX, PROFILES_MAX, PROGRAM_MAX, RULES_MAX, SET_MAX, TRACE_STEPS_MAX,
+};
 pub use nexus_abi::syscall::Width;
-
-/// What one argument must be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ArgTest {
-    /// Exactly this.
-    Equal(u64),
-    /// `argument & mask == value`.
-    Masked {
-        /// The bits looked at.
-        mask: u64,
-        /// What they must be.
-        value: u64,
-    },
-    /// From `first` to `last`, both included, unsigned.
-    Range {
-        /// The lowest.
-        first: u64,
-        /// The highest.
-        last: u64,
-    },
-    /// One of these; sorted, no duplicates, not empty.
-    OneOf(Vec<u64>),
-    /// `argument & mask != 0`: at least one of these bits is set.
-    AnyBit(u64),
-}
-
-/// One condition of a rule; all of a rule's conditions must hold.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Condition {
-    /// A test of a scalar argument, judged in the kernel.
-    Arg {
-        /// Which argument, 0 to 5.
-        index: u8,
-        /// How much of it counts.
-        width: Width,
-        /// What it must be.
-        test: ArgTest,
-    },
-    /// The destination address of the call is one that the subject's egress rules allow. Judged by the supervisor.
-    Egress,
-    /// The call's growth fits what is left of this area's budget. Judged by the supervisor.
-    Budget(Area),
-}
-
-/// One rule of a profile.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SyscallRule {
-    /// The syscall's number in the native table.
-    pub number: u32,
-    /// Whether the rule opens or closes.
-    pub effect: Effect,
-    /// What a deny rule answers; ignored for allow rules.
-    pub errno: Errno,
-    /// All of these must hold; empty: always.
-    pub conditions: Vec<Condition>,
-    /// The rule's place in the policy's table.
-    pub rule: RuleRef,
-}
-
-/// The syscall rules of a subject, in policy order.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Profile {
-    /// The rules.
-    pub rules: Vec<SyscallRule>,
-    /// Numbers that libraries probe and fall back from: denied with `ENOSYS`, reason `abi.unknown`. Sorted.
-    pub probed: Vec<u32>,
-}
+pub use profile::{ArgTest, Call, Condition, Profile, ScalarVerdict, SyscallRule};
+pub use program::{Program, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, SockFilter};
+pub use trace::{Judgement, Outcome, Step, Trace};

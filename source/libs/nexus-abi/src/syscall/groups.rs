@@ -2,7 +2,7 @@
 //! `systemd-analyze syscall-filter` prints its own).
 //!
 //! Membership is systemd 252's, as far as the calls exist on a 64-bit kernel, with calls that came later put beside
-//! their kin: futex's successors and `mseal` in `@default`, the `*xattrat` and `file_*attr` calls and `cachestat` in
+//! their kin: futex's successors, `mseal` and `uprobe` in `@default`, the `*xattrat` and `file_*attr` calls in
 //! `@file-system`, `open_tree_attr` in `@mount`, and the group `@sandbox`. `open_tree` stays in `@mount`, although
 //! systemd 258 moved it to `@file-system`: with one flag more it copies mounts.
 
@@ -112,11 +112,11 @@ groups! {
         getpgid getpgrp getpid getppid getrandom getresgid getresuid getrlimit getsid gettid gettimeofday getuid
         membarrier mmap mprotect mseal munmap nanosleep pause prlimit64 restart_syscall riscv_flush_icache
         riscv_hwprobe rseq rt_sigreturn sched_getaffinity sched_yield set_robust_list set_thread_area
-        set_tid_address time uretprobe
+        set_tid_address time uprobe uretprobe
     ];
     /// Opening, making, naming and describing files.
     FILE_SYSTEM = "@file-system": [] + [
-        access cachestat chdir chmod close creat faccessat faccessat2 fallocate fchdir fchmod fchmodat fchmodat2
+        access chdir chmod close creat faccessat faccessat2 fallocate fchdir fchmod fchmodat fchmodat2
         fcntl fgetxattr file_getattr file_setattr flistxattr fremovexattr fsetxattr fstat fstatfs ftruncate
         futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch inotify_init inotify_init1
         inotify_rm_watch lgetxattr link linkat listxattr listxattrat llistxattr lremovexattr lsetxattr lstat

@@ -406,6 +406,7 @@ table! {
     unlink = 87, NONE, NONE, "p";
     unlinkat = 263, 35, 35, "ipi";
     unshare = 272, 97, 97, "l";
+    uprobe = 336, NONE, NONE, "";
     uretprobe = 335, NONE, NONE, "";
     uselib = 134, NONE, NONE, "p";
     userfaultfd = 323, 282, 282, "i";

@@ -1,0 +1,379 @@
+//! From a subject's policy to a plan.
+
+use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+use nexus_abi::{Protocol, syscall};
+use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
+use nexus_policy::{Device, EgressGate, SubjectPolicy};
+use nexus_sys::seccomp::Instruction;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// What a plan needs to know besides policy.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Who runs it.
+    pub identity: Identity,
+    /// The login name that the program sees.
+    pub user: String,
+    /// The caller's home, which `~/` in policy stands for.
+    pub home: Option<String>,
+    /// The caller's environment.
+    pub environment: BTreeMap<String, String>,
+    /// The caller's umask.
+    pub umask: u32,
+    /// The directory that the run names, resolved, and what may be done with it.
+    pub work: Option<Work>,
+    /// Directories of nexus itself that the program must not see: journal, state, configuration.
+    pub hidden: Vec<PathBuf>,
+    /// The policy tree, which the program must not change.
+    pub pinned: Vec<PathBuf>,
+    /// Whether the kernel has Landlock.
+    pub landlock: bool,
+}
+
+/// The `work` directory of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// On the host and inside: absolute, without links.
+    pub path: PathBuf,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The rules make no filter.
+    #[error("the syscall rules make no filter: {0}")]
+    Filter(CompileError),
+    /// Nothing can start without these calls.
+    #[error("the syscall rules deny `{0}`, without which no program starts")]
+    CannotStart(&'static str),
+    /// A path that policy shows is not there.
+    #[error("policy shows `{}`, which cannot be looked at: {error}", .path.display())]
+    Missing {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The work directory lies where the session has something of its own.
+    #[error("`{}` cannot be the work directory: `{}` is the session's own", .path.display(), .own)]
+    WorkPlace {
+        /// The directory.
+        path: PathBuf,
+        /// What it would cover.
+        own: &'static str,
+    },
+}
+
+/// Where the program's home is: in `state`, so that it is kept.
+pub const HOME: &str = "/state/home";
+
+impl Plan {
+    /// The plan for a program under a subject's policy.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(
+        subject: &SubjectPolicy,
+        egress: &EgressGate,
+        program: Program,
+        around: &Surroundings,
+    ) -> Result<Self, PlanError> {
+        let view = View::new(subject, around)?.entries;
+        let limit = |limit: Option<nexus_policy::Limit>| limit.map(|limit| limit.value);
+        Ok(Self {
+            identity: around.identity,
+            view,
+            directory: around
+                .work
+                .as_ref()
+                .map_or_else(|| PathBuf::from(HOME), |work| work.path.clone()),
+            program,
+            environment: environment(subject, around),
+            umask: around.umask,
+            limits: Limits {
+                processes: limit(subject.limits.processes),
+                open_files: limit(subject.limits.open_files),
+                data_bytes: limit(subject.limits.memory_bytes),
+            },
+            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
+            landlock: around.landlock,
+        })
+    }
+}
+
+fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsString, OsString> {
+    let mut variables = subject.environment(around.environment.clone());
+    let directory = around
+        .work
+        .as_ref()
+        .map_or(HOME.to_owned(), |work| work.path.to_string_lossy().into_owned());
+    for (name, value) in [
+        ("HOME", HOME),
+        ("TMPDIR", "/tmp"),
+        ("USER", &around.user),
+        ("LOGNAME", &around.user),
+        ("PWD", &directory),
+    ] {
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    variables
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
+fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, PlanError> {
+    // execve and exit_group run between the filter and the first moment at which anybody could answer.
+    for name in ["execve", "exit_group"] {
+        let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
+        let call = Call::native(number, [0; 6]);
+        let allowed = |profile: &&Profile| matches!(profile.judge_scalar(&call), ScalarVerdict::Known(verdict) if verdict.is_allow());
+        if !profiles.iter().all(allowed) {
+            return Err(PlanError::CannotStart(name));
+        }
+    }
+    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    Ok(program
+        .instructions()
+        .iter()
+        .map(|one| Instruction {
+            code: one.code,
+            jump_true: one.jt,
+            jump_false: one.jf,
+            k: one.k,
+        })
+        .collect())
+}
+
+/// The calls that are carried out by the supervisor although policy allows them.
+fn mediated(outside_tcp: bool) -> Vec<Mediated> {
+    use rustix::net::{AddressFamily, SocketType};
+    use syscall::Width;
+    let arg = |index, test| Condition::Arg {
+        index,
+        width: Width::W32,
+        test,
+    };
+    let mut calls = vec![("connect", vec![]), ("kill", vec![arg(0, ArgTest::Equal(0))])];
+    if outside_tcp {
+        // A socket of the host's side in the program's hands must never get a name or a queue there.
+        calls.push(("bind", vec![]));
+        calls.push(("listen", vec![]));
+        let families = [AddressFamily::INET, AddressFamily::INET6].map(|family| u64::from(family.as_raw()));
+        let stream = ArgTest::Masked {
+            mask: SOCK_TYPE_MASK,
+            value: u64::from(SocketType::STREAM.as_raw()),
+        };
+        calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, stream)]));
+    }
+    calls
+        .into_iter()
+        .filter_map(|(name, conditions)| {
+            Some(Mediated {
+                number: syscall::number(name)?,
+                conditions,
+            })
+        })
+        .collect()
+}
+
+/// The type without its flags (linux/net.h).
+const SOCK_TYPE_MASK: u64 = 0xf;
+
+struct View {
+    entries: Vec<Entry>,
+}
+
+impl View {
+    fn new(subject: &SubjectPolicy, around: &Surroundings) -> Result<Self, PlanError> {
+        let mut places: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+        let mut add = |entry: Entry| {
+            places.insert(entry.at(), entry);
+        };
+        for shown in subject.view(around.home.as_deref()) {
+            let path = PathBuf::from(&shown.path);
+            match shown_entry(path.clone(), around) {
+                Ok(entry) => add(entry),
+                Err(error) if shown.optional && error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(PlanError::Missing { path, error }),
+            }
+        }
+        add(Entry::Processes);
+        add(Entry::Directory { at: "/dev".into() });
+        for device in &subject.dev {
+            match device {
+                Device::Pts => {
+                    add(Entry::Terminals);
+                    add(Entry::Link {
+                        at: "/dev/ptmx".into(),
+                        to: "pts/ptmx".into(),
+                    });
+                }
+                Device::Shm => add(Entry::Area {
+                    area: AreaMount::Shm,
+                    at: "/dev/shm".into(),
+                }),
+                named => add(Entry::Device { name: named.as_str() }),
+            }
+        }
+        for (name, to) in [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "fd/0"),
+            ("stdout", "fd/1"),
+            ("stderr", "fd/2"),
+        ] {
+            add(Entry::Link {
+                at: Path::new("/dev").join(name),
+                to: to.into(),
+            });
+        }
+        add(Entry::Area {
+            area: AreaMount::Tmp,
+            at: "/tmp".into(),
+        });
+        add(Entry::Area {
+            area: AreaMount::Tmp,
+            at: "/var/tmp".into(),
+        });
+        add(Entry::Area {
+            area: AreaMount::State,
+            at: "/state".into(),
+        });
+        add(Entry::Directory { at: HOME.into() });
+        if let Some(work) = &around.work {
+            add(Entry::Bind {
+                source: work.path.clone(),
+                at: work.path.clone(),
+                access: work.access,
+            });
+            if let Some(own) = OWN_PLACES.iter().find(|own| Path::new(own).starts_with(&work.path)) {
+                return Err(PlanError::WorkPlace {
+                    path: work.path.clone(),
+                    own,
+                });
+            }
+            if let Some(own) = ["/proc", "/dev", "/state"]
+                .iter()
+                .find(|own| work.path.starts_with(own))
+            {
+                return Err(PlanError::WorkPlace {
+                    path: work.path.clone(),
+                    own,
+                });
+            }
+        }
+        let mut view = Self {
+            entries: nested(places),
+        };
+        if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
+            for path in &subject.work_protect {
+                view.pin(&work.path, &work.path.join(path));
+            }
+            for path in &around.pinned {
+                view.pin(&work.path, path);
+            }
+        }
+        for path in &around.hidden {
+            if view.shows(path) {
+                view.entries.push(Entry::Hide { at: path.clone() });
+            }
+        }
+        Ok(view)
+    }
+
+    fn shows(&self, path: &Path) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
+    }
+
+    /// Makes `path` read-only within a writable `top`, and every directory between them unmovable: a directory that only
+    /// contains a mount point can be renamed, and another put in its place; one that is a mount point cannot.
+    fn pin(&mut self, top: &Path, path: &Path) {
+        let Ok(below) = path.strip_prefix(top) else { return };
+        let mut at = top.to_owned();
+        let count = below.components().count();
+        for (index, part) in below.components().enumerate() {
+            at.push(part);
+            // What a link leads to is pinned by its own name, if it is in here at all.
+            if std::fs::symlink_metadata(&at).map_or(true, |found| found.is_symlink()) {
+                return;
+            }
+            let last = index + 1 == count;
+            let access = if last { Access::ReadOnly } else { Access::ReadWrite };
+            let known = self
+                .entries
+                .iter_mut()
+                .find(|entry| matches!(entry, Entry::Pin { at: pinned, .. } if *pinned == at));
+            match known {
+                Some(Entry::Pin { access: known, .. }) if last => *known = Access::ReadOnly,
+                Some(_) => {}
+                None => self.entries.push(Entry::Pin {
+                    source: at.clone(),
+                    at: at.clone(),
+                    access,
+                }),
+            }
+        }
+    }
+}
+
+/// What a work directory must not cover.
+const OWN_PLACES: &[&str] = &["/proc", "/dev", "/tmp", "/var/tmp", "/state", "/usr"];
+
+/// Leaves out what an earlier entry shows already, and turns what lies inside something of the host's into a pin.
+fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
+    let mut out: Vec<Entry> = Vec::new();
+    for (at, entry) in places {
+        let around = out.iter().rev().find_map(|earlier| match earlier {
+            Entry::Bind { at: outer, access, .. } | Entry::Pin { at: outer, access, .. } => {
+                (at.starts_with(outer) && at != *outer).then_some(*access)
+            }
+            _ => None,
+        });
+        match (around, entry) {
+            (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
+            (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
+            // A link or file of ours has no place inside what is the host's: the host's own is there.
+            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Directory { .. }) => {}
+            (_, entry) => out.push(entry),
+        }
+    }
+    out
+}
+
+/// Something that policy shows: a link as a link, names as the session's own, everything else as it is.
+fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
+    let found = std::fs::symlink_metadata(&path)?;
+    if found.is_symlink() {
+        let to = std::fs::read_link(&path)?;
+        return Ok(Entry::Link { at: path, to });
+    }
+    let Identity { uid, gid, .. } = around.identity;
+    let user = &around.user;
+    let content = match path.to_str() {
+        Some("/etc/passwd") => format!(
+            "root:x:0:0:root:/root:/usr/sbin/nologin\n{user}:x:{uid}:{gid}:{user}:{HOME}:/bin/sh\n\
+             nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        ),
+        Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
+        _ => {
+            return Ok(Entry::Bind {
+                source: path.clone(),
+                at: path,
+                access: Access::ReadOnly,
+            });
+        }
+    };
+    Ok(Entry::File {
+        at: path,
+        content: content.into_bytes(),
+    })
+}

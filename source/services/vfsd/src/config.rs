@@ -1,0 +1,91 @@
+use std::path::{Path, PathBuf};
+
+use nexus_wire::vfs::Budgets;
+
+use crate::VfsdError;
+
+/// The longest subject name, in bytes; the wire carries no longer one.
+pub const SUBJECT_BYTES_MAX: usize = 64;
+
+/// The user and group that a file server started by root gives everything up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Not 0.
+    pub uid: u32,
+    /// Not 0.
+    pub gid: u32,
+}
+
+/// What a session needs of a file server.
+#[derive(Clone, Debug)]
+pub struct VfsdConfig {
+    /// Where the subjects' files live: `<base_dir>/subjects/<subject>/state` and `…/tmp-…`. Made if missing. On a
+    /// local file system: locks and rename have to mean something.
+    pub base_dir: PathBuf,
+    /// Where the socket lives: a directory that only the caller can write. Made if missing.
+    pub runtime_dir: PathBuf,
+    /// The subject; its name is a directory's name.
+    pub subject: String,
+    /// The budgets that this session's policy gives. They replace those in force: the latest session wins.
+    pub budgets: Budgets,
+    /// The PolicyVersion in hex, at most 64 digits; stamped on each event.
+    pub policy: String,
+    /// Whom to become. `None` (an ordinary user): who the caller is. Root must name somebody else.
+    pub identity: Option<Identity>,
+}
+
+impl VfsdConfig {
+    /// Refuses what would be misunderstood later.
+    pub(crate) fn validate(&self) -> Result<(), VfsdError> {
+        let name = self.subject.as_bytes();
+        let fits = !name.is_empty()
+            && name.len() <= SUBJECT_BYTES_MAX
+            && name
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-@+".contains(byte))
+            && !name.starts_with(b".");
+        if !fits {
+            return Err(VfsdError::Subject(self.subject.clone()));
+        }
+        if self.policy.len() > 64 || !self.policy.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(VfsdError::Policy(self.policy.clone()));
+        }
+        for budget in [self.budgets.tmp, self.budgets.state] {
+            budget.validate().map_err(VfsdError::Budget)?;
+        }
+        let root = rustix::process::geteuid().is_root();
+        match self.identity {
+            Some(identity) if root && identity.uid != 0 && identity.gid != 0 => Ok(()),
+            None if !root => Ok(()),
+            _ => Err(VfsdError::Identity),
+        }
+    }
+
+    /// Who owns the files.
+    pub(crate) fn owner(&self) -> Identity {
+        self.identity.unwrap_or_else(|| Identity {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        })
+    }
+
+    /// Where the file server of this subject listens.
+    ///
+    /// A socket's path has room for about 100 bytes, a base directory and a subject's name may have more: hence a
+    /// hash, of the base directory too, so that two of them never share a server.
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        let base = std::fs::canonicalize(&self.base_dir).unwrap_or_else(|_| self.base_dir.clone());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(base.as_os_str().as_encoded_bytes());
+        hasher.update(&[0]);
+        hasher.update(self.subject.as_bytes());
+        let hex = hasher.finalize().to_hex();
+        self.runtime_dir
+            .join(format!("vfsd-{}.sock", hex.get(..32).unwrap_or_default()))
+    }
+
+    /// Where the subject's files live.
+    pub(crate) fn subject_dir(&self) -> PathBuf {
+        Path::new(&self.base_dir).join("subjects").join(&self.subject)
+    }
+}

@@ -1,0 +1,209 @@
+//! The ledger as the file system uses it: shared by its threads, with events, and with what is about to be free.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use nexus_abi::{Area, Operation, Reason, Verdict};
+use nexus_quota::{Account, Amount, Budget, Ledger};
+use nexus_wire::Bounded;
+use nexus_wire::vfs::{AreaUsage, Budgets, Event, PolicyHex};
+use rustix::io::Errno;
+
+use super::events::EventQueue;
+use super::node::Node;
+
+/// Who asked for what: what an event tells of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker<'a> {
+    pub(crate) operation: Operation,
+    /// The file's last known name.
+    pub(crate) name: &'a [u8],
+    pub(crate) pid: u32,
+}
+
+/// A file without a name or an open handle. The kernel has yet to forget it, which it does at once unless the program
+/// holds it by an `O_PATH` descriptor; what it costs is given back then, or as soon as the room is needed.
+#[derive(Debug)]
+struct Orphan {
+    area: Area,
+    cost: Amount,
+    node: Weak<Node>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ledger: Ledger,
+    policy: PolicyHex,
+    /// By node id; bounded by the table of nodes.
+    orphans: HashMap<u64, Orphan>,
+}
+
+/// The ledger and everything that has to change together with it. The lock is never held over a call to the kernel.
+#[derive(Debug)]
+pub(crate) struct Books {
+    inner: Mutex<Inner>,
+    events: Arc<EventQueue>,
+}
+
+impl Books {
+    pub(crate) fn new(ledger: Ledger, policy: PolicyHex, events: Arc<EventQueue>) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                ledger,
+                policy,
+                orphans: HashMap::new(),
+            }),
+            events,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges `amount` whole or says `EDQUOT`, telling of the denial or of a crossing of soft.
+    ///
+    /// `INVARIANT(paid-for)`: every caller charges before it lets a length grow.
+    pub(crate) fn charge(&self, area: Area, amount: Amount, asker: Asker<'_>) -> Result<(), Errno> {
+        let mut inner = self.lock();
+        let mut decision = inner.ledger.charge(area, amount);
+        if !decision.verdict.is_allow() && inner.reclaimable(area) != Amount::ZERO {
+            // Room that nobody can reach any more is room.
+            let orphans = inner.orphans_of(area);
+            drop(inner);
+            let emptied: Vec<_> = orphans
+                .into_iter()
+                .filter(|(_, node)| node.empty())
+                .map(|(id, _)| id)
+                .collect();
+            inner = self.lock();
+            for id in emptied {
+                inner.bury(id);
+            }
+            decision = inner.ledger.charge(area, amount);
+        }
+        let policy = inner.policy.clone();
+        drop(inner);
+        let tell = |reason: Reason| {
+            let inodes = reason == Reason::QuotaHardInodes;
+            self.events.push(Event {
+                area,
+                operation: asker.operation,
+                reason,
+                name: Bounded::cut(asker.name),
+                asked: if inodes {
+                    amount.inodes.max(amount.links)
+                } else {
+                    amount.bytes
+                },
+                pid: asker.pid,
+                policy,
+            });
+        };
+        match decision.verdict {
+            Verdict::Allow { .. } => {
+                if let Some(warning) = decision.warning {
+                    tell(warning);
+                }
+                Ok(())
+            }
+            Verdict::Deny { reason, errno, .. } => {
+                tell(reason);
+                Err(Errno::from_raw_os_error(i32::from(errno.raw())))
+            }
+        }
+    }
+
+    /// Gives `amount` back.
+    pub(crate) fn release(&self, area: Area, amount: Amount) {
+        // Releasing more than was charged means that somebody changed the files beside us. The account stops at zero;
+        // the next start measures anew.
+        let _ = self.lock().ledger.release(area, amount);
+    }
+
+    /// `node` lost its last name and has no open handle; it costs `cost`.
+    pub(crate) fn orphaned(&self, node: &Arc<Node>, cost: Amount) {
+        let orphan = Orphan {
+            area: node.zone.area(),
+            cost,
+            node: Arc::downgrade(node),
+        };
+        self.lock().orphans.insert(node.id, orphan);
+    }
+
+    /// The orphan was opened again, or grows: it is charged like any other file from now on.
+    pub(crate) fn adopted(&self, id: u64) {
+        self.lock().orphans.remove(&id);
+    }
+
+    /// The orphan is gone.
+    pub(crate) fn buried(&self, id: u64) {
+        self.lock().bury(id);
+    }
+
+    /// Puts other budgets in force.
+    pub(crate) fn set_budgets(&self, budgets: Budgets, policy: PolicyHex) {
+        let mut inner = self.lock();
+        inner.policy = policy;
+        for (area, budget) in [(Area::Tmp, budgets.tmp), (Area::State, budgets.state)] {
+            if let Some(reason) = inner.ledger.set_budget(area, budget) {
+                let policy = inner.policy.clone();
+                let name = Bounded::cut(b"");
+                self.events.push(Event {
+                    area,
+                    operation: Operation::Write,
+                    reason,
+                    name,
+                    asked: 0,
+                    pid: 0,
+                    policy,
+                });
+            }
+        }
+    }
+
+    /// What is used, without what nobody can reach any more, and the limits.
+    pub(crate) fn usage(&self, area: Area) -> AreaUsage {
+        let inner = self.lock();
+        let account = inner.ledger.account(area);
+        let used = account.used().saturating_sub(inner.reclaimable(area));
+        AreaUsage {
+            used_bytes: used.bytes,
+            used_inodes: used.inodes,
+            budget: account.budget(),
+        }
+    }
+
+    /// What can still be charged, and the limits.
+    pub(crate) fn free(&self, area: Area) -> (Amount, Budget) {
+        let inner = self.lock();
+        let account = inner.ledger.account(area);
+        let used = account.used().saturating_sub(inner.reclaimable(area));
+        (Account::new(account.budget(), used).free(), account.budget())
+    }
+}
+
+impl Inner {
+    fn reclaimable(&self, area: Area) -> Amount {
+        self.orphans
+            .values()
+            .filter(|orphan| orphan.area == area)
+            .fold(Amount::ZERO, |sum, orphan| sum.checked_add(orphan.cost).unwrap_or(sum))
+    }
+
+    /// The orphans of `area` that are still there.
+    fn orphans_of(&self, area: Area) -> Vec<(u64, Arc<Node>)> {
+        self.orphans
+            .iter()
+            .filter(|(_, orphan)| orphan.area == area)
+            .filter_map(|(id, orphan)| orphan.node.upgrade().map(|node| (*id, node)))
+            .collect()
+    }
+
+    /// Gives back what an orphan costs, once: whoever finds it in the map.
+    fn bury(&mut self, id: u64) {
+        if let Some(orphan) = self.orphans.remove(&id) {
+            let _ = self.ledger.release(orphan.area, orphan.cost);
+        }
+    }
+}

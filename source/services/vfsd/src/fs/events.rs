@@ -1,0 +1,106 @@
+//! Denials and warnings on their way from the threads that serve files to the one that tells sessions.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nexus_abi::{Area, Operation, Reason};
+use nexus_wire::vfs::Event;
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+
+/// How many events wait at most. A flood is counted, not kept: the journal would cut it anyway.
+const WAITING_MAX: usize = 1024;
+
+/// What kind of event was lost.
+pub(crate) type Kind = (Area, Operation, Reason);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    /// At most one entry for each kind that there is.
+    lost: Vec<(Kind, u64)>,
+}
+
+/// A bounded queue that never blocks the side that puts in, and whose other side can be polled.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    waiting: Mutex<Waiting>,
+    signal: OwnedFd,
+}
+
+impl EventQueue {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let signal = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            waiting: Mutex::default(),
+            signal,
+        })
+    }
+
+    pub(crate) fn push(&self, event: Event) {
+        let mut waiting = self.lock();
+        if waiting.events.len() < WAITING_MAX {
+            waiting.events.push_back(event);
+        } else {
+            let kind = (event.area, event.operation, event.reason);
+            match waiting.lost.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => waiting.lost.push((kind, 1)),
+            }
+        }
+        drop(waiting);
+        self.wake();
+    }
+
+    /// Wakes the polling side.
+    pub(crate) fn wake(&self) {
+        // EAGAIN means that the counter is full: the other side is awake already.
+        let _ = rustix::io::write(&self.signal, &1_u64.to_ne_bytes());
+    }
+
+    /// Everything that waits.
+    pub(crate) fn take(&self) -> (VecDeque<Event>, Vec<(Kind, u64)>) {
+        let mut counter = [0_u8; 8];
+        let _ = rustix::io::read(&self.signal, &mut counter);
+        let mut waiting = self.lock();
+        (std::mem::take(&mut waiting.events), std::mem::take(&mut waiting.lost))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for EventQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_wire::Bounded;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_bounded_and_its_count_is_exact() {
+        let queue = EventQueue::new().unwrap();
+        for asked in 0..(WAITING_MAX as u64 + 500) {
+            queue.push(Event {
+                area: Area::Tmp,
+                operation: Operation::Write,
+                reason: Reason::QuotaHardBytes,
+                name: Bounded::cut(b"x"),
+                asked,
+                pid: 1,
+                policy: Bounded::cut(b""),
+            });
+        }
+        let (events, lost) = queue.take();
+        assert_eq!(events.len(), WAITING_MAX);
+        assert_eq!(lost, vec![((Area::Tmp, Operation::Write, Reason::QuotaHardBytes), 500)]);
+        assert!(queue.take().0.is_empty());
+    }
+}

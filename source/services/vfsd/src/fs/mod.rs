@@ -1,0 +1,185 @@
+//! The file system: each request of the kernel as one operation on the backing store, charged before it is done.
+//!
+//! Every inode that the kernel knows is a [`node::Node`] with an `O_PATH` handle, so that no operation walks a path
+//! that the program can change underneath it; names are one part, opened without following.
+
+mod attr;
+pub(crate) mod books;
+mod copy;
+mod create;
+mod dispatch;
+pub(crate) mod events;
+mod fallocate;
+mod handle;
+mod link;
+mod lookup;
+mod node;
+mod open;
+mod read;
+mod readdir;
+mod remove;
+mod rename;
+mod setattr;
+mod statfs;
+mod table;
+mod write;
+mod zone;
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use self::books::{Asker, Books};
+use self::handle::{Handle, Handles};
+use self::node::{Node, look};
+use self::table::{ROOT_ID, Table};
+pub(crate) use self::zone::Zone;
+use crate::Identity;
+use nexus_abi::Operation;
+
+/// The longest name, in bytes (`NAME_MAX`, linux/limits.h).
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+
+/// How many descriptors the file system may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// For inodes; past it the least used are opened again when needed.
+    pub(crate) nodes: usize,
+    /// For open files; past it `open` says `ENFILE`.
+    pub(crate) handles: usize,
+}
+
+/// The file system of a subject.
+#[derive(Debug)]
+pub(crate) struct Vfs {
+    books: Arc<Books>,
+    table: Table,
+    handles: Handles,
+    owner: Identity,
+    zones: [Arc<Node>; Zone::ALL.len()],
+}
+
+impl Vfs {
+    /// The file system over these directories.
+    pub(crate) fn new(
+        books: Arc<Books>,
+        owner: Identity,
+        limits: Limits,
+        open: impl Fn(Zone) -> Result<OwnedFd, Errno>,
+    ) -> Result<Self, Errno> {
+        let table = Table::new(limits.nodes);
+        let zone = |zone| -> Result<Arc<Node>, Errno> {
+            let fd = Arc::new(open(zone)?);
+            // Told once to nobody, so never forgotten; without a place, so its handle is kept.
+            table.intern(zone, &rustix::fs::fstat(&fd)?, &fd, None)
+        };
+        let zones = [zone(Zone::Tmp)?, zone(Zone::State)?, zone(Zone::Shm)?];
+        Ok(Self {
+            books,
+            table,
+            handles: Handles::new(limits.handles),
+            owner,
+            zones,
+        })
+    }
+
+    /// A handle to the inode of `node`.
+    fn fd(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>, Errno> {
+        let (fd, opened) = node.fd()?;
+        if opened {
+            self.table.watch(node);
+        }
+        Ok(fd)
+    }
+
+    /// The directory of a request that changes or looks up names. The root's are fixed.
+    fn parent(&self, id: u64) -> Result<Arc<Node>, Errno> {
+        if id == ROOT_ID {
+            return Err(Errno::PERM);
+        }
+        self.table.get(id)
+    }
+
+    /// Finds `name` in `parent` and tells the kernel of it. The caller holds the parent's entries.
+    fn find(&self, parent: &Arc<Node>, dir: &OwnedFd, name: &CStr) -> Result<(Arc<Node>, Stat, Arc<OwnedFd>), Errno> {
+        let fd = Arc::new(look(dir, name)?);
+        let stat = rustix::fs::fstat(&fd)?;
+        let node = self.table.intern(parent.zone, &stat, &fd, Some((parent, name)))?;
+        Ok((node, stat, fd))
+    }
+
+    /// The kernel, or we, forget a telling of `node`; with the last one, what an unlinked inode costs is given back.
+    fn forget_node(&self, id: u64, count: u64) {
+        let Some(node) = self.table.forget(id, count) else {
+            return;
+        };
+        let mut state = node.state();
+        state.forgotten = true;
+        if state.unlinked && state.handles == 0 {
+            drop(state);
+            self.books.buried(node.id);
+        }
+    }
+
+    /// An inode lost its last name, and its state says so. What it costs is given back when it is closed or forgotten.
+    fn orphaned(&self, node: &Arc<Node>, state: &node::State) {
+        if state.handles == 0 && !state.reclaimed {
+            self.books.orphaned(node, node.cost(state));
+        }
+    }
+
+    /// Counts one more open handle, unless the inode's content is gone.
+    fn opened(&self, node: &Arc<Node>) -> Result<(), Errno> {
+        let mut state = node.state();
+        if state.reclaimed {
+            return Err(Errno::STALE);
+        }
+        state.handles = state.handles.saturating_add(1);
+        if state.unlinked {
+            self.books.adopted(node.id);
+        }
+        Ok(())
+    }
+
+    /// Counts one handle less.
+    fn closed(&self, node: &Arc<Node>) {
+        let mut state = node.state();
+        state.handles = state.handles.saturating_sub(1);
+        if state.unlinked && state.handles == 0 && !state.reclaimed {
+            self.books.orphaned(node, node.cost(&state));
+            if state.forgotten {
+                self.books.buried(node.id);
+            }
+        }
+    }
+
+    fn handle(&self, number: u64) -> Result<Arc<Handle>, Errno> {
+        self.handles.get(number)
+    }
+
+    /// Charges the making of an inode called `name`.
+    fn charge_inode(&self, zone: Zone, name: &CStr, pid: u32) -> Result<(), Errno> {
+        let asker = Asker {
+            operation: Operation::Create,
+            name: name.to_bytes(),
+            pid,
+        };
+        self.books.charge(zone.area(), nexus_quota::Amount::INODE, asker)
+    }
+}
+
+/// A name as the kernel gives it: one part of a path.
+fn one_part(name: &OsStr) -> Result<CString, Errno> {
+    let bytes = name.as_bytes();
+    if bytes.len() > NAME_BYTES_MAX {
+        return Err(Errno::NAMETOOLONG);
+    }
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
+        return Err(Errno::INVAL);
+    }
+    CString::new(bytes).map_err(|_| Errno::INVAL)
+}

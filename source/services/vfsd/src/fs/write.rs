@@ -1,0 +1,128 @@
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nexus_abi::Operation;
+use nexus_quota::{Amount, LEN_BYTES_MAX, charged_bytes};
+use rustix::io::Errno;
+
+use super::Vfs;
+use super::books::Asker;
+use super::node::{Node, State};
+
+/// What the host's file system takes at most of a length that only we know to be charged.
+fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
+    u64::try_from(count)
+        .ok()
+        .and_then(|count| offset.checked_add(count))
+        .filter(|end| *end <= LEN_BYTES_MAX)
+        .ok_or(Errno::FBIG)
+}
+
+impl Vfs {
+    /// Writes `data` whole, or nothing of it where the ledger says no; less where the host's disk is full.
+    pub(crate) fn op_write(&self, number: u64, offset: u64, data: &[u8], pid: u32) -> Result<u32, Errno> {
+        let handle = self.handle(number)?;
+        let end = end_of(offset, data.len())?;
+        let mut state = handle.node.state();
+        self.grow(&handle.node, &handle.file, &mut state, end, pid, || {
+            write_all(&handle.file, offset, data).map(|written| (written, offset.saturating_add(written)))
+        })
+        .map(|written| u32::try_from(written).unwrap_or(u32::MAX))
+    }
+
+    /// Writes back what was written through a mapping: only what is inside the length, which is `INVARIANT(paid-for)`.
+    ///
+    /// The kernel sends this when it likes, on nobody's behalf: it is never charged and never refused by the ledger.
+    pub(crate) fn op_write_back(&self, number: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+        let handle = self.handle(number)?;
+        let state = handle.node.state();
+        let inside = usize::try_from(state.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let kept = data.get(..inside).unwrap_or(data);
+        let wanted = u64::try_from(kept.len()).map_err(|_| Errno::FBIG)?;
+        if write_all(&handle.file, offset, kept)? < wanted {
+            return Err(Errno::NOSPC);
+        }
+        drop(state);
+        u32::try_from(data.len()).map_err(|_| Errno::FBIG)
+    }
+
+    /// Lets a file grow to `end`, or further not at all: charges what is missing, does `act`, and gives back what `act`
+    /// did not use. `act` returns its result and where it came to.
+    ///
+    /// `INVARIANT(paid-for)`: the charge comes first, and the length never passes it.
+    pub(crate) fn grow<T>(
+        &self,
+        node: &Arc<Node>,
+        file: &OwnedFd,
+        state: &mut State,
+        end: u64,
+        pid: u32,
+        act: impl FnOnce() -> Result<(T, u64), Errno>,
+    ) -> Result<T, Errno> {
+        if end <= state.len {
+            return act().map(|(result, _)| result);
+        }
+        if state.reclaimed {
+            return Err(Errno::STALE);
+        }
+        let area = node.zone.area();
+        let paid = charged_bytes(state.len).ok_or(Errno::FBIG)?;
+        let wanted = charged_bytes(end).ok_or(Errno::FBIG)?;
+        let more = Amount::of_bytes(wanted.saturating_sub(paid));
+        // Inside the last block nothing is missing, and nothing is asked.
+        if more != Amount::ZERO {
+            let name = node.name();
+            self.books.charge(
+                area,
+                more,
+                Asker {
+                    operation: Operation::Write,
+                    name: &name,
+                    pid,
+                },
+            )?;
+        }
+        let result = act();
+        let reached = match &result {
+            Ok((_, reached)) => *reached,
+            // It may have come some way before it failed: the host's file says how far.
+            Err(_) => rustix::fs::fstat(file)
+                .ok()
+                .and_then(|stat| u64::try_from(stat.st_size).ok())
+                .unwrap_or(end),
+        };
+        state.len = state.len.max(reached.min(end));
+        let kept = charged_bytes(state.len).unwrap_or(wanted);
+        self.books.release(area, Amount::of_bytes(wanted.saturating_sub(kept)));
+        if state.unlinked && state.handles == 0 {
+            // Grown without a handle, by truncate(2) on an `O_PATH` descriptor: what it costs has changed.
+            self.books.orphaned(node, node.cost(state));
+        }
+        result.map(|(result, _)| result)
+    }
+}
+
+/// Writes until everything is written or the host takes no more. An error only if nothing was written.
+fn write_all(file: &OwnedFd, offset: u64, data: &[u8]) -> Result<u64, Errno> {
+    let mut done = 0_usize;
+    let mut result = Ok(());
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        let at = u64::try_from(done)
+            .ok()
+            .and_then(|done| offset.checked_add(done))
+            .ok_or(Errno::FBIG)?;
+        match rustix::io::pwrite(file, rest, at) {
+            Ok(0) => break,
+            Ok(written) => done = done.saturating_add(written),
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                result = Err(errno);
+                break;
+            }
+        }
+    }
+    if done == 0 {
+        result?;
+    }
+    u64::try_from(done).map_err(|_| Errno::FBIG)
+}

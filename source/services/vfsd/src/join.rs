@@ -1,0 +1,231 @@
+//! How a session gets to its file server, and starts it where none runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_wire::Bounded;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::{FromVfsd, Refusal, ToVfsd};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::server::{Start, run};
+use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
+
+/// How long reaching or starting a file server may take; longer than one that ends may take to end.
+const JOIN_WAIT: Duration = Duration::from_secs(8);
+
+/// Between two tries while another server of the subject ends: short, then longer.
+const RETRY_FIRST: Duration = Duration::from_millis(1);
+const RETRY_LAST: Duration = Duration::from_millis(50);
+
+/// How many sessions may be waiting to be taken.
+const BACKLOG: i32 = 64;
+
+/// Connects to the file server of the subject, and starts it first if it does not run.
+///
+/// The caller must have one thread: a server is made by forking. Only one server of a subject can run, because it holds
+/// a lock that lies with the subject's files; a session that meets one on its way out waits for it to be gone, and only
+/// then starts another, so that what one wrote the other sees.
+///
+/// # Errors
+/// [`VfsdError`] says which step failed; [`VfsdError::Timeout`] after eight seconds.
+pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
+    config.validate()?;
+    let until = Instant::now() + JOIN_WAIT;
+    layout::make_runtime_dir(&config.runtime_dir)?;
+    let dir = layout::open_subject_dir(config)?;
+    let path = config.socket_path();
+    let mut pause = RETRY_FIRST;
+    loop {
+        if let Some(socket) = connect(&path)?
+            && let Some(connection) = greet(config, socket, until)?
+        {
+            return Ok(connection);
+        }
+        if let Some(lock) = layout::lock(config, dir.as_fd())? {
+            let socket = start(config, &path, &dir, lock)?;
+            return greet(config, socket, until)?.ok_or(VfsdError::Gone);
+        }
+        if Instant::now() >= until {
+            return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
+        }
+        std::thread::sleep(pause);
+        pause = pause.saturating_mul(2).min(RETRY_LAST);
+    }
+}
+
+fn socket_error(path: &Path, source: Errno) -> VfsdError {
+    VfsdError::Socket {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+fn packet_socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// Connects if somebody listens.
+fn connect(path: &Path) -> Result<Option<PacketSocket>, VfsdError> {
+    let failed = |errno| socket_error(path, errno);
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    let socket = packet_socket().map_err(failed)?;
+    rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        // Nobody is there, or there are too many at the door.
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    }
+    rustix::io::ioctl_fionbio(&socket, false).map_err(failed)?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket)
+        .map_err(failed)?
+        .uid
+        .as_raw();
+    // Whoever listened: the starter, who bound the socket before it became anybody else.
+    let me = rustix::process::geteuid().as_raw();
+    if peer != me {
+        Err(VfsdError::Peer { uid: peer })
+    } else {
+        Ok(Some(PacketSocket::from(socket)))
+    }
+}
+
+/// Says Hello and takes the mounts; `None` if the server went away instead of answering.
+fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
+    let hello = ToVfsd::Hello {
+        subject: Bounded::cut(config.subject.as_bytes()),
+        budgets: config.budgets,
+        policy: Bounded::cut(config.policy.as_bytes()),
+    };
+    match socket.send(&hello.encode(), &[]) {
+        // What it said before it closed may say why.
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+        Err(errno) => return Err(VfsdError::Connection(errno)),
+    }
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let ready =
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)));
+    if ready.map_err(VfsdError::Connection)? == 0 {
+        return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
+    }
+    let mut packet = match socket.receive() {
+        Ok(packet) => packet,
+        Err(Errno::CONNRESET) => return Ok(None),
+        Err(errno) => return Err(VfsdError::Connection(errno)),
+    };
+    if packet.bytes().is_empty() {
+        return Ok(None);
+    }
+    let message = FromVfsd::decode(packet.bytes()).map_err(VfsdError::Decode)?;
+    let fds = std::mem::take(&mut packet.descriptors);
+    match (message, <[OwnedFd; 3]>::try_from(fds)) {
+        (FromVfsd::Welcome { vfsd_pid, fresh }, Ok(mounts)) => {
+            Ok(Some(VfsdConnection::new(socket, mounts, vfsd_pid, fresh)))
+        }
+        (
+            FromVfsd::Refused {
+                refusal: Refusal::Start,
+                stage,
+                errno,
+            },
+            _,
+        ) => Err(VfsdError::Start {
+            stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
+            source: Errno::from_raw_os_error(i32::try_from(errno).unwrap_or_default()),
+        }),
+        (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
+        _ => Err(VfsdError::Refused(Refusal::Protocol)),
+    }
+}
+
+/// Starts a server that holds `lock`, and returns our connection to it.
+///
+/// Between us and the server stands a process that ends at once, so that the server is nobody's child to wait for; where
+/// the server gives up root, that process also writes its identity maps, which the server may not.
+fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<PacketSocket, VfsdError> {
+    let failed = |errno| socket_error(path, errno);
+    let listener = listen(path).map_err(failed)?;
+    let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
+    let dir = dir.try_clone().map_err(VfsdError::Fork)?;
+    let start = Start {
+        subject: Bounded::cut(config.subject.as_bytes()),
+        budgets: config.budgets,
+        policy: Bounded::cut(config.policy.as_bytes()),
+        owner: config.owner(),
+        from_root: config.identity.is_some(),
+        peer_uid: rustix::process::geteuid().as_raw(),
+        dir,
+        lock,
+        listener,
+        socket_path: path.to_path_buf(),
+        first,
+        mapper: None,
+    };
+    match clone(CloneFlags::NONE).map_err(VfsdError::Fork)? {
+        Fork::Child => {
+            between(start);
+            exit_now(0)
+        }
+        Fork::Parent(child) => {
+            let pid = rustix::process::Pid::from_raw(child.pid);
+            // It ends as soon as the server stands on its own; the server answers by itself.
+            let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
+            Ok(ours)
+        }
+    }
+}
+
+/// The process in between.
+fn between(mut start: Start) {
+    let owner = start.owner;
+    let mut maps = None;
+    if start.from_root {
+        let Ok((here, there)) = PacketSocket::pair() else {
+            return;
+        };
+        start.mapper = Some(there);
+        maps = Some(here);
+    }
+    match clone(CloneFlags::NONE) {
+        Ok(Fork::Child) => {
+            drop(maps);
+            run(start);
+            exit_now(0)
+        }
+        Ok(Fork::Parent(server)) => {
+            // What only the server may hold open.
+            drop(start);
+            let Some(maps) = maps else { return };
+            if !maps.receive().is_ok_and(|packet| packet.bytes() == b"map") {
+                return;
+            }
+            // Root stays mapped until the server has opened the device, which may be root's alone.
+            if nexus_sys::userns::map_child(server.pid, &[0, owner.uid], &[0, owner.gid]).is_ok() {
+                let _ = maps.send(b"mapped", &[]);
+            }
+        }
+        Err(_) => {}
+    }
+}
+
+/// Listens at `path`. The caller holds the subject's lock, so whatever is there was left by a server that is gone.
+fn listen(path: &Path) -> Result<OwnedFd, Errno> {
+    match rustix::fs::unlink(path) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let socket = packet_socket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(socket)
+}

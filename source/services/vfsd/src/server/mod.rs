@@ -1,0 +1,9 @@
+//! The process: how it starts, what it gives up, how it serves sessions and how it ends.
+
+mod attribute;
+mod drop;
+mod mount;
+mod sessions;
+mod start;
+
+pub(crate) use start::{Start, run};

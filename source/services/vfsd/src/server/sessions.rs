@@ -1,0 +1,336 @@
+//! The thread that talks with sessions.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nexus_abi::Area;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::{Event, FromVfsd, Refusal, SubjectName, ToVfsd};
+use nexus_wire::{Bounded, DecodeError};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::attribute::session_of;
+use super::mount;
+use super::start::welcome;
+use crate::fs::Zone;
+use crate::fs::books::Books;
+use crate::fs::events::{EventQueue, Kind};
+
+/// How many sessions a subject has at once, those that have not yet said who they are among them. Each is a socket and
+/// three mounts.
+const SESSIONS_MAX: usize = 256;
+
+/// How long a connection may say nothing before it is closed: it says Hello at once.
+const HELLO_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the last session's processes may take to let go of the mounts, once its connection is closed. Less than a
+/// new session waits for us.
+const LEAVE_WAIT: Duration = Duration::from_secs(4);
+
+/// How many kinds of loss are kept for a session that does not read; there are fewer kinds.
+const LOST_KINDS_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Session {
+    socket: PacketSocket,
+    /// Until when it has to say Hello; `None` once it did.
+    hello_until: Option<Instant>,
+    init_pid: Option<u32>,
+    /// Told as soon as it reads again.
+    lost: Vec<(Kind, u64)>,
+}
+
+/// Everything that sessions share.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) subject: SubjectName,
+    pub(crate) peer_uid: u32,
+    pub(crate) books: Arc<Books>,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) mount: OwnedFd,
+    pub(crate) listener: OwnedFd,
+    pub(crate) serving: JoinHandle<()>,
+    pub(crate) socket_path: PathBuf,
+}
+
+impl Sessions {
+    /// Serves the first session and all that come while there is one.
+    pub(crate) fn serve(self, first: PacketSocket) {
+        let mut open: HashMap<u64, Session> = HashMap::new();
+        let mut next = 1_u64;
+        open.insert(0, Session::new(first));
+        loop {
+            self.wait(&open);
+            if self.serving.is_finished() {
+                // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
+                return;
+            }
+            self.accept(&mut open, &mut next);
+            let numbers: Vec<u64> = open.keys().copied().collect();
+            for number in numbers {
+                if let Some(session) = open.get_mut(&number)
+                    && !self.hear(session, number == 0)
+                {
+                    open.remove(&number);
+                }
+            }
+            self.tell(&mut open);
+            // A connection that waits in the queue counts as one: it is taken before this is asked again.
+            if open.is_empty() && !self.accept(&mut open, &mut next) {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    fn wait(&self, open: &HashMap<u64, Session>) {
+        let mut fds = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(self.events.as_ref(), PollFlags::IN),
+        ];
+        let mut until: Option<Instant> = None;
+        for session in open.values() {
+            let wanted = if session.lost.is_empty() {
+                PollFlags::IN
+            } else {
+                PollFlags::IN | PollFlags::OUT
+            };
+            fds.push(PollFd::new(&session.socket, wanted));
+            until = match (until, session.hello_until) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+        }
+        let timeout = until.map(|until| {
+            let left = until
+                .saturating_duration_since(Instant::now())
+                .saturating_add(Duration::from_millis(1));
+            Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        // Whatever it says, everything is looked at without blocking.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+    }
+
+    /// Takes new connections; whether there was one.
+    fn accept(&self, open: &mut HashMap<u64, Session>, next: &mut u64) -> bool {
+        let mut some = false;
+        // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
+        while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            some = true;
+            let known =
+                rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.peer_uid);
+            if !known {
+                continue;
+            }
+            let session = Session::new(PacketSocket::from(socket));
+            if open.len() >= SESSIONS_MAX {
+                session.refuse(Refusal::TooManySessions, Errno::from_raw_os_error(0));
+                continue;
+            }
+            open.insert(*next, session);
+            *next = next.saturating_add(1);
+        }
+        some
+    }
+
+    /// Hears what a session says; `false` if it is over.
+    fn hear(&self, session: &mut Session, fresh: bool) -> bool {
+        // A session that floods us is heard again after the others.
+        for _ in 0..16 {
+            let packet = match session.socket.try_receive() {
+                Ok(packet) => packet,
+                Err(Errno::AGAIN) => return session.hello_until.is_none_or(|until| Instant::now() < until),
+                Err(_) => return false,
+            };
+            if packet.bytes().is_empty() {
+                return false;
+            }
+            let message = ToVfsd::decode(packet.bytes());
+            if !self.answer(session, message, fresh) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn answer(&self, session: &mut Session, message: Result<ToVfsd, DecodeError>, fresh: bool) -> bool {
+        match (message, session.hello_until) {
+            (
+                Ok(ToVfsd::Hello {
+                    subject,
+                    budgets,
+                    policy,
+                }),
+                Some(_),
+            ) => {
+                if subject != self.subject {
+                    return session.refuse(Refusal::Subject, Errno::from_raw_os_error(0));
+                }
+                if budgets.tmp.validate().is_err() || budgets.state.validate().is_err() {
+                    return session.refuse(Refusal::Budget, Errno::from_raw_os_error(0));
+                }
+                let copies = [Zone::Tmp, Zone::State, Zone::Shm].map(|zone| mount::copy(self.mount.as_fd(), zone));
+                let [Ok(tmp), Ok(state), Ok(shm)] = &copies else {
+                    let errno = copies.into_iter().find_map(Result::err).unwrap_or(Errno::IO);
+                    return session.refuse(Refusal::Mount, errno);
+                };
+                self.books.set_budgets(budgets, policy);
+                session.hello_until = None;
+                session.send(&welcome(fresh), &[tmp.as_fd(), state.as_fd(), shm.as_fd()])
+            }
+            (Ok(ToVfsd::Attach { init_pid }), None) => {
+                session.init_pid = Some(init_pid);
+                true
+            }
+            (Ok(ToVfsd::QueryUsage), None) => {
+                let usage = FromVfsd::Usage {
+                    tmp: self.books.usage(Area::Tmp),
+                    state: self.books.usage(Area::State),
+                };
+                session.send(&usage, &[])
+            }
+            _ => session.refuse(Refusal::Protocol, Errno::from_raw_os_error(0)),
+        }
+    }
+
+    /// Tells sessions what happened: each event to the session whose process it was, or to the longest there.
+    fn tell(&self, open: &mut HashMap<u64, Session>) {
+        for session in open.values_mut() {
+            session.tell_lost();
+        }
+        let (events, lost) = self.events.take();
+        if events.is_empty() && lost.is_empty() {
+            return;
+        }
+        let inits: HashMap<u32, u64> = open
+            .iter()
+            .filter_map(|(number, session)| session.init_pid.map(|pid| (pid, *number)))
+            .collect();
+        // Those that have not said Hello are told nothing.
+        let oldest = open
+            .iter()
+            .filter(|(_, session)| session.hello_until.is_none())
+            .map(|(number, _)| *number)
+            .min();
+        let mut known: HashMap<u32, Option<u64>> = HashMap::new();
+        for event in events {
+            let owner = if inits.len() > 1 {
+                *known.entry(event.pid).or_insert_with(|| session_of(event.pid, &inits))
+            } else {
+                inits.values().next().copied()
+            };
+            if let Some(session) = owner.or(oldest).and_then(|number| open.get_mut(&number)) {
+                session.tell(event);
+            }
+        }
+        if let Some(session) = oldest.and_then(|number| open.get_mut(&number)) {
+            for (kind, count) in lost {
+                session.lose(kind, count);
+            }
+            session.tell_lost();
+        }
+    }
+
+    /// The last session is over: nobody can connect any more, and what its processes still write is written.
+    fn end(self) {
+        let Self {
+            listener,
+            mount,
+            serving,
+            events,
+            socket_path,
+            ..
+        } = self;
+        // We hold the lock, so this is our socket and nobody's else. Started by root we may not remove it; nobody
+        // listens there then, which says the same.
+        let _ = std::fs::remove_file(&socket_path);
+        drop(listener);
+        // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
+        // writes everything back, and the device says that it is over.
+        drop(mount);
+        let until = Instant::now() + LEAVE_WAIT;
+        while !serving.is_finished() && Instant::now() < until {
+            let _ = events.take();
+            if serving.is_finished() {
+                break;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let _ = rustix::event::poll(&mut [PollFd::new(events.as_ref(), PollFlags::IN)], Some(&timeout));
+        }
+    }
+}
+
+impl Session {
+    fn new(socket: PacketSocket) -> Self {
+        Self {
+            socket,
+            hello_until: Some(Instant::now() + HELLO_WAIT),
+            init_pid: None,
+            lost: Vec::new(),
+        }
+    }
+
+    fn send(&self, message: &FromVfsd, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
+        self.socket.try_send(&message.encode(), fds).is_ok()
+    }
+
+    /// Always false: the session is over.
+    fn refuse(&self, refusal: Refusal, errno: Errno) -> bool {
+        let errno = errno.raw_os_error().unsigned_abs();
+        self.send(
+            &FromVfsd::Refused {
+                refusal,
+                stage: Bounded::cut(b""),
+                errno,
+            },
+            &[],
+        );
+        false
+    }
+
+    fn tell(&mut self, event: Event) {
+        let kind = (event.area, event.operation, event.reason);
+        // Once something was lost, what follows is counted too until the loss was told: events stay in order.
+        if !self.lost.is_empty() || !self.send(&FromVfsd::Event(event), &[]) {
+            self.lose(kind, 1);
+        }
+    }
+
+    fn lose(&mut self, kind: Kind, more: u64) {
+        if let Some((_, count)) = self.lost.iter_mut().find(|(known, _)| *known == kind) {
+            *count = count.saturating_add(more);
+        } else if self.lost.len() < LOST_KINDS_MAX {
+            self.lost.push((kind, more));
+        }
+    }
+
+    fn tell_lost(&mut self) {
+        while let Some(((area, operation, reason), count)) = self.lost.first().copied() {
+            if !self.send(
+                &FromVfsd::Lost {
+                    area,
+                    operation,
+                    reason,
+                    count,
+                },
+                &[],
+            ) {
+                return;
+            }
+            self.lost.remove(0);
+        }
+    }
+}

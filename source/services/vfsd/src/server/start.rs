@@ -1,0 +1,164 @@
+//! From a forked child to a serving process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nexus_abi::Area;
+use nexus_quota::Ledger;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::{Budgets, FromVfsd, PolicyHex, Refusal, SubjectName};
+use nexus_wire::{Bounded, vfs};
+use rustix::io::Errno;
+
+use super::sessions::Sessions;
+use super::{drop, mount};
+use crate::Identity;
+use crate::fs::books::Books;
+use crate::fs::events::EventQueue;
+use crate::fs::{Vfs, Zone};
+use crate::layout::{Backing, measure};
+
+/// How many threads serve files. The kernel hands each request to one of them; more than two are needed because some
+/// wait for the disk (`fsync`) while others could be answered.
+const SERVING_THREADS: usize = 4;
+
+/// What the starter prepared.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) subject: SubjectName,
+    pub(crate) budgets: Budgets,
+    pub(crate) policy: PolicyHex,
+    pub(crate) owner: Identity,
+    /// Whether the starter is root, so that this process has another identity to become.
+    pub(crate) from_root: bool,
+    /// The starter's user: only it may connect.
+    pub(crate) peer_uid: u32,
+    /// The subject's directory.
+    pub(crate) dir: OwnedFd,
+    /// The lock, held.
+    pub(crate) lock: OwnedFd,
+    /// Where later sessions connect, listening.
+    pub(crate) listener: OwnedFd,
+    /// Its path, to be removed at the end.
+    pub(crate) socket_path: std::path::PathBuf,
+    /// The starter: the first session.
+    pub(crate) first: PacketSocket,
+    /// Where somebody with the right writes our identity maps: we say that we have a namespace, it says when it is done.
+    /// `None` for an ordinary user, who writes its own.
+    pub(crate) mapper: Option<PacketSocket>,
+}
+
+/// Serves until the last session has ended. Run in a process of its own that has one thread.
+pub(crate) fn run(start: Start) {
+    let first = start.first.as_fd().try_clone_to_owned();
+    if let Err((stage, errno)) = serve(start)
+        && let Ok(first) = first
+    {
+        let refused = FromVfsd::Refused {
+            refusal: Refusal::Start,
+            stage: Bounded::cut(stage.as_bytes()),
+            errno: errno.raw_os_error().unsigned_abs(),
+        };
+        let _ = PacketSocket::from(first).try_send(&refused.encode(), &[]);
+    }
+}
+
+fn serve(start: Start) -> Result<(), (&'static str, Errno)> {
+    let at = |stage: &'static str| move |errno: Errno| (stage, errno);
+    let mut keep = vec![
+        start.dir.as_fd(),
+        start.lock.as_fd(),
+        start.listener.as_fd(),
+        start.first.as_fd(),
+    ];
+    keep.extend(start.mapper.as_ref().map(AsFd::as_fd));
+    drop::leave_starter(&keep).map_err(at("leaving the starter's session"))?;
+    let limits = drop::limits();
+    enter_namespace(&start)?;
+    let device = mount::open_device().map_err(at("opening `/dev/fuse`"))?;
+    let mount = mount::make(&device, start.owner).map_err(at("mounting a FUSE file system"))?;
+    drop::become_owner(start.owner, start.from_root).map_err(at("giving up privileges"))?;
+
+    let backing = Backing::open(start.dir.as_fd()).map_err(at("making the subject's directories"))?;
+    let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
+    let ledger = Ledger::default()
+        .with(Area::Tmp, start.budgets.tmp, nexus_quota::Amount::ZERO)
+        .with(Area::State, start.budgets.state, used);
+    let events = Arc::new(EventQueue::new().map_err(at("making an event queue"))?);
+    let books = Arc::new(Books::new(ledger, start.policy.clone(), Arc::clone(&events)));
+    let open = |zone| match zone {
+        Zone::Tmp => backing.tmp.try_clone().map_err(drop::errno_of),
+        Zone::Shm => backing.shm.try_clone().map_err(drop::errno_of),
+        Zone::State => backing.state.try_clone().map_err(drop::errno_of),
+    };
+    let vfs =
+        Vfs::new(Arc::clone(&books), start.owner, limits, open).map_err(at("opening the subject's directories"))?;
+
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(SERVING_THREADS);
+    // The kernel lets in only who has our user and group. A second look in the library would refuse requests that the
+    // kernel makes on nobody's behalf.
+    config.acl = fuser::SessionACL::All;
+    let session = fuser::Session::from_fd(vfs, device, fuser::SessionACL::All, config)
+        .map_err(|error| ("shaking hands with the kernel", drop::errno_of(error)))?;
+    let ended = Arc::clone(&events);
+    let serving = std::thread::Builder::new()
+        .name("vfsd-serve".to_owned())
+        .spawn(move || {
+            let _ = session.run();
+            ended.wake();
+        })
+        .map_err(|error| ("starting threads", drop::errno_of(error)))?;
+
+    let sessions = Sessions {
+        subject: start.subject,
+        peer_uid: start.peer_uid,
+        books,
+        events,
+        mount,
+        listener: start.listener,
+        serving,
+        socket_path: start.socket_path,
+    };
+    // Leftovers of killed servers: nobody waits for their removal.
+    let (backing, dir) = (Arc::new(backing), Arc::new(start.dir));
+    let (leftovers, below) = (Arc::clone(&backing), Arc::clone(&dir));
+    let cleaning = std::thread::Builder::new()
+        .name("vfsd-clean".to_owned())
+        .spawn(move || leftovers.remove_leftovers(below.as_fd()));
+    sessions.serve(start.first);
+    // The files are served no more. A new server may begin before the scratch is gone: it has its own.
+    std::mem::drop(start.lock);
+    let _ = backing.remove_scratch(dir.as_fd());
+    if let Ok(cleaning) = cleaning {
+        let _ = cleaning.join();
+    }
+    Ok(())
+}
+
+/// Enters a user namespace in which our identity is what it was.
+fn enter_namespace(start: &Start) -> Result<(), (&'static str, Errno)> {
+    let failed = |error: std::io::Error| ("entering a user namespace", drop::errno_of(error));
+    nexus_sys::userns::unshare_user_and_mounts().map_err(failed)?;
+    match &start.mapper {
+        None => nexus_sys::userns::map_self(start.owner.uid, start.owner.gid).map_err(failed),
+        Some(mapper) => {
+            let stage = "having our identity mapped";
+            mapper.send(b"map", &[]).map_err(|errno| (stage, errno))?;
+            let answer = mapper.receive().map_err(|errno| (stage, errno))?;
+            if answer.bytes() == b"mapped" {
+                Ok(())
+            } else {
+                Err((stage, Errno::PERM))
+            }
+        }
+    }
+}
+
+/// What a session is told at the start.
+pub(crate) fn welcome(fresh: bool) -> vfs::FromVfsd {
+    FromVfsd::Welcome {
+        vfsd_pid: std::process::id(),
+        fresh,
+    }
+}

@@ -1,0 +1,351 @@
+//! Bytes: what a length costs, to the byte.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nexus_abi::{Area, Operation, Reason};
+
+use crate::Case;
+use crate::world::{MIB, World, budget, errno};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "a_write_to_the_last_byte_fits_and_the_next_is_denied_whole",
+        to_the_limit,
+    ),
+    ("deleting_gives_room_back_at_once", deleting),
+    ("truncating_charges_up_and_releases_down", truncating),
+    ("an_unlinked_open_file_stays_charged_until_closed", unlinked_open),
+    (
+        "an_unlinked_path_handle_yields_its_room_when_it_is_needed",
+        unlinked_path_handle,
+    ),
+    ("mapped_writes_inside_the_length_are_never_refused", mapped),
+    ("statfs_tells_the_budget", statfs),
+    ("fallocate_charges_lengths_and_refuses_unpaid_room", fallocate),
+    ("copy_file_range_is_charged_like_a_write", copying),
+    ("a_hole_costs_what_data_would", holes),
+    ("append_from_many_descriptors_loses_nothing", appending),
+    ("a_file_past_four_gib_is_addressed_right", past_four_gib),
+    ("crossing_soft_is_warned_of_once", soft),
+    ("shm_is_charged_to_tmp", shm),
+];
+
+const EDQUOT: i32 = 122;
+const EOPNOTSUPP: i32 = 95;
+
+fn to_the_limit(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
+    assert!(connection.fresh);
+    world.inside(&connection, |dirs| {
+        let mut file = File::create(dirs.tmp.join("full")).unwrap();
+        file.write_all(&vec![7; MIB as usize]).unwrap();
+        assert_eq!(errno(file.write_all(b"x")), EDQUOT);
+        assert_eq!(file.metadata().unwrap().len(), MIB);
+        assert_eq!(fs::read(dirs.tmp.join("full")).unwrap(), vec![7; MIB as usize]);
+        // Overwriting is paid for.
+        file.write_all_at(b"again", MIB - 5).unwrap();
+        // The other area has its own.
+        fs::write(dirs.state.join("small"), b"x").unwrap();
+    });
+    let event = world.event(&mut connection);
+    assert_eq!(
+        (event.area, event.operation, event.reason),
+        (Area::Tmp, Operation::Write, Reason::QuotaHardBytes)
+    );
+    assert_eq!((event.name.as_bytes(), event.asked), (&b"full"[..], 4096));
+    assert!(event.pid > 0);
+    assert_eq!(event.policy.as_bytes(), b"0123456789abcdef");
+    let (tmp, state) = connection.usage().unwrap();
+    assert_eq!((tmp.used_bytes, tmp.used_inodes), (MIB, 1));
+    assert_eq!((state.used_bytes, state.used_inodes), (4096, 1));
+    assert_eq!(connection.next_message().unwrap(), None, "one denial, one event");
+}
+
+fn deleting(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        for _ in 0..50 {
+            let path = dirs.tmp.join("a");
+            fs::write(&path, vec![1; MIB as usize]).unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, vec![2; MIB as usize]).unwrap();
+            // Renaming over a file frees it too.
+            fs::write(dirs.tmp.join("b"), b"").unwrap();
+            fs::rename(dirs.tmp.join("b"), &path).unwrap();
+            fs::write(dirs.tmp.join("b"), vec![3; MIB as usize]).unwrap();
+            fs::remove_file(dirs.tmp.join("b")).unwrap();
+        }
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, 0);
+    assert_eq!(connection.next_message().unwrap(), None);
+}
+
+fn truncating(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("t");
+        let file = File::create(&path).unwrap();
+        file.set_len(MIB).unwrap();
+        assert_eq!(errno(file.set_len(MIB + 1)), EDQUOT);
+        assert_eq!(file.metadata().unwrap().len(), MIB);
+        file.set_len(4097).unwrap();
+        let other = File::create(dirs.tmp.join("u")).unwrap();
+        assert_eq!(errno(other.set_len(MIB - 8191)), EDQUOT);
+        other.set_len(MIB - 8192).unwrap();
+        // By path, without a handle.
+        drop(file);
+        fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        other.set_len(MIB).unwrap();
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, MIB);
+}
+
+fn unlinked_open(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("gone");
+        fs::write(&path, vec![5; MIB as usize]).unwrap();
+        let mut open = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(errno(fs::write(dirs.tmp.join("more"), b"x")), EDQUOT);
+        let mut content = Vec::new();
+        open.read_to_end(&mut content).unwrap();
+        assert_eq!(content, vec![5; MIB as usize]);
+        open.set_len(MIB - 4096).unwrap();
+        fs::write(dirs.tmp.join("more"), b"x").unwrap();
+    });
+    let (tmp, _) = connection.usage().unwrap();
+    assert_eq!(tmp.used_bytes, 4096, "closed with its process");
+}
+
+fn unlinked_path_handle(world: &World) {
+    let connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("held");
+        fs::write(&path, vec![5; MIB as usize]).unwrap();
+        let handle = rustix::fs::open(&path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        fs::remove_file(&path).unwrap();
+        let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
+        // As long as there is room, it is what it was.
+        assert_eq!(fs::read(&again).unwrap().len() as u64, MIB);
+        // What cannot be named any more does not stand in the way of what can.
+        fs::write(dirs.tmp.join("new"), vec![6; MIB as usize]).unwrap();
+        fs::read(&again).expect_err("its content is gone, and it says so");
+        drop(handle);
+        assert_eq!(errno(fs::write(dirs.tmp.join("over"), b"x")), EDQUOT);
+    });
+}
+
+fn mapped(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("map");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .unwrap();
+        file.set_len(MIB).unwrap();
+        write_mapped(&file, MIB as usize);
+        assert_eq!(errno(fs::write(dirs.state.join("over"), b"x")), EDQUOT);
+        let mut back = vec![0; MIB as usize];
+        file.read_exact_at(&mut back, 0).unwrap();
+        assert!(back.iter().all(|byte| *byte == 9));
+    });
+    assert_eq!(connection.usage().unwrap().1.used_bytes, MIB);
+    drop(connection);
+    // What was written through the mapping is on the host once the session is over.
+    let mut connection = world.join_roomy();
+    assert!(
+        fs::read(world.subject_dir().join("state/map"))
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 9)
+    );
+    assert_eq!(connection.usage().unwrap().1.used_bytes, MIB);
+}
+
+fn write_mapped(file: &File, length: usize) {
+    // SAFETY: a new mapping at an address that the kernel chooses touches nothing else.
+    #[expect(unsafe_code, reason = "a mapping cannot be made or written without")]
+    let start = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+            rustix::mm::MapFlags::SHARED,
+            file.as_fd(),
+            0,
+        )
+    }
+    .unwrap();
+    // SAFETY: the mapping is `length` bytes long, writable, and the file covers all of it.
+    #[expect(unsafe_code, reason = "a mapping cannot be made or written without")]
+    unsafe {
+        start.cast::<u8>().write_bytes(9, length);
+    }
+}
+
+fn statfs(world: &World) {
+    let connection = world.join(budget(8 * MIB, 50), budget(4 * MIB, 40));
+    world.inside(&connection, |dirs| {
+        fs::write(dirs.tmp.join("x"), vec![0; MIB as usize]).unwrap();
+        let tmp = rustix::fs::statvfs(&dirs.tmp).unwrap();
+        assert_eq!(
+            (tmp.f_blocks * tmp.f_frsize, tmp.f_bavail * tmp.f_frsize),
+            (8 * MIB, 7 * MIB)
+        );
+        assert_eq!((tmp.f_files, tmp.f_ffree), (50, 49));
+        let state = rustix::fs::statvfs(&dirs.state).unwrap();
+        assert_eq!((state.f_blocks * state.f_frsize, state.f_files), (4 * MIB, 40));
+        fs::remove_file(dirs.tmp.join("x")).unwrap();
+        assert_eq!(rustix::fs::statvfs(&dirs.tmp).unwrap().f_bavail * 4096, 8 * MIB);
+    });
+}
+
+fn fallocate(world: &World) {
+    use rustix::fs::FallocateFlags as F;
+    let connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dirs.tmp.join("f"))
+            .unwrap();
+        let allocate =
+            |flags, offset, length| rustix::fs::fallocate(&file, flags, offset, length).map_err(std::io::Error::from);
+        allocate(F::empty(), 0, MIB).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), MIB);
+        assert_eq!(errno(allocate(F::empty(), MIB, 1)), EDQUOT);
+        assert_eq!(errno(allocate(F::KEEP_SIZE, MIB, 4096)), EOPNOTSUPP);
+        file.write_all_at(&[1; 8192], 0).unwrap();
+        allocate(F::PUNCH_HOLE | F::KEEP_SIZE, 0, 4096).unwrap();
+        let mut back = [9; 8192];
+        file.read_exact_at(&mut back, 0).unwrap();
+        assert_eq!((back[4095], back[4096]), (0, 1));
+        // A punched hole is paid for still.
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+    });
+}
+
+fn copying(world: &World) {
+    let connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let half = MIB / 2;
+        fs::write(dirs.tmp.join("from"), vec![3; half as usize]).unwrap();
+        let from = File::open(dirs.tmp.join("from")).unwrap();
+        let to = File::create(dirs.tmp.join("to")).unwrap();
+        let copy = |at: u64, length: u64| {
+            let (mut read_at, mut write_at) = (0, at);
+            rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), length as usize)
+                .map_err(std::io::Error::from)
+        };
+        assert_eq!(copy(0, half).unwrap() as u64, half);
+        assert_eq!(errno(copy(half, 1)), EDQUOT);
+        assert_eq!(fs::read(dirs.tmp.join("to")).unwrap(), vec![3; half as usize]);
+    });
+}
+
+fn holes(world: &World) {
+    let connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dirs.tmp.join("h"))
+            .unwrap();
+        assert_eq!(errno(file.write_at(b"x", MIB).map(drop)), EDQUOT);
+        file.write_all_at(b"x", MIB - 1).unwrap();
+        assert_eq!(
+            rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)).unwrap(),
+            MIB - 4096
+        );
+        file.seek(SeekFrom::Start(0)).unwrap();
+        assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap(), 0);
+    });
+}
+
+fn appending(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("log");
+        let writers: Vec<_> = (0..4)
+            .map(|writer: u8| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+                    for _ in 0..500 {
+                        file.write_all(&[writer; 100]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content.len(), 4 * 500 * 100);
+        for record in content.chunks(100) {
+            assert!(record.iter().all(|byte| *byte == record[0]), "no record is torn");
+        }
+    });
+}
+
+fn past_four_gib(world: &World) {
+    let connection = world.join(budget(16 * 1024 * MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dirs.tmp.join("big"))
+            .unwrap();
+        let at = 5 * 1024 * MIB + 123;
+        file.write_all_at(b"here", at).unwrap();
+        let mut back = [0; 4];
+        file.read_exact_at(&mut back, at).unwrap();
+        assert_eq!(&back, b"here");
+        assert_eq!(file.metadata().unwrap().len(), at + 4);
+        file.read_exact_at(&mut back, at - (1 << 32)).unwrap();
+        assert_eq!(back, [0; 4]);
+    });
+}
+
+fn soft(world: &World) {
+    let tmp = nexus_quota::Budget {
+        soft_bytes: Some(8192),
+        hard_bytes: MIB,
+        hard_inodes: 10,
+    };
+    let mut connection = world.join(tmp, budget(0, 0));
+    world.inside(&connection, |dirs| {
+        fs::write(dirs.tmp.join("a"), [0; 8192]).unwrap();
+        fs::write(dirs.tmp.join("b"), [0; 1]).unwrap();
+        fs::write(dirs.tmp.join("c"), [0; 4096]).unwrap();
+    });
+    let event = world.event(&mut connection);
+    assert_eq!(
+        (event.reason, event.name.as_bytes()),
+        (Reason::QuotaSoftBytes, &b"b"[..])
+    );
+    connection.usage().unwrap();
+    assert_eq!(connection.next_message().unwrap(), None);
+}
+
+fn shm(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        fs::write(dirs.shm.join("segment"), vec![1; MIB as usize]).unwrap();
+        assert_eq!(errno(fs::write(dirs.tmp.join("x"), b"x")), EDQUOT);
+        assert!(!dirs.tmp.join("segment").exists());
+    });
+    assert_eq!(world.event(&mut connection).area, Area::Tmp);
+}

@@ -1,0 +1,116 @@
+//! The file server against the kernel: as an ordinary user, and as root that gives up its identity.
+//!
+//! Each case runs in a process of its own, which is what a panic or a hang ends; whatever it leaves is removed by this
+//! process. Where a case cannot run, it says so, and fails if `NEXUS_REQUIRE_LIVE=1`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod bytes;
+mod names;
+mod sessions;
+mod world;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use world::{Mode, World};
+
+/// A case and its claim.
+type Case = (&'static str, fn(&World));
+
+/// How long a case may take before it counts as hung.
+const CASE_WAIT: Duration = Duration::from_secs(120);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let cases: Vec<Case> = [bytes::CASES, names::CASES, sessions::CASES].concat();
+    if let [flag, mode, name, root] = arguments.as_slice()
+        && flag == "--inside"
+    {
+        let mode = Mode::from_name(mode).expect("a mode");
+        let (_, case) = cases.iter().find(|(known, _)| known == name).expect("a case");
+        case(&World::new(mode, root.into()));
+        return;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let list = arguments.iter().any(|argument| argument == "--list");
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for mode in Mode::ALL {
+        for (name, _) in &cases {
+            let full = format!("{}::{name}", mode.name());
+            if filter.is_some_and(|filter| !full.contains(filter.as_str())) {
+                continue;
+            }
+            if list {
+                println!("{full}: test");
+                continue;
+            }
+            if let Err(why) = mode.possible() {
+                println!("test {full} ... SKIPPED: {why}");
+                skipped += 1;
+                continue;
+            }
+            let started = Instant::now();
+            match run(mode, name) {
+                Ok(()) => {
+                    println!("test {full} ... ok ({} ms)", started.elapsed().as_millis());
+                    passed += 1;
+                }
+                Err(why) => {
+                    println!("test {full} ... FAILED: {why}");
+                    failed += 1;
+                }
+            }
+        }
+    }
+    if list {
+        return;
+    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; 0 filtered out");
+    let required = std::env::var_os("NEXUS_REQUIRE_LIVE").is_some_and(|value| value == "1");
+    if skipped > 0 {
+        println!("{skipped} live cases DID NOT RUN: nothing is known about them");
+    }
+    assert!(failed == 0, "{failed} live cases failed");
+    assert!(
+        !required || skipped == 0,
+        "NEXUS_REQUIRE_LIVE=1, and {skipped} live cases could not run"
+    );
+}
+
+/// Runs one case in a process of its own and cleans up behind it.
+fn run(mode: Mode, name: &str) -> Result<(), String> {
+    let root = world::make_root(mode);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--inside", mode.name(), name])
+        .arg(&root)
+        .process_group(0);
+    if let Some(user) = mode.start_as() {
+        command.uid(user).gid(user);
+    }
+    let mut child = command.spawn().unwrap();
+    let until = Instant::now() + CASE_WAIT;
+    let result = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break if status.success() {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            };
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            break Err("it hung".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    result.and(world::remove_root(&root))
+}

@@ -1,0 +1,66 @@
+//! The command line's words.
+
+use crate::run;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Run a program that you do not trust under one policy, with proof.
+#[derive(Debug, Parser)]
+#[command(name = "nx", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a program as a subject of the policy
+    ///
+    /// The program sees, writes, reaches and calls what the policy gives the subject, and nothing else. It ends as the
+    /// program ends, with 128+n for a signal; its own failures are 2 (usage), 3 (policy says no), 4 (something is
+    /// missing), 6 (this machine cannot enforce the policy), 7 (internal), 126 and 127 (no such program).
+    Run(RunArgs),
+}
+
+/// `nx run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The policy's directory; without it $NEXUS_POLICY, ~/.config/nexus/policy, /etc/nexus/policy or the built-in one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The directory that the program works in [default: the current one]; `:ro` or `:unmetered` within what policy gives
+    #[arg(long, value_name = "DIR[:ro|:unmetered]")]
+    pub(crate) work: Option<String>,
+    /// Say nothing at the end
+    #[arg(long, short, conflicts_with = "watch")]
+    pub(crate) quiet: bool,
+    /// Say each deny as it happens, on stderr
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Say it in JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tell this descriptor, one JSON object a line, what became of the start and the end
+    #[arg(long, value_name = "N")]
+    pub(crate) status_fd: Option<RawFd>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) print_plan: bool,
+    /// Who the program runs as
+    pub(crate) subject: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    match command {
+        Command::Run(args) => ExitCode::from(run::run(&args)),
+    }
+}

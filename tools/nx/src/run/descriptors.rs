@@ -1,0 +1,118 @@
+//! What the program inherits as descriptors 0 to 2.
+
+use nexus_policy::InheritedFds;
+use rustix::fs::{FileType, OFlags};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Why a descriptor is not handed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Which of the three.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// What to do instead.
+    pub(crate) help: String,
+}
+
+/// Checks the three: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
+pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
+        check_one(name, fd, allowed, landlock)?;
+    }
+    Ok(())
+}
+
+fn check_one(
+    name: &'static str,
+    fd: BorrowedFd<'_>,
+    allowed: InheritedFds,
+    landlock: bool,
+) -> Result<(), Refused> {
+    let by_key = |what, key: &str, instead: &str| Refused {
+        name,
+        what,
+        help: format!("{instead}, or set `fds.{key} = true` for the subject in sandbox.toml"),
+    };
+    let Ok(stat) = rustix::fs::fstat(fd) else { return Ok(()) };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => Ok(()),
+        FileType::RegularFile => {
+            let read_only = rustix::fs::fcntl_getfl(fd)
+                .is_ok_and(|flags| !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+            if read_only && !landlock {
+                // Nothing but Landlock keeps the program from opening /proc/self/fd/0 again for writing.
+                return Err(Refused {
+                    name,
+                    what: "a file, and this kernel has no Landlock to keep it from being opened for more",
+                    help: "hand it over through a pipe: `cat FILE | nx run …`".into(),
+                });
+            }
+            Ok(())
+        }
+        FileType::Socket if allowed.allow_sockets => Ok(()),
+        FileType::Socket => Err(by_key("a socket", "allow_sockets", "use a pipe: `… | cat | nx run …`")),
+        FileType::Directory if allowed.allow_directories => Ok(()),
+        FileType::Directory => Err(by_key("a directory", "allow_directories", "use `--work DIR`")),
+        FileType::CharacterDevice if rustix::termios::isatty(fd) || is_null(&stat) || allowed.allow_devices => Ok(()),
+        FileType::BlockDevice if allowed.allow_devices => Ok(()),
+        FileType::CharacterDevice | FileType::BlockDevice => {
+            Err(by_key("a device", "allow_devices", "use a pipe or `/dev/null`"))
+        }
+        FileType::Symlink | FileType::Unknown => Err(Refused {
+            name,
+            what: "neither file, pipe nor terminal",
+            help: "use a file, a pipe or `/dev/null`".into(),
+        }),
+    }
+}
+
+/// `/dev/null` by its number, not its name: null(4).
+fn is_null(stat: &rustix::fs::Stat) -> bool {
+    (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (1, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    const NOTHING: InheritedFds =
+        InheritedFds { allow_sockets: false, allow_directories: false, allow_devices: false };
+
+    fn verdict(fd: impl AsFd, allowed: InheritedFds) -> Option<&'static str> {
+        check_one("stdin", fd.as_fd(), allowed, true).err().map(|refused| refused.what)
+    }
+
+    #[test]
+    fn pipes_and_files_and_the_null_device_are_handed_on() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert_eq!(verdict(reader, NOTHING), None);
+        assert_eq!(verdict(writer, NOTHING), None);
+        assert_eq!(verdict(File::open("/proc/self/exe").unwrap(), NOTHING), None);
+        assert_eq!(verdict(File::open("/dev/null").unwrap(), NOTHING), None);
+    }
+
+    #[test]
+    fn sockets_directories_and_devices_are_refused_unless_policy_allows_each() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let directory = File::open("/").unwrap();
+        let device = File::open("/dev/zero").unwrap();
+        assert_eq!(verdict(&socket, NOTHING), Some("a socket"));
+        assert_eq!(verdict(&directory, NOTHING), Some("a directory"));
+        assert_eq!(verdict(&device, NOTHING), Some("a device"));
+        assert_eq!(verdict(&socket, InheritedFds { allow_sockets: true, ..NOTHING }), None);
+        assert_eq!(verdict(&directory, InheritedFds { allow_directories: true, ..NOTHING }), None);
+        assert_eq!(verdict(&device, InheritedFds { allow_devices: true, ..NOTHING }), None);
+        assert_eq!(verdict(&device, InheritedFds { allow_sockets: true, ..NOTHING }), Some("a device"));
+    }
+
+    #[test]
+    fn a_read_only_file_without_landlock_is_refused_and_one_for_writing_is_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let reader = File::open(file.path()).unwrap();
+        assert!(check_one("stdin", reader.as_fd(), NOTHING, false).is_err());
+        assert!(check_one("stdin", file.as_file().as_fd(), NOTHING, false).is_ok());
+    }
+}

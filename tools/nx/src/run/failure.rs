@@ -1,0 +1,78 @@
+//! Why `nx` itself failed, as opposed to the program.
+
+use std::fmt;
+
+/// The exit codes of `nx`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The call's words are off.
+    Usage = 2,
+    /// Policy is invalid, or says no.
+    Rejected = 3,
+    /// Something that is needed is missing.
+    Missing = 4,
+    /// This machine cannot enforce what policy says.
+    Unsupported = 6,
+    /// A fault of nx's own.
+    Internal = 7,
+    /// The program is there but cannot be executed: what a shell says.
+    NotExecutable = 126,
+    /// There is no such program: what a shell says.
+    NotFound = 127,
+}
+
+impl Exit {
+    /// The status.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A failure with what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The status that `nx` ends with.
+    pub exit: Exit,
+    /// What went wrong, and where.
+    pub message: String,
+    /// What to do next.
+    pub help: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: String) -> Self {
+        Self { exit, message, help: None }
+    }
+
+    pub(crate) fn usage(message: String) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(crate) fn rejected(message: String, help: &str) -> Self {
+        Self::new(Exit::Rejected, message).with_help(help)
+    }
+
+    pub(crate) fn unsupported(message: String, help: &str) -> Self {
+        Self::new(Exit::Unsupported, message).with_help(help)
+    }
+
+    pub(crate) fn internal(message: String) -> Self {
+        Self::new(Exit::Internal, message)
+    }
+
+    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nx: {}", self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}

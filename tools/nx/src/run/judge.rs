@@ -1,0 +1,205 @@
+//! The process that judges: it answers what the filter hands over, and writes down what was denied.
+//!
+//! It never serves files: a page of the program's memory may lie in one, and then reading it waits for the file server.
+
+use super::records::Records;
+use super::syscall::describe;
+use nexus_abi::{Errno, Operation, Reason, Verdict, syscall};
+use nexus_abi_policy::{Call, Guard, NoFacts, Request};
+use nexus_sys::seccomp::{Listener, Notification};
+use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
+use nexus_wire::broker::Reply;
+use nexus_wire::packet::PacketSocket;
+use netd::{Answer, Broker, Denial, Effects, Judges, Netd};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+/// A running judge: a thread that answers until nobody is filtered any more.
+pub(crate) struct Judge {
+    listener: Arc<Listener>,
+    done: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+    handle: ThreadHandle,
+}
+
+/// Numbers of the calls that are carried out here.
+struct Mediated {
+    connect: u32,
+    bind: u32,
+    listen: u32,
+    socket: u32,
+    kill: u32,
+}
+
+impl Mediated {
+    fn of_this_machine() -> Option<Self> {
+        Some(Self {
+            connect: syscall::number("connect")?,
+            bind: syscall::number("bind")?,
+            listen: syscall::number("listen")?,
+            socket: syscall::number("socket")?,
+            kill: syscall::number("kill")?,
+        })
+    }
+}
+
+/// Why nobody judges.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SuperviseError {
+    #[error("init did not hand over the filter's listener")]
+    NoListener,
+    #[error(transparent)]
+    Netd(#[from] netd::StartError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("this machine's syscall table lacks a call that every Linux has")]
+    Table,
+}
+
+impl Judge {
+    /// Waits for the program's filter and begins to answer.
+    pub(crate) fn start(link: PacketSocket, judges: Judges, records: Arc<Records>) -> Result<Self, SuperviseError> {
+        let packet = link.receive().map_err(|_| SuperviseError::NoListener)?;
+        let mut descriptors = packet.descriptors.into_iter();
+        let (Some(Reply::Listener), Some(listener), Some(inside)) =
+            (Reply::decode(packet.bytes()), descriptors.next(), descriptors.next())
+        else {
+            return Err(SuperviseError::NoListener);
+        };
+        let listener = Arc::new(Listener::from(listener));
+        // Whether the kernel has it only matters for speed.
+        let _ = listener.set_sync_wake_up();
+        let late = {
+            let records = Arc::clone(&records);
+            Arc::new(move |denial: Denial| records.denied(&denial))
+        };
+        let guard = Arc::clone(&judges.guard);
+        let netd = Netd::start(judges, &inside, Broker::new(link), Arc::clone(&listener), late)?;
+        let mut loop_ = Loop {
+            listener: Arc::clone(&listener),
+            guard,
+            netd,
+            records,
+            mediated: Mediated::of_this_machine().ok_or(SuperviseError::Table)?,
+        };
+        set_interrupting(nudge()).map_err(SuperviseError::Thread)?;
+        let done = Arc::new(AtomicBool::new(false));
+        let (tell, told) = mpsc::channel();
+        let thread = {
+            let done = Arc::clone(&done);
+            let work = move || {
+                // Only `finish` sends it, and only to look up.
+                let _ = set_mask(&SignalSet::full_without(nudge()));
+                let _ = tell.send(ThreadHandle::current());
+                while !done.load(Ordering::Acquire) {
+                    if let Ok(call) = loop_.listener.receive() {
+                        loop_.answer(&call);
+                    }
+                }
+            };
+            thread::Builder::new().name("judge".into()).spawn(work).map_err(SuperviseError::Thread)?
+        };
+        let handle = told.recv().map_err(|_| SuperviseError::NoListener)?;
+        Ok(Self { listener, done, thread, handle })
+    }
+
+    /// What to watch for the end: it hangs up when nobody is filtered any more.
+    pub(crate) fn listener(&self) -> impl AsFd + '_ {
+        self.listener.as_fd()
+    }
+
+    /// Ends the judge, which may be waiting for a call that never comes.
+    pub(crate) fn finish(self) {
+        self.done.store(true, Ordering::Release);
+        while !self.thread.is_finished() {
+            self.handle.interrupt(nudge());
+            // It may just be about to wait: once more, until it has seen it.
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let _ = self.thread.join();
+    }
+}
+
+fn nudge() -> i32 {
+    rustix::process::Signal::USR2.as_raw()
+}
+
+struct Loop {
+    listener: Arc<Listener>,
+    guard: Arc<Guard>,
+    netd: Netd,
+    records: Arc<Records>,
+    mediated: Mediated,
+}
+
+impl Loop {
+    fn answer(&mut self, call: &Notification) {
+        let judged = Call { number: call.number.cast_unsigned(), arch: call.arch, args: call.args };
+        let foreign = judged.is_foreign();
+        if !foreign && judged.number == self.mediated.connect {
+            let mut effects = Effects::default();
+            let answer = self.netd.connect(call, &mut effects);
+            if effects.egress_allowed {
+                self.records.egress_allowed();
+            }
+            return self.reply(call, answer);
+        }
+        if let Verdict::Deny { reason, errno, rule } = self.guard.judge(&Request::scalar(judged), &NoFacts) {
+            // The answer first: a record is nothing to wait for.
+            let _ = self.listener.fail(call.id, errno.raw());
+            let operation = operation_of(judged.number, &self.mediated);
+            let object = describe(call, foreign);
+            return self.records.denied(&Denial { operation, object, reason, errno, rule });
+        }
+        let answer = match judged.number {
+            number if number == self.mediated.bind => self.netd.bind(call),
+            number if number == self.mediated.listen => self.netd.listen(call),
+            number if number == self.mediated.socket => self.netd.socket(call),
+            number if number == self.mediated.kill => self.netd.signal_group(call),
+            // The filter and the guard are made of the same rules; were they ever to disagree, nothing gets through.
+            _ => Answer::Denied(Denial {
+                operation: Operation::Syscall,
+                object: describe(call, foreign),
+                reason: Reason::AbiNoRule,
+                errno: Errno::EPERM,
+                rule: None,
+            }),
+        };
+        self.reply(call, answer);
+    }
+
+    /// A caller that is gone by now hears nothing, and nothing is lost by it.
+    fn reply(&self, call: &Notification, answer: Answer) {
+        let told = match answer {
+            Answer::Later => Ok(()),
+            Answer::Value(value) => self.listener.succeed(call.id, value),
+            Answer::Errno(errno) => self.listener.fail(call.id, errno.raw()),
+            Answer::Descriptor { fd, cloexec } => {
+                match self.listener.succeed_with_descriptor(call.id, fd.as_fd(), cloexec) {
+                    Ok(_) => Ok(()),
+                    Err(error) => {
+                        let errno = error.raw_os_error().and_then(|raw| u16::try_from(raw).ok());
+                        self.listener.fail(call.id, errno.unwrap_or(Errno::EMFILE.raw()))
+                    }
+                }
+            }
+            Answer::Denied(denial) => {
+                let told = self.listener.fail(call.id, denial.errno.raw());
+                self.records.denied(&denial);
+                told
+            }
+        };
+        drop(told);
+    }
+}
+
+fn operation_of(number: u32, mediated: &Mediated) -> Operation {
+    match number {
+        number if number == mediated.socket => Operation::Socket,
+        number if number == mediated.bind => Operation::Bind,
+        number if number == mediated.listen => Operation::Listen,
+        _ => Operation::Syscall,
+    }
+}

@@ -1,0 +1,34 @@
+//! `nx run`
+
+mod areas;
+mod descriptors;
+mod failure;
+mod front;
+mod judge;
+mod places;
+mod print;
+mod records;
+mod session;
+mod start;
+mod status;
+mod summary;
+mod supervisor;
+mod syscall;
+mod work;
+
+pub use failure::{Exit, Failure};
+
+use crate::cli::RunArgs;
+
+/// Runs a program and says with what status `nx` ends.
+pub(crate) fn run(args: &RunArgs) -> u8 {
+    let mut status = status::Status::new(args.status_fd);
+    match start::run(args, &mut status) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            status.failed(&failure);
+            failure.exit.code()
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The plan in words, for `--print-plan`.
+
+use super::session::Session;
+use execd::{Access, AreaMount, Entry, Plan};
+use serde_json::{Value, json};
+
+/// Prints what would be done: as text for reading, or as one JSON object.
+pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) {
+    let value = to_json(plan, session);
+    if as_json {
+        println!("{value}");
+        return;
+    }
+    let text = |key: &str| value.get(key).map_or_else(String::new, plain);
+    println!("subject      {}", session.subject);
+    println!("policy       {}", session.version);
+    println!("program      {}", text("program"));
+    println!("directory    {}", text("directory"));
+    println!("runs as      uid {} gid {}{}", plan.identity.uid, plan.identity.gid, if plan.identity.assumed { " (assumed: nx is root)" } else { "" });
+    println!("namespaces   user mount pid ipc uts net cgroup");
+    println!("filter       {} instructions, no_new_privs, no capabilities", plan.filter.len());
+    println!("landlock     {}", if plan.landlock { "on" } else { "unsupported: this kernel does not have it" });
+    println!("limits       {}", text("limits"));
+    println!("view");
+    for entry in &plan.view {
+        println!("  {:<32} {}", entry.at().display().to_string(), describe(entry));
+    }
+    println!("environment");
+    for (name, value) in &plan.environment {
+        println!("  {}={}", name.to_string_lossy(), value.to_string_lossy());
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Null => "none".into(),
+        other => other.to_string(),
+    }
+}
+
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::ReadOnly => "read-only",
+        Access::ReadWrite => "read-write",
+    }
+}
+
+fn describe(entry: &Entry) -> String {
+    match entry {
+        Entry::Directory { .. } => "directory".into(),
+        Entry::Bind { access: mode, .. } => format!("the host's, {}", access(*mode)),
+        Entry::Pin { access: mode, .. } => format!("the host's, {}, cannot be moved", access(*mode)),
+        Entry::Hide { .. } => "hidden".into(),
+        Entry::Link { to, .. } => format!("link to {}", to.display()),
+        Entry::File { .. } => "the session's own file, read-only".into(),
+        Entry::Area { area: AreaMount::Tmp, .. } => "tmp, metered".into(),
+        Entry::Area { area: AreaMount::State, .. } => "state, metered".into(),
+        Entry::Area { area: AreaMount::Shm, .. } => "shared memory, charged to tmp".into(),
+        Entry::Device { .. } => "device".into(),
+        Entry::Terminals => "pseudo-terminals of the session's own".into(),
+        Entry::Processes => "processes of the session's own".into(),
+    }
+}
+
+fn to_json(plan: &Plan, session: &Session) -> Value {
+    let view: Vec<Value> = plan
+        .view
+        .iter()
+        .map(|entry| json!({"at": entry.at().to_string_lossy(), "what": describe(entry)}))
+        .collect();
+    let environment: serde_json::Map<String, Value> = plan
+        .environment
+        .iter()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into()))
+        .collect();
+    let arguments: Vec<Value> = plan.program.arguments.iter().map(|one| one.to_string_lossy().into()).collect();
+    json!({
+        "version": 1,
+        "subject": &*session.subject,
+        "policy": &*session.version,
+        "program": arguments,
+        "directory": plan.directory.to_string_lossy(),
+        "uid": plan.identity.uid,
+        "gid": plan.identity.gid,
+        "assumed": plan.identity.assumed,
+        "filter_instructions": plan.filter.len(),
+        "landlock": plan.landlock,
+        "limits": {
+            "processes": plan.limits.processes,
+            "open_files": plan.limits.open_files,
+            "data_bytes": plan.limits.data_bytes,
+        },
+        "view": view,
+        "environment": environment,
+    })
+}

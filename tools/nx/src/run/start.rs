@@ -1,0 +1,298 @@
+//! From the command line to a running session, and to its end.
+
+use super::failure::{Exit, Failure};
+use super::front::{End, Signals, follow};
+use super::places::{Places, identity, user_name};
+use super::session::Session;
+use super::status::Status;
+use super::work::{self, Asked};
+use super::{areas, descriptors, print, supervisor};
+use crate::cli::RunArgs;
+use crate::diagnostics::draw;
+use execd::{Links, Plan, Program, SpawnError, Step, Surroundings};
+use nexus_abi_policy::Guard;
+use nexus_policy::{EgressGate, NoSubject, Policy};
+use nexus_sys::process::{Fork, clone, CloneFlags};
+use nexus_wire::packet::PacketSocket;
+use netd::Judges;
+use policyd::LoadError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use vfsd::VfsdConnection;
+
+/// Everything that is decided before anything is done.
+struct Decided {
+    session: Session,
+    places: Places,
+    plan: Plan,
+    judges: Judges,
+    note: Option<String>,
+}
+
+pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
+    if status.is_missing(args.status_fd) {
+        return Err(Failure::usage("the descriptor of `--status-fd` is not open for writing".into())
+            .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"));
+    }
+    let decided = decide(args)?;
+    if args.print_plan {
+        print::plan(&decided.plan, &decided.session, args.json);
+        return Ok(0);
+    }
+    if let (Some(note), false) = (&decided.note, args.quiet) {
+        eprintln!("nx: {note}");
+    }
+    start(args, status, &decided)
+}
+
+fn decide(args: &RunArgs) -> Result<Decided, Failure> {
+    let loaded = policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
+    let rules = loaded.policy.subject(&args.subject).map_err(|error| no_subject(&error, &loaded.policy))?;
+    let places = Places::of_caller(|name| std::env::var(name).ok()).map_err(|why| {
+        Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
+            .with_help("set `HOME` or `XDG_STATE_HOME`")
+    })?;
+    let egress = rules.egress_gate().map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
+    enforceable(&rules, &egress, &loaded.policy)?;
+    let landlock = execd::landlock_available();
+    descriptors::check(rules.fds, landlock).map_err(|refused| {
+        Failure::rejected(format!("{} is {}, which is not handed to the program", refused.name, refused.what), &refused.help)
+    })?;
+    let asked = args.work.as_deref().map(Asked::parse);
+    let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
+    let identity = identity(&rules.name);
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let around = Surroundings {
+        identity,
+        user: user_name(identity, &rules.name, &passwd),
+        home: places.home.as_ref().map(|home| home.to_string_lossy().into_owned()),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        umask: current_umask(),
+        work,
+        hidden: hidden(&places),
+        pinned: loaded.origin.directory().map(|path| path.to_owned()).into_iter().collect(),
+        landlock,
+    };
+    let program = Program {
+        name: args.command.first().cloned().unwrap_or_default(),
+        arguments: args.command.clone(),
+    };
+    let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
+    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let judges = Judges { guard: Arc::new(guard), egress };
+    let session = Session::new(loaded.policy, rules)
+        .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
+    Ok(Decided { session, places, plan, judges, note })
+}
+
+/// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
+fn hidden(places: &Places) -> Vec<PathBuf> {
+    let mut hidden = vec![places.state.clone()];
+    hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
+    hidden.push(PathBuf::from("/etc/nexus"));
+    hidden.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect()
+}
+
+fn current_umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(mask);
+    mask.as_raw_mode()
+}
+
+/// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
+fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
+    let at = |rule| policy.rule(rule).map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at));
+    if let Some(name) = rules.allowed_by_name() {
+        return Err(Failure::unsupported(
+            format!("the egress rule for `{}`{} names a host, which this version cannot enforce", name.pattern, at(name.rule)),
+            "write the addresses instead",
+        ));
+    }
+    if egress.opens(nexus_abi::Protocol::Udp) {
+        let rule = rules.egress.iter().flat_map(|layer| &layer.rules).find(|rule| {
+            rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow
+        });
+        return Err(Failure::unsupported(
+            format!(
+                "an egress rule{} allows udp, which this version cannot enforce",
+                rule.map_or_else(String::new, |rule| at(rule.rule))
+            ),
+            "leave it out, or use tcp",
+        ));
+    }
+    Ok(())
+}
+
+fn policy_failure(error: &LoadError) -> Failure {
+    let message = match error {
+        LoadError::Invalid { origin, diagnostics } => format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
+        other => other.to_string(),
+    };
+    Failure::rejected(message, &error.help())
+}
+
+fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
+    let known: Vec<&str> = policy.subjects().take(20).collect();
+    Failure::rejected(error.to_string(), &format!("{}; subjects that can run: {}", error.help(), known.join(", ")))
+}
+
+fn plan_failure(error: &execd::PlanError) -> Failure {
+    let help = match error {
+        execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
+        execd::PlanError::WorkPlace { .. } => "name another directory with `--work DIR`",
+        execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
+        _ => "see abi.toml",
+    };
+    Failure::rejected(error.to_string(), help)
+}
+
+fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
+    let Decided { session, places, plan, judges, .. } = decided;
+    let internal = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
+    };
+    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if plan.identity.assumed {
+        // What root's groups may open is not the program's.
+        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
+    }
+    let files = areas::join(session, places, plan.identity)?;
+    let mounts = areas::mounts(&files).map_err(internal("copy descriptors"))?;
+    let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
+    let (control, init_control) = pair()?;
+    let (front, supervisor) = pair()?;
+    let (broker, init_broker) = pair()?;
+    match clone(CloneFlags::NONE).map_err(internal("fork"))? {
+        Fork::Child => {
+            drop((front, control, init_control, init_broker));
+            let options = supervisor::Options { quiet: args.quiet, watch: args.watch, json: args.json };
+            supervisor::run(session, places, judges.clone(), supervisor, broker, files, &options)
+        }
+        Fork::Parent(child) => {
+            drop((supervisor, broker));
+            let links =
+                Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
+            let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
+                status.started(&session.id, init);
+            });
+            if end.is_err() {
+                // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
+                drop((control, front));
+                wait(&child);
+                return end.map(|_| 0);
+            }
+            drop(control);
+            let lost = if matches!(end, Ok(End::SupervisorLost)) { last_words(&front) } else { None };
+            drop(front);
+            wait(&child);
+            finish(end?, lost, plan, &signals, status)
+        }
+    }
+}
+
+fn begin(
+    plan: &Plan,
+    links: Links,
+    files: VfsdConnection,
+    control: &PacketSocket,
+    front: &PacketSocket,
+    signals: &mut Signals,
+    mut on_start: impl FnMut(i32),
+) -> Result<End, Failure> {
+    let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
+    let attached = files.attach(spawned.init.pid.cast_unsigned());
+    // The supervisor has the connection from here on.
+    drop(files);
+    if let Err(error) = attached {
+        spawned.kill();
+        return Err(Failure::internal(format!("the file server is gone: {error}")));
+    }
+    // Nothing starts before the supervisor can judge and write down.
+    let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
+    match ready {
+        Ok(packet) if packet.bytes() == supervisor::READY => {}
+        Ok(packet) => {
+            spawned.kill();
+            return Err(supervisor_failure(packet.bytes()));
+        }
+        Err(failure) => {
+            spawned.kill();
+            return Err(failure);
+        }
+    }
+    spawned.go(control).map_err(|error| spawn_failure(&error))?;
+    let pid = spawned.init.pid;
+    Ok(follow(&spawned, control, front, signals, || on_start(pid)))
+}
+
+fn supervisor_failure(words: &[u8]) -> Failure {
+    if words.is_empty() {
+        return Failure::internal("the supervisor ended before the program began".into());
+    }
+    Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
+}
+
+fn last_words(front: &PacketSocket) -> Option<String> {
+    let packet = front.try_receive().ok()?;
+    (!packet.bytes().is_empty()).then(|| String::from_utf8_lossy(packet.bytes()).into_owned())
+}
+
+fn wait(child: &nexus_sys::process::Child) {
+    use std::os::fd::AsFd;
+    // It fails only when there is nothing to wait for.
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+}
+
+fn finish(
+    end: End,
+    lost: Option<String>,
+    plan: &Plan,
+    signals: &Signals,
+    status: &mut Status,
+) -> Result<u8, Failure> {
+    let name = plan.program.name.to_string_lossy();
+    match end {
+        End::Exited(code) => {
+            status.exited(code);
+            Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+        }
+        End::Signaled(signal) => {
+            status.signaled(signal);
+            Ok(signals.leave(signal))
+        }
+        End::ExecFailed(errno) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let exit = if missing { Exit::NotFound } else { Exit::NotExecutable };
+            let failure = Failure::new(exit, format!("cannot execute `{name}`: {error}"));
+            Err(if missing {
+                failure.with_help("the program must be in the subject's view: `read` in sandbox.toml, or the work directory")
+            } else {
+                failure
+            })
+        }
+        End::SetupFailed { step, errno } => {
+            let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
+            let error = std::io::Error::from_raw_os_error(errno);
+            Err(Failure::unsupported(format!("cannot {what}: {error}"), "`nx sec doctor` says what this machine lacks"))
+        }
+        End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
+        End::SupervisorLost => Err(Failure::internal(
+            lost.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
+        )),
+    }
+}
+
+fn spawn_failure(error: &SpawnError) -> Failure {
+    match error {
+        SpawnError::Init(_) => Failure::internal(error.to_string()),
+        _ => Failure::unsupported(error.to_string(), "`nx sec doctor` says what this machine lacks and how to mend it"),
+    }
+}
+

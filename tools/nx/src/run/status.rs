@@ -1,0 +1,53 @@
+//! `--status-fd`: what became of the run, for a program that started it.
+//!
+//! One JSON object a line, with `"version": 1`: `started` with the program's pid, then `exited` with `code` or `signaled`
+//! with `signal`; or `failed` with nx's own exit code, which the program cannot fake.
+
+use super::failure::Failure;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::RawFd;
+
+pub(crate) struct Status {
+    file: Option<File>,
+}
+
+impl Status {
+    pub(crate) fn new(fd: Option<RawFd>) -> Self {
+        // Opened through /proc, so that no number is taken for an owned descriptor; the original is closed in every
+        // process that this one makes.
+        let file = fd.and_then(|fd| File::options().append(true).open(format!("/proc/self/fd/{fd}")).ok());
+        Self { file }
+    }
+
+    /// Whether the descriptor that was asked for can be written to.
+    pub(crate) fn is_missing(&self, fd: Option<RawFd>) -> bool {
+        fd.is_some() && self.file.is_none()
+    }
+
+    fn tell(&mut self, event: &serde_json::Value) {
+        if let Some(file) = &mut self.file {
+            // Who closed its end does not want to know.
+            let _ = writeln!(file, "{event}");
+        }
+    }
+
+    pub(crate) fn started(&mut self, session: &str, init: i32) {
+        self.tell(&serde_json::json!({"version": 1, "event": "started", "session": session, "init_pid": init}));
+    }
+
+    pub(crate) fn exited(&mut self, code: i32) {
+        self.tell(&serde_json::json!({"version": 1, "event": "exited", "code": code}));
+    }
+
+    pub(crate) fn signaled(&mut self, signal: i32) {
+        self.tell(&serde_json::json!({"version": 1, "event": "signaled", "signal": signal}));
+    }
+
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        self.tell(&serde_json::json!({
+            "version": 1, "event": "failed", "exit": failure.exit.code(),
+            "message": failure.message, "help": failure.help,
+        }));
+    }
+}

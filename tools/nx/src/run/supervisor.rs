@@ -1,0 +1,125 @@
+//! The session's second process: judges, writes down, and says at the end what was used and denied.
+//!
+//! It stands in a session of its own, so that no key of the terminal stops or ends it, and outlives the first process by
+//! as long as it takes to write the last record.
+
+use super::areas;
+use super::judge::Judge;
+use super::places::Places;
+use super::records::Records;
+use super::session::Session;
+use super::summary;
+use nexus_sys::process::exit_now;
+use nexus_wire::packet::PacketSocket;
+use netd::Judges;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::sync::Arc;
+use vfsd::VfsdConnection;
+
+/// What the supervisor says once it can write down.
+pub(crate) const READY: &[u8] = b"ready";
+
+/// How much the user wants to hear.
+pub(crate) struct Options {
+    pub(crate) quiet: bool,
+    pub(crate) watch: bool,
+    pub(crate) json: bool,
+}
+
+/// Runs as a fork of the first process and ends.
+pub(crate) fn run(
+    session: &Session,
+    places: &Places,
+    judges: Judges,
+    front: PacketSocket,
+    broker: PacketSocket,
+    files: VfsdConnection,
+    options: &Options,
+) -> ! {
+    let code = match supervise(session, places, judges, &front, broker, files, options) {
+        Ok(()) => 0,
+        Err(words) => {
+            let words = words.as_bytes();
+            let cut = words.len().min(nexus_wire::packet::PACKET_BYTES_MAX);
+            // If the first process is gone, so is the program.
+            let _ = front.send(words.get(..cut).unwrap_or_default(), &[]);
+            1
+        }
+    };
+    exit_now(code)
+}
+
+fn supervise(
+    session: &Session,
+    places: &Places,
+    judges: Judges,
+    front: &PacketSocket,
+    broker: PacketSocket,
+    mut files: VfsdConnection,
+    options: &Options,
+) -> Result<(), String> {
+    harden()?;
+    let records = Arc::new(Records::open(session, places, options)?);
+    front.send(READY, &[]).map_err(|_| "the first process is gone".to_owned())?;
+    let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
+        // The program never began; the first process knows why from init.
+        return Ok(());
+    };
+    let mut front_gone = false;
+    loop {
+        let (ended, event, gone) = {
+            let (listener, served) = (judge.listener(), areas::descriptor(&files));
+            let mut fds = vec![
+                // Nothing is read here: only the hang-up counts, and that is always told.
+                PollFd::new(&listener, PollFlags::empty()),
+                PollFd::new(&served, PollFlags::IN),
+            ];
+            if !front_gone {
+                fds.push(PollFd::new(front, PollFlags::IN));
+            }
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
+            let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            (ready(0), ready(1), ready(2))
+        };
+        if event && !areas::tell(&mut files, &records) {
+            return Err("the file server ended; the program was ended with it".into());
+        }
+        // Init dies with the first process, and with init everything that is filtered.
+        front_gone |= gone;
+        if records.must_stop() {
+            return Err("the journal cannot be written, and policy says to stop then".into());
+        }
+        if ended {
+            break;
+        }
+    }
+    judge.finish();
+    let usage = areas::usage(&mut files, &records);
+    let records = Arc::into_inner(records).ok_or("a record is still being written")?;
+    let done = records.finish();
+    if !options.quiet && !front_gone {
+        summary::print(session, usage.as_ref(), &done, options.json);
+    }
+    Ok(())
+}
+
+/// What reads the words of an untrusted program should be able to do little itself.
+fn harden() -> Result<(), String> {
+    let failed = |what: &'static str| move |error: rustix::io::Errno| format!("cannot {what}: {error}");
+    rustix::process::setsid().map_err(failed("leave the terminal's session"))?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(failed("close the memory to others"))?;
+    // For `ps` only.
+    let _ = rustix::thread::set_name(c"nx-supervisor");
+    Ok(())
+}
+
+impl Options {
+    /// Whether denies are told as they happen.
+    pub(crate) fn tells(&self) -> bool {
+        self.watch && !self.quiet
+    }
+}

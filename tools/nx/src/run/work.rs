@@ -1,0 +1,131 @@
+//! Which directory is `work`, and what may be done with it.
+
+use super::failure::Failure;
+use execd::{Access, Work};
+use nexus_policy::WorkMode;
+use std::path::{Path, PathBuf};
+
+/// `--work DIR[:ro|:unmetered]`, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) directory: PathBuf,
+    pub(crate) mode: Option<WorkMode>,
+}
+
+impl Asked {
+    pub(crate) fn parse(text: &str) -> Self {
+        let (directory, mode) = match text.rsplit_once(':') {
+            Some((directory, "ro")) => (directory, Some(WorkMode::ReadOnly)),
+            Some((directory, "unmetered")) => (directory, Some(WorkMode::Unmetered)),
+            _ => (text, None),
+        };
+        Self { directory: directory.into(), mode }
+    }
+}
+
+/// The work directory of this run; `None` if there is none, with a word for the user where that may surprise.
+pub(crate) fn choose(
+    asked: Option<&Asked>,
+    policy: WorkMode,
+    home: Option<&Path>,
+) -> Result<(Option<Work>, Option<String>), Failure> {
+    let mode = match (asked.and_then(|asked| asked.mode), policy) {
+        (Some(asked), policy) if asked > policy => {
+            return Err(Failure::rejected(
+                format!("policy gives `work = \"{policy}\"`, which is less than `:{asked}`"),
+                "set `work` for the subject in sandbox.toml, or ask for no more than that",
+            ));
+        }
+        (Some(asked), _) => asked,
+        (None, policy) => policy,
+    };
+    let access = match mode {
+        WorkMode::None if asked.is_some() => {
+            return Err(Failure::rejected(
+                "policy gives `work = \"none\"`: the program sees no directory of yours".into(),
+                "leave `--work` out, or set `work` for the subject in sandbox.toml",
+            ));
+        }
+        WorkMode::None => return Ok((None, None)),
+        WorkMode::ReadOnly => Access::ReadOnly,
+        WorkMode::Unmetered => Access::ReadWrite,
+        WorkMode::Metered => {
+            return Err(Failure::unsupported(
+                "policy gives `work = \"metered\"`, which this version cannot enforce".into(),
+                "set `work = \"ro\"` or `work = \"unmetered\"` for the subject in sandbox.toml",
+            ));
+        }
+    };
+    let resolve = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| {
+            Failure::usage(format!("cannot use `{}` as the work directory: {error}", path.display()))
+        })
+    };
+    let Some(asked) = asked else {
+        let current = std::env::current_dir().and_then(std::fs::canonicalize);
+        let Ok(path) = current else {
+            return Ok((None, Some("the working directory cannot be resolved and is not shown to the program".into())));
+        };
+        return Ok(implied(path, access, home));
+    };
+    let path = resolve(&asked.directory)?;
+    if !path.is_dir() {
+        return Err(Failure::usage(format!("`{}` is not a directory", path.display())));
+    }
+    if path == Path::new("/") {
+        return Err(Failure::usage("`/` cannot be the work directory: that is the whole machine".into()));
+    }
+    Ok((Some(Work { path, access }), None))
+}
+
+/// The directory that the run was started in, unless nobody can have meant to hand it over.
+fn implied(path: PathBuf, access: Access, home: Option<&Path>) -> (Option<Work>, Option<String>) {
+    let home = home.and_then(|home| std::fs::canonicalize(home).ok());
+    let holds_home = home.is_some_and(|home| home.starts_with(&path));
+    let system = ["/", "/usr", "/etc", "/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/var", "/run", "/boot", "/state"];
+    let is_system = system.iter().any(|system| path == Path::new(system))
+        || ["/proc", "/sys", "/dev", "/usr", "/state"].iter().any(|system| path.starts_with(system));
+    if holds_home || is_system {
+        let why = if holds_home { "holds your home directory" } else { "is the system's" };
+        let note = format!("`{}` {why} and is not shown to the program; name a directory with `--work DIR`", path.display());
+        return (None, Some(note));
+    }
+    (Some(Work { path, access }), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suffix_is_a_mode_only_if_it_is_one() {
+        let parse = |text| Asked::parse(text);
+        assert_eq!(parse("a:ro"), Asked { directory: "a".into(), mode: Some(WorkMode::ReadOnly) });
+        assert_eq!(parse("a:unmetered"), Asked { directory: "a".into(), mode: Some(WorkMode::Unmetered) });
+        assert_eq!(parse("a:b"), Asked { directory: "a:b".into(), mode: None });
+        assert_eq!(parse("a"), Asked { directory: "a".into(), mode: None });
+    }
+
+    #[test]
+    fn asking_for_more_than_policy_gives_is_refused_and_for_less_is_not() {
+        let there = tempfile::tempdir().unwrap();
+        let ask = |mode| Asked { directory: there.path().into(), mode: Some(mode) };
+        assert!(choose(Some(&ask(WorkMode::Unmetered)), WorkMode::ReadOnly, None).is_err());
+        let (work, _) = choose(Some(&ask(WorkMode::ReadOnly)), WorkMode::Unmetered, None).unwrap();
+        assert_eq!(work.unwrap().access, Access::ReadOnly);
+        let (work, _) = choose(Some(&ask(WorkMode::Unmetered)), WorkMode::Unmetered, None).unwrap();
+        assert_eq!(work.unwrap().access, Access::ReadWrite);
+    }
+
+    #[test]
+    fn a_directory_that_holds_the_home_is_not_implied_and_one_inside_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let home = std::fs::canonicalize(home.path()).unwrap();
+        let inside = home.join("project");
+        std::fs::create_dir(&inside).unwrap();
+        let shown = |path: &Path| implied(path.to_owned(), Access::ReadOnly, Some(&home)).0.is_some();
+        assert!(!shown(&home));
+        assert!(!shown(home.parent().unwrap()));
+        assert!(shown(&inside));
+    }
+}
