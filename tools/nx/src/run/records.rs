@@ -10,6 +10,7 @@ use nexus_audit::{RateLimit, Record, object_text};
 use nexus_policy::{AuditSettings, OnJournalFailure};
 use nexus_sys::counters::SharedCounters;
 use netd::Denial;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use vfsd::VfsdMessage;
 
@@ -25,7 +26,12 @@ impl Records {
     /// starts.
     pub(crate) fn open(session: &Session, places: &Places, options: &Options) -> Result<Self, String> {
         let directory = places.journal();
-        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
+        // Nobody else's business: the names alone say what was run.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
         let failed = |error: &dyn std::error::Error| {
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
             format!("the journal in `{}` cannot be written: {error}{source}", directory.display())
@@ -47,7 +53,7 @@ impl Records {
     }
 
     fn event(&self, op: Operation, object: String, outcome: Outcome, rule: Option<RuleRef>) -> Event {
-        let floor = rule.and_then(nexus_abi_policy::floor_rule_name);
+        let floor: Option<&'static str> = None;
         let info = self.session.rule(rule);
         Event {
             subject: Arc::clone(&self.session.subject),
