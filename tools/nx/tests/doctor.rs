@@ -116,7 +116,6 @@ fn start(case: &Case, place: &Path, as_root: bool) -> Result<(), Failed> {
         .env(CASE, case.name)
         .env("HOME", home.path())
         .env_remove("XDG_STATE_HOME")
-        .env("XDG_RUNTIME_DIR", home.path())
         .output()?;
     if output.status.success() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Where nx keeps what must stay, and what lives as long as a login.
+//! Where nx keeps what must stay.
 
 use super::child::{Refused, run};
 use super::facts::{Facts, quoted};
@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 /// The directory's name in whatever holds it.
 const NAME: &str = "nexus";
 const STATE_OF_ROOT: &str = "/var/lib/nexus";
-const RUNTIME_OF_ROOT: &str = "/run/nexus";
 
 /// The XDG Base Directory Specification: a path that is not absolute is to be ignored.
 fn absolute(value: Option<&OsStr>) -> Option<&Path> {
@@ -27,17 +26,6 @@ pub fn state_directory(uid: u32, state_home: Option<&OsStr>, home: Option<&OsStr
         (Some(path), _) => Some(path.join(NAME)),
         (None, 0) => Some(STATE_OF_ROOT.into()),
         (None, _) => absolute(home).map(|home| home.join(".local/state").join(NAME)),
-    }
-}
-
-/// Where sockets live: `$XDG_RUNTIME_DIR/nexus`, else `/run/nexus` for root; `None` if there is nowhere. `uid` is the
-/// effective one.
-#[must_use]
-pub fn runtime_directory(uid: u32, runtime: Option<&OsStr>) -> Option<PathBuf> {
-    match (absolute(runtime), uid) {
-        (Some(path), _) => Some(path.join(NAME)),
-        (None, 0) => Some(RUNTIME_OF_ROOT.into()),
-        (None, _) => None,
     }
 }
 
@@ -97,23 +85,6 @@ pub(crate) fn state(facts: &Facts) -> State {
     }
 }
 
-pub(crate) fn runtime(facts: &Facts) -> State {
-    let path = runtime_directory(facts.uid, facts.runtime_directory.as_deref());
-    match path.as_deref().map(usable) {
-        Some(Ok(seen)) => State::available(seen),
-        Some(Err(why)) => State::degraded(
-            why,
-            vec![Mend::words("set `XDG_RUNTIME_DIR` to a directory of this user's own")],
-        ),
-        None => State::degraded(
-            "`XDG_RUNTIME_DIR` is not set to an absolute path, as in a shell without a login",
-            vec![Mend::command(
-                "loginctl enable-linger $USER && export XDG_RUNTIME_DIR=/run/user/$(id -u)",
-            )],
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,11 +101,5 @@ mod tests {
         assert_eq!(state(1000, None, Some("h")), None);
         assert_eq!(state(0, None, Some("/h")), path("/var/lib/nexus"));
         assert_eq!(state(0, Some("/s"), None), path("/s/nexus"));
-        assert_eq!(
-            runtime_directory(1000, Some(OsStr::new("/run/user/1000"))),
-            path("/run/user/1000/nexus")
-        );
-        assert_eq!(runtime_directory(1000, None), None);
-        assert_eq!(runtime_directory(0, None), path("/run/nexus"));
     }
 }

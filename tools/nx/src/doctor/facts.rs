@@ -33,7 +33,6 @@ pub(crate) struct Facts {
     pub(crate) program: Option<PathBuf>,
     pub(crate) home: Option<OsString>,
     pub(crate) state_home: Option<OsString>,
-    pub(crate) runtime_directory: Option<OsString>,
     /// Whether the namespaces that nx needs were seen to work; set while the report is made.
     pub(crate) namespaces_work: bool,
 }
@@ -63,7 +62,6 @@ impl Facts {
             program: std::env::current_exe().ok(),
             home: std::env::var_os("HOME"),
             state_home: std::env::var_os("XDG_STATE_HOME"),
-            runtime_directory: std::env::var_os("XDG_RUNTIME_DIR"),
             namespaces_work: false,
         }
     }

@@ -24,8 +24,8 @@ const GAINS: [(i32, &str); 4] = [
 ];
 
 const WITHOUT: &str = concat!(
-    "a view has no second fence, and a file that is handed in open for reading only can be opened again through ",
-    "/proc/self/fd for whatever its owner may do with it"
+    "a view has no second fence, and `nx run` refuses a file that is handed in for reading only, because the program ",
+    "could open it again for writing (hand it in through a pipe: `cat FILE | nx run …`)"
 );
 
 fn tried() -> Result<String, Refused> {

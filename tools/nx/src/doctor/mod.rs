@@ -20,7 +20,7 @@ mod report;
 mod seccomp;
 mod syscalls;
 
-pub use directories::{runtime_directory, state_directory};
+pub use directories::state_directory;
 pub use json::JSON_VERSION;
 pub use report::{Finding, Mend, Report, State};
 
@@ -59,7 +59,7 @@ const fn inside(probe: Probe) -> Probe {
 }
 
 /// In the order of the report: what others rest on first.
-const PROBES: [Probe; 22] = [
+const PROBES: [Probe; 21] = [
     required("architecture", "the syscall filter", platform::architecture),
     optional("kernel", "information", platform::kernel),
     optional("container", "information", platform::container),
@@ -118,13 +118,8 @@ const PROBES: [Probe; 22] = [
     optional("cgroup", "limits for a session as a whole", cgroup::delegation),
     required(
         "state-directory",
-        "the area `state`, ledgers and the journal",
+        "areas, ledgers, the journal and the sockets of running sessions",
         directories::state,
-    ),
-    optional(
-        "runtime-directory",
-        "the sockets of running sessions",
-        directories::runtime,
     ),
 ];
 
