@@ -9,4 +9,4 @@ mod diagnostics;
 pub mod doctor;
 mod run;
 
-pub use cli::{Cli, main};
+pub use cli::main;

@@ -11,13 +11,13 @@ use nexus_policy::{AuditSettings, OnJournalFailure};
 use nexus_sys::counters::SharedCounters;
 use netd::Denial;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vfsd::VfsdMessage;
 
 /// The session's recorder, with what every record of it says.
 pub(crate) struct Records {
     session: Session,
-    recorder: Recorder,
+    recorder: Mutex<Option<Recorder>>,
     handle: Handle,
 }
 
@@ -49,7 +49,7 @@ impl Records {
         let recorder =
             Recorder::start(settings, journal, Arc::new(counters), clock, sink).map_err(|error| failed(&error))?;
         let handle = recorder.handle();
-        Ok(Self { session: session.clone(), recorder, handle })
+        Ok(Self { session: session.clone(), recorder: Mutex::new(Some(recorder)), handle })
     }
 
     fn event(&self, op: Operation, object: String, outcome: Outcome, rule: Option<RuleRef>) -> Event {
@@ -129,9 +129,10 @@ impl Records {
         self.session.rules.audit.on_journal_failure == OnJournalFailure::Stop && self.handle.journal_failing()
     }
 
-    /// Everything is written; what there was.
-    pub(crate) fn finish(self) -> Summary {
-        self.recorder.finish()
+    /// Everything is written; what there was. Whoever still tells afterwards is counted and not recorded.
+    pub(crate) fn finish(&self) -> Summary {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        recorder.map(Recorder::finish).unwrap_or_default()
     }
 }
 
