@@ -248,4 +248,27 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_documentation_says_the_same_commands() {
+        let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/doctor.md")).unwrap();
+        for container in [Container::Docker, Container::Podman, Container::Lxc] {
+            let (Mend::Command(text) | Mend::Words(text)) = container.start();
+            assert!(
+                docs.contains(&format!("`{text}`")),
+                "`{text}` is not in the documentation"
+            );
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_every_finding() {
+        let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/doctor.md")).unwrap();
+        for name in super::super::names() {
+            assert!(
+                docs.contains(&format!("`{name}`")),
+                "`{name}` is not in the documentation"
+            );
+        }
+    }
 }
