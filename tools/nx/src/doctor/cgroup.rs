@@ -24,8 +24,8 @@ const WITHOUT: &str = concat!(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Level {
     path: PathBuf,
-    /// This process's own.
-    own: bool,
+    /// This process's own, and this process is the only one in it, or it is the root, for which that does not count.
+    free: bool,
     /// Sub-groups can be made, and processes moved into them.
     writable: bool,
     /// Has what [`CONTROLLERS`] names.
@@ -54,7 +54,7 @@ fn place(levels: &[Level]) -> Option<Place<'_>> {
             None
         } else if level.passes_on {
             Some(Place::Below(path))
-        } else if level.own && level.can_pass_on {
+        } else if level.free && level.can_pass_on {
             Some(Place::Within(path))
         } else {
             None
@@ -90,14 +90,21 @@ fn has_all(text: &str) -> bool {
 fn look(path: &Path, own: bool) -> Level {
     let can = |path: &Path, access| rustix::fs::access(path, access).is_ok();
     let list = |name: &str| read(path.join(name)).unwrap_or_default();
+    // The one cgroup without a type.
+    let root = !path.join("cgroup.type").exists();
     Level {
-        own,
+        free: own && (root || is_alone(&list("cgroup.procs"), rustix::process::getpid().as_raw_nonzero().get())),
         writable: can(path, Access::WRITE_OK | Access::EXEC_OK) && can(&path.join("cgroup.procs"), Access::WRITE_OK),
         offers: has_all(&list("cgroup.controllers")),
         passes_on: has_all(&list("cgroup.subtree_control")),
         can_pass_on: can(&path.join("cgroup.subtree_control"), Access::WRITE_OK),
         path: path.to_owned(),
     }
+}
+
+/// Whether a list of processes holds this one alone.
+fn is_alone(processes: &str, own: i32) -> bool {
+    processes.trim() == own.to_string()
 }
 
 fn levels(mount: &Mount, own: &Path) -> Vec<Level> {
@@ -207,7 +214,7 @@ fn explain(mount: &Mount, own: &Path, levels: &[Level], facts: &Facts) -> State 
         );
     }
     State::degraded(
-        format!("the cgroup {at} is not delegated to this user; {WITHOUT}"),
+        format!("the cgroup {at} is not delegated to this user, or is shared with other processes; {WITHOUT}"),
         mend(facts),
     )
 }
@@ -235,7 +242,7 @@ mod tests {
     fn level(path: &str, marks: &str) -> Level {
         Level {
             path: path.into(),
-            own: marks.contains('o'),
+            free: marks.contains('f'),
             writable: marks.contains('w'),
             offers: marks.contains('c'),
             passes_on: marks.contains('p'),
@@ -252,18 +259,20 @@ mod tests {
         let scope = Path::new("/c/scope");
         let slice = Path::new("/c/slice");
         // A delegated scope of one's own.
-        check(&[("/c/scope", "owcm"), ("/c", "cp")], Some(Place::Within(scope)));
+        check(&[("/c/scope", "fwcm"), ("/c", "cp")], Some(Place::Within(scope)));
+        // The same with a shell in it.
+        check(&[("/c/scope", "wcm"), ("/c", "cp")], None);
         // The same, not delegated.
-        check(&[("/c/scope", "oc"), ("/c", "cp")], None);
+        check(&[("/c/scope", "fc"), ("/c", "cp")], None);
         // A terminal in the user manager's slice.
         check(
-            &[("/c/slice/t", "o"), ("/c/slice", "wcpm"), ("/c", "cp")],
+            &[("/c/slice/t", "f"), ("/c/slice", "wcpm"), ("/c", "cp")],
             Some(Place::Below(slice)),
         );
         // The slice passes no controllers on, and has processes that are not nx's to move.
-        check(&[("/c/slice/t", "o"), ("/c/slice", "wcm")], None);
+        check(&[("/c/slice/t", "f"), ("/c/slice", "wcm")], None);
         // Controllers are elsewhere.
-        check(&[("/c", "owm")], None);
+        check(&[("/c", "fwm")], None);
         check(&[], None);
     }
 
@@ -299,6 +308,14 @@ mod tests {
         assert_eq!(own_path("9:name=systemd:/a\n4:memory:/b\n0::/c:d\n"), Some("/c:d"));
         assert_eq!(own_path("9:name=systemd:/a\n"), None);
         assert_eq!(own_path(""), None);
+    }
+
+    #[test]
+    fn a_process_is_alone_only_by_itself() {
+        assert!(is_alone("7\n", 7));
+        assert!(!is_alone("7\n77\n", 7));
+        assert!(!is_alone("77\n", 7));
+        assert!(!is_alone("", 7));
     }
 
     #[test]
