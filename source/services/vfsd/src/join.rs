@@ -18,6 +18,9 @@ use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
 
+/// How long a server that was started may take to answer: it measures the state first, some microseconds a file.
+const START_WAIT: Duration = Duration::from_secs(60);
+
 /// Between two tries while another server of the subject ends: short, then longer.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
 const RETRY_LAST: Duration = Duration::from_millis(50);
@@ -32,7 +35,8 @@ const BACKLOG: i32 = 64;
 /// then starts another, so that what one wrote the other sees.
 ///
 /// # Errors
-/// [`VfsdError`] says which step failed; [`VfsdError::Timeout`] after eight seconds.
+/// [`VfsdError`] says which step failed; [`VfsdError::Timeout`] after eight seconds, or after a minute if a server was
+/// started and does not answer.
 pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
     config.validate()?;
     let until = Instant::now() + JOIN_WAIT;
@@ -48,7 +52,7 @@ pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
             let socket = start(config, &path, &dir, lock)?;
-            return greet(config, socket, until)?.ok_or(VfsdError::Gone);
+            return greet(config, socket, Instant::now() + START_WAIT)?.ok_or(VfsdError::Gone);
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -107,7 +111,8 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
         Err(errno) => return Err(VfsdError::Connection(errno)),
     }
-    let left = until.saturating_duration_since(Instant::now());
+    let began = Instant::now();
+    let left = until.saturating_duration_since(began);
     let timeout = Timespec {
         tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: left.subsec_nanos().into(),
@@ -115,7 +120,7 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
     let ready =
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)));
     if ready.map_err(VfsdError::Connection)? == 0 {
-        return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
+        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
     }
     let mut packet = match socket.receive() {
         Ok(packet) => packet,
@@ -140,7 +145,10 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
             _,
         ) => Err(VfsdError::Start {
             stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
-            source: Errno::from_raw_os_error(i32::try_from(errno).unwrap_or_default()),
+            source: i32::try_from(errno)
+                .ok()
+                .filter(|errno| (1..4096).contains(errno))
+                .map_or(Errno::IO, Errno::from_raw_os_error),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
         _ => Err(VfsdError::Refused(Refusal::Protocol)),
