@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Run a program that you do not trust under one policy, with proof.
 #[derive(Debug, Parser)]
 #[command(name = "nx", version, about, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -27,7 +27,7 @@ enum Command {
 
 /// `nx run`.
 #[derive(Debug, clap::Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// The policy's directory; without it $NEXUS_POLICY, ~/.config/nexus/policy, /etc/nexus/policy or the built-in one
     #[arg(long, value_name = "DIR")]
     pub(crate) policy: Option<PathBuf>,

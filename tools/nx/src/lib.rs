@@ -8,4 +8,4 @@ mod cli;
 mod diagnostics;
 mod run;
 
-pub use cli::{Cli, main};
+pub use cli::main;

@@ -317,6 +317,9 @@ fn call_name<'v, 't>(
         if let Some(numbers) = syscall::group(name) {
             return Some((name.to_owned(), Calls::Group(numbers), value));
         }
+        if !reader.report.has_room() {
+            return None;
+        }
         let near = nearest(name, syscall::groups().map(|group| group.name));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
@@ -331,6 +334,9 @@ fn call_name<'v, 't>(
     }
     if let Some(call) = syscall::by_name(name) {
         return Some((name.to_owned(), Calls::One(call), value));
+    }
+    if !reader.report.has_room() {
+        return None;
     }
     let help = match nearest(name, syscall::all().map(Syscall::name)) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -120,7 +120,7 @@ fn condition(entry: &Value<'_>, calls: &[&'static Syscall], reader: &mut Reader<
     match *kind {
         "egress" => {
             reader.known_keys(table, &["egress"]);
-            only_for(&WITH_DESTINATION, "a destination", entry, calls, reader)?;
+            only_for(&WITH_DESTINATION, "destination", entry, calls, reader)?;
             match table.get("egress").and_then(|value| reader.boolean(value, "`egress`")) {
                 Some(true) => Some(Written::Egress),
                 Some(false) => {
@@ -390,7 +390,7 @@ fn text_number(part: &str, value: &Value<'_>, reader: &mut Reader<'_>) -> Option
         None if part.bytes().all(|byte| byte.is_ascii_digit()) => part.parse().ok(),
         None => constants::constant(part),
     };
-    if parsed.is_none() {
+    if parsed.is_none() && reader.report.has_room() {
         let help = match nearest(part, constants::names()) {
             Some(near) => format!("did you mean `{near}`? else write the number"),
             None => "write the number; a comment can say what it is".to_owned(),

@@ -77,10 +77,6 @@ impl Sources {
         self.files.iter()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.files.len()
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         self.files.iter().map(|file| file.text.len()).sum()
     }
@@ -358,11 +354,20 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.items.len() < DIAGNOSTICS_MAX {
+        // Subjects of one domain have its errors in common.
+        if self.has_room() && !self.items.contains(&diagnostic) {
             self.items.push(diagnostic);
-        } else {
+        }
+    }
+
+    /// Whether another error can be told; where not, it is counted. Asked before work that only its words need, so that a
+    /// million errors cost no more than the first few.
+    pub(crate) fn has_room(&mut self) -> bool {
+        let has_room = self.items.len() < DIAGNOSTICS_MAX;
+        if !has_room {
             self.left_out = self.left_out.saturating_add(1);
         }
+        has_room
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -27,7 +27,8 @@ pub(crate) fn check_bytes(bytes: &[u8]) -> Result<&str, (Range<usize>, Code, Str
         Err(error) => {
             let at = error.valid_up_to();
             return Err((
-                at..at.saturating_add(1),
+                // The file is kept with U+FFFD there, which has three bytes.
+                at..at.saturating_add(char::REPLACEMENT_CHARACTER.len_utf8()),
                 Code::NotUtf8,
                 format!("byte {at} is not UTF-8"),
                 "policy files are UTF-8; save it in that encoding".into(),
@@ -79,11 +80,12 @@ pub(crate) fn parse<'t>(text: &'t str, file: FileId, report: &mut Report) -> Opt
                 Place::new(file, span),
                 format!("not TOML: {}", error.message()),
             );
-            report.push(if error.message() == "duplicate key" {
-                diagnostic.help("it is there already, further up; keep one of the two")
+            let help = if error.message() == "duplicate key" {
+                "it is there already, further up; keep one of the two"
             } else {
-                diagnostic
-            });
+                "strings stand in quotes, lists in [ ], tables in { } or under a line such as [subject.NAME]"
+            };
+            report.push(diagnostic.help(help));
             None
         }
     }

@@ -11,6 +11,7 @@ use crate::gate::EgressGate;
 use crate::layers::Layers;
 use crate::names::NameRule;
 use crate::paths::{expand, is_within};
+use crate::profile_id::ProfileId;
 use crate::quotas::Limits as AreaLimits;
 use crate::sandbox::Sandbox;
 use crate::scope::{Declared, Ruled};
@@ -270,13 +271,23 @@ impl SubjectPolicy {
         self.syscalls.iter().map(|layer| &layer.profile).collect()
     }
 
-    /// The first rule by name that allows something, if there is one: who cannot enforce names must refuse to start.
+    /// Which syscalls it may make, as a number.
     #[must_use]
-    pub fn allowed_by_name(&self) -> Option<&NameRule> {
-        self.egress
-            .iter()
-            .flat_map(|layer| &layer.names)
-            .find(|rule| rule.effect == Effect::Allow)
+    pub fn profile_id(&self) -> ProfileId {
+        ProfileId::of(&self.syscalls)
+    }
+
+    /// A rule by name without whose enforcement more or less would be allowed than the policy says: any that denies, or
+    /// one of the subject's own tree that allows. Who cannot enforce names must refuse to start where there is one.
+    #[must_use]
+    pub fn needs_names(&self) -> Option<&NameRule> {
+        let mut layers = self.egress.iter();
+        let own = layers.next_back().and_then(|layer| layer.names.first());
+        own.or_else(|| {
+            layers
+                .flat_map(|layer| &layer.names)
+                .find(|rule| rule.effect == Effect::Deny)
+        })
     }
 }
 

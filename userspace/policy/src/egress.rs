@@ -291,6 +291,7 @@ fn parse_error(error: nexus_net_egress::ParseError, wrong: &str, span: Range<usi
         | ParseErrorKind::Ports(_)
         | ParseErrorKind::Overlap(_)
         | ParseErrorKind::TooManyRanges
+        | ParseErrorKind::Empty { expected: "a port" }
         | ParseErrorKind::NoPorts => (Code::BadPorts, error.help().to_owned()),
         _ => (Code::BadAddress, error.help().to_owned()),
     };
@@ -362,6 +363,7 @@ fn port_list(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Vec<PortRange
         if let Err(error) = parse_ports(&text) {
             let wrong = text
                 .get(error.offset..error.offset.saturating_add(error.length))
+                .filter(|wrong| !wrong.is_empty())
                 .unwrap_or(&text)
                 .to_owned();
             parse_error(error, &wrong, entry.span(), reader);

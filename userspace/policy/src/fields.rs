@@ -71,6 +71,9 @@ impl<'r> Reader<'r> {
             if known.contains(&key.get_ref().as_ref()) {
                 continue;
             }
+            if !self.report.has_room() {
+                return;
+            }
             let place = self.place(key.span());
             let diagnostic = Diagnostic::new(
                 Code::UnknownKey,

@@ -156,6 +156,9 @@ pub(crate) fn declared<'s>(
     if scopes.get_mut(name).is_some() {
         return scopes.get_mut(name);
     }
+    if !reader.report.has_room() {
+        return None;
+    }
     let (kind, text) = match name {
         ScopeName::Domain(text) => ("domain", text),
         ScopeName::Subject(text) => ("subject", text),

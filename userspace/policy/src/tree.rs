@@ -81,7 +81,7 @@ pub(crate) fn read_files(source: &dyn TreeSource, report: &mut Report) -> Files 
             }
             continue;
         }
-        if sources.len() >= FILES_MAX {
+        if seen.len() >= FILES_MAX {
             if let Some(from) = wish.from {
                 report.push(
                     Diagnostic::new(
@@ -184,6 +184,11 @@ fn unreadable(error: &ReadError, path: &str, place: Place, left: usize) -> Diagn
         .help("split it, and include the parts"),
         ReadError::Leaves => Diagnostic::new(Code::IncludeLeaves, place, format!("{path} leaves the tree: {error}"))
             .help("put the file itself into the tree; symbolic links are not followed"),
+        ReadError::NotFound if path == quote(ROOT_FILE) => {
+            Diagnostic::new(Code::Unreadable, place, format!("{path} cannot be read: {error}")).help(format!(
+                "a policy tree is a directory with `{ROOT_FILE}`, which names the other files"
+            ))
+        }
         ReadError::NotFound => Diagnostic::new(Code::Unreadable, place, format!("{path} cannot be read: {error}"))
             .help("include paths begin at the directory of the file that includes"),
         ReadError::NotAFile | ReadError::NotTrusted(_) | ReadError::Io(_) => {

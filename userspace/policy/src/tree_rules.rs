@@ -58,6 +58,7 @@ impl Tree {
                 _ => speak(matter, &table, &mut scopes, &mut rules, &mut reader),
             }
         }
+        undeclared(&scopes, &mut report);
         if report.is_empty() {
             defaults(&mut scopes, &mut rules, &mut report);
             check(&scopes, &mut report);
@@ -117,6 +118,7 @@ fn declarations(table: &DeTable<'_>, out: &mut Scopes, reader: &mut Reader<'_>) 
     } else {
         reader.known_keys(table, &["include", "domain", "subject"]);
     }
+    let mut told = Vec::new();
     for (name, place, inner) in scopes(table, reader) {
         let (map, known, entries_max, code): (_, &[&str], _, _) = match &name {
             ScopeName::Domain(_) => (&mut out.domains, &[], DOMAINS_MAX, Code::TooManyDomains),
@@ -148,14 +150,17 @@ fn declarations(table: &DeTable<'_>, out: &mut Scopes, reader: &mut Reader<'_>) 
             continue;
         }
         if map.len() >= entries_max {
-            let message = format!("more than {entries_max} of them in the tree");
-            reader.error_help(
-                code,
-                place.span.start..place.span.end,
-                message,
-                "put what is alike into one",
-            );
-            break;
+            if !told.contains(&code) {
+                told.push(code);
+                let message = format!("more than {entries_max} of them in the tree");
+                reader.error_help(
+                    code,
+                    place.span.start..place.span.end,
+                    message,
+                    "put what is alike into one",
+                );
+            }
+            continue;
         }
         let nowhere = RuleRef(u32::MAX);
         let declared = Declared {
@@ -235,22 +240,27 @@ fn check(scopes: &Scopes, report: &mut Report) {
         }
     }
     for (name, subject) in &scopes.subjects {
-        let domain = match &subject.domain {
-            None => None,
-            Some((domain, place)) => match scopes.domains.get(domain) {
-                Some(found) => Some(found),
-                None => {
-                    let help = match nearest(domain, scopes.domains.keys().map(String::as_str)) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("declare `[domain.{domain}]`"),
-                    };
-                    let message = format!("no policy file declares domain {}", quote(domain));
-                    report.push(Diagnostic::new(Code::Undeclared, place.clone(), message).help(help));
-                    continue;
-                }
-            },
-        };
+        let domain = subject
+            .domain
+            .as_ref()
+            .and_then(|(domain, _)| scopes.domains.get(domain));
         check_subject(name, subject, domain, report);
+    }
+}
+
+/// Subjects of domains that nobody declares.
+fn undeclared(scopes: &Scopes, report: &mut Report) {
+    let wanted = scopes.subjects.values().filter_map(|subject| subject.domain.as_ref());
+    for (domain, place) in wanted.filter(|(domain, _)| !scopes.domains.contains_key(domain)) {
+        if !report.has_room() {
+            continue;
+        }
+        let help = match nearest(domain, scopes.domains.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "declare it as `[domain.NAME]`, or take the key out".to_owned(),
+        };
+        let message = format!("no policy file declares domain {}", quote(domain));
+        report.push(Diagnostic::new(Code::Undeclared, place.clone(), message).help(help));
     }
 }
 

@@ -2,10 +2,12 @@
 #![cfg(test)]
 
 use std::net::IpAddr;
+use std::path::Path;
 
-use nexus_abi::Protocol;
+use nexus_abi::{Errno, Protocol, Reason, Verdict};
+use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_net_egress::{HostAddresses, Reach};
-use nexus_policy::{MemoryTree, Policy, WorkMode};
+use nexus_policy::{MemoryTree, Policy, RuleKind, SubjectPolicy, WorkMode};
 
 fn shipped() -> Policy {
     match Policy::load(&MemoryTree::shipped()) {
@@ -105,4 +107,88 @@ fn every_rule_that_ships_has_a_comment_above_it_or_above_its_neighbours() {
             }
         }
     }
+}
+
+/// The fixture with room, which tests of real programs run under.
+fn room() -> MemoryTree {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/policy-room");
+    MemoryTree::new(MemoryTree::shipped().files().map(|(path, _)| {
+        let content = std::fs::read(directory.join(path)).unwrap();
+        (path.to_owned(), content)
+    }))
+}
+
+#[test]
+fn the_fixture_with_room_has_the_shipped_syscalls_and_view_and_more_bytes() {
+    if std::env::var_os("NEXUS_BLESS").is_some() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        std::fs::copy(
+            root.join("recipes/security/abi.toml"),
+            root.join("tests/fixtures/policy-room/abi.toml"),
+        )
+        .unwrap();
+    }
+    let (shipped_tree, room_tree) = (MemoryTree::shipped(), room());
+    let file = |tree: &MemoryTree, path: &str| {
+        let content = tree.files().find(|(each, _)| *each == path).unwrap().1.to_vec();
+        String::from_utf8(content).unwrap()
+    };
+    assert_eq!(
+        file(&shipped_tree, "abi.toml"),
+        file(&room_tree, "abi.toml"),
+        "NEXUS_BLESS=1 copies it"
+    );
+
+    let policy = Policy::load(&room_tree).map_err(|errors| errors.to_string()).unwrap();
+    assert_eq!(policy.subjects().collect::<Vec<_>>(), ["metered", "room"]);
+    let demo = shipped().subject("demo").unwrap();
+    let room = policy.subject("room").unwrap();
+    let paths = |subject: &SubjectPolicy| subject.view(None).into_iter().map(|path| path.path).collect::<Vec<_>>();
+    assert_eq!(
+        paths(&demo),
+        paths(&room),
+        "what ships must be enough for what people run"
+    );
+    assert!(
+        room.view(Some("/home/u"))
+            .iter()
+            .any(|path| path.path == "/home/u/.rustup")
+    );
+    assert!(room.budgets.tmp.budget.hard_bytes > demo.budgets.tmp.budget.hard_bytes);
+    assert_eq!(room.work, WorkMode::Unmetered);
+    assert_eq!(policy.subject("metered").unwrap().work, WorkMode::Metered);
+}
+
+#[test]
+fn demo_may_write_and_may_not_trace_others() {
+    let policy = shipped();
+    let demo = policy.subject("demo").unwrap();
+    let guard = Guard::new(&demo.profiles()).unwrap();
+    let judge = |name: &str, args: [u64; 6]| {
+        let number = nexus_abi::syscall::number(name).unwrap();
+        guard.judge(&Request::scalar(Call::native(number, args)), &NoFacts)
+    };
+    assert!(judge("write", [1, 0, 4096, 0, 0, 0]).is_allow());
+    let denied = judge("ptrace", [0; 6]);
+    assert!(matches!(
+        denied,
+        Verdict::Deny {
+            reason: Reason::AbiDenyRule,
+            errno: Errno::EPERM,
+            ..
+        }
+    ));
+    let rule = policy.rule(denied.rule().unwrap()).unwrap();
+    assert_eq!((rule.text.as_str(), rule.id.kind()), ("\"@debug\"", RuleKind::Abi));
+    assert!(rule.at.starts_with("abi.toml:"));
+    assert!(matches!(
+        judge("clone3", [0; 6]),
+        Verdict::Deny {
+            errno: Errno::ENOSYS,
+            ..
+        }
+    ));
+    // TIOCSTI, with the upper half of the register filled, as a caller might try.
+    assert!(!judge("ioctl", [0, 0xdead_beef_0000_5412, 0, 0, 0, 0]).is_allow());
+    assert!(judge("ioctl", [0, 0x5413, 0, 0, 0, 0]).is_allow());
 }

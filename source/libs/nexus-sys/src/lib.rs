@@ -1,9 +1,9 @@
-<<<<<<< HEAD
 //! The kernel interfaces that nexus uses and that no kept library wraps, and the only crate with unsafe code.
 //!
 //! Each function's first line is the C call; each names its man page and the kernel version that brought it. Nothing
 //! here decides anything: a verdict is made elsewhere and carried out here.
 
+pub mod counters;
 pub mod interface;
 pub mod memory;
 pub mod mount;
@@ -24,8 +24,3 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
         Ok(result)
     }
 }
-=======
-//! The kernel interfaces that nexus uses, and the only crate with unsafe code.
-
-pub mod counters;
->>>>>>> audit

@@ -137,6 +137,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
     if control.send(&Event::Started.encode(), &[]).is_err() {
         return 1;
     }
+    let mut supervised = true;
     loop {
         while let Ok(Some(_)) = nexus_sys::signal::next(&signals) {}
         if reap(control, program) {
@@ -147,16 +148,17 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
             PollFd::new(control, PollFlags::IN),
             PollFd::new(broker, PollFlags::IN),
         ];
-        if poll(&mut fds, None).is_err() {
+        let watched = if supervised { fds.len() } else { fds.len() - 1 };
+        if fds.get_mut(..watched).is_none_or(|fds| poll(fds, None).is_err()) {
             continue;
         }
         let [_, command, request] = fds.map(|fd| !fd.revents().is_empty());
         if command && !obey(control, program) {
             return 1;
         }
-        if request && !broker::answer(broker) {
-            return 1;
-        }
+        // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
+        // earlier, `nx run` ends the session.
+        supervised &= !request || broker::answer(broker);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The exit codes of `nx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// The call's words are off.
     Usage = 2,
     /// Policy is invalid, or says no.
@@ -24,20 +24,20 @@ pub enum Exit {
 impl Exit {
     /// The status.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         self as u8
     }
 }
 
 /// A failure with what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The status that `nx` ends with.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// What went wrong, and where.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do next.
-    pub help: Option<String>,
+    pub(crate) help: Option<String>,
 }
 
 impl Failure {

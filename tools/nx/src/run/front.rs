@@ -73,8 +73,9 @@ pub(crate) fn follow(
             let [signal, event, gone, lost] = fds.map(|fd| !fd.revents().is_empty());
             (signal, event, gone, lost)
         };
-        if event {
-            match control.receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
+        // Everything that init said before it ended is there once its end is seen.
+        while event || gone {
+            match control.try_receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
                 Some(Event::Started) => on_start(),
                 Some(Event::Stopped(signal)) => stop_too(signal, control, terminal.as_ref()),
                 Some(Event::Continued) => {}
@@ -82,8 +83,8 @@ pub(crate) fn follow(
                 Some(Event::Signaled(signal)) => end = Some(End::Signaled(signal)),
                 Some(Event::ExecFailed(errno)) => end = Some(End::ExecFailed(errno)),
                 Some(Event::SetupFailed { step, errno }) => end = Some(End::SetupFailed { step, errno }),
-                // Closed: `gone` says the rest.
-                None => {}
+                // Nothing more, or closed: `gone` says the rest.
+                None => break,
             }
         }
         if gone {

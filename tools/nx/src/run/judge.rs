@@ -62,9 +62,9 @@ impl Judge {
     /// Waits for the program's filter and begins to answer.
     pub(crate) fn start(link: PacketSocket, judges: Judges, records: Arc<Records>) -> Result<Self, SuperviseError> {
         let packet = link.receive().map_err(|_| SuperviseError::NoListener)?;
+        let reply = Reply::decode(packet.bytes());
         let mut descriptors = packet.descriptors.into_iter();
-        let (Some(Reply::Listener), Some(listener), Some(inside)) =
-            (Reply::decode(packet.bytes()), descriptors.next(), descriptors.next())
+        let (Some(Reply::Listener), Some(listener), Some(inside)) = (reply, descriptors.next(), descriptors.next())
         else {
             return Err(SuperviseError::NoListener);
         };

@@ -16,8 +16,6 @@ mod supervisor;
 mod syscall;
 mod work;
 
-pub use failure::{Exit, Failure};
-
 use crate::cli::RunArgs;
 
 /// Runs a program and says with what status `nx` ends.

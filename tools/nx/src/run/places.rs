@@ -1,7 +1,7 @@
 //! Where nexus keeps what, and who runs.
 
 use execd::Identity;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Directories of nexus itself.
 #[derive(Clone, Debug)]
@@ -79,11 +79,6 @@ pub(crate) fn user_name(identity: Identity, subject: &str, passwd: &str) -> Stri
     };
     let name = if identity.assumed { None } else { known() };
     name.unwrap_or_else(|| if fits(subject) { subject.to_owned() } else { "user".to_owned() })
-}
-
-/// Whether `inner` is `outer` or lies in it.
-pub(crate) fn within(inner: &Path, outer: &Path) -> bool {
-    inner.starts_with(outer)
 }
 
 #[cfg(test)]

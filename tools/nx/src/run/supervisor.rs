@@ -97,7 +97,6 @@ fn supervise(
     }
     judge.finish();
     let usage = areas::usage(&mut files, &records);
-    let records = Arc::into_inner(records).ok_or("a record is still being written")?;
     let done = records.finish();
     if !options.quiet && !front_gone {
         summary::print(session, usage.as_ref(), &done, options.json);
