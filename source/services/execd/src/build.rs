@@ -71,6 +71,12 @@ pub enum PlanError {
     },
 }
 
+/// What the machine is called in every session: the host's name is nobody's business.
+pub(crate) const HOST_NAME: &str = "nexus";
+
+/// The longest list of host names that is copied; a longer one, as against advertisements, is shown as it is.
+const HOSTS_BYTES_MAX: u64 = 64 * 1024;
+
 /// Where the program's home is: in `state`, so that it is kept.
 pub const HOME: &str = "/state/home";
 
@@ -377,6 +383,12 @@ fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
              nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
         ),
         Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
+        // Java, `hostname -f` and others look their own name up and fail without an answer.
+        Some("/etc/hosts") if found.len() <= HOSTS_BYTES_MAX => {
+            let hosts = std::fs::read(&path)?;
+            let hosts = String::from_utf8_lossy(&hosts);
+            format!("{}\n127.0.0.1 {HOST_NAME}\n", hosts.trim_end())
+        }
         Some(_) if path.starts_with("/etc") && is_public(&found) && found.len() <= COPY_BYTES_MAX => {
             return Ok(Entry::Copy { at: path });
         }

@@ -3,6 +3,7 @@
 //! Nobody inside can trace it (it is not dumpable), signal it (it is the namespace's init) or outlive it.
 
 use crate::broker;
+use crate::build::HOST_NAME;
 use crate::launch::{self, Launched};
 use crate::plan::Plan;
 use crate::spawn::Links;
@@ -99,7 +100,7 @@ fn take_identity(plan: &Plan) -> Result<(), Failed> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(&failed)?;
     // setresuid clears the death signal.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(&failed)?;
-    rustix::system::sethostname(b"nexus").map_err(&failed)?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).map_err(&failed)?;
     rustix::process::umask(Mode::empty());
     // A kernel without keyrings has nothing to inherit.
     match process::new_session_keyring() {

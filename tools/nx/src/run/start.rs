@@ -184,10 +184,9 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
                 return end.map(|_| 0);
             }
             drop(control);
-            let lost = if matches!(end, Ok(End::SupervisorLost)) { last_words(&front) } else { None };
             drop(front);
             wait(&child);
-            finish(end?, lost, plan, &signals, status)
+            finish(end?, plan, &signals, status)
         }
     }
 }
@@ -228,11 +227,6 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn last_words(front: &PacketSocket) -> Option<String> {
-    let packet = front.try_receive().ok()?;
-    (!packet.bytes().is_empty()).then(|| String::from_utf8_lossy(packet.bytes()).into_owned())
-}
-
 fn wait(child: &nexus_sys::process::Child) {
     // It fails only when there is nothing to wait for.
     let _ = rustix::process::waitid(
@@ -243,7 +237,6 @@ fn wait(child: &nexus_sys::process::Child) {
 
 fn finish(
     end: End,
-    lost: Option<String>,
     plan: &Plan,
     signals: &Signals,
     status: &mut Status,
@@ -275,8 +268,8 @@ fn finish(
             Err(Failure::unsupported(format!("cannot {what}: {error}"), "`nx sec doctor` says what this machine lacks"))
         }
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
-        End::SupervisorLost => Err(Failure::internal(
-            lost.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
+        End::SupervisorLost { words } => Err(Failure::internal(
+            words.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
         )),
     }
 }

@@ -22,6 +22,9 @@ pub(crate) const READY: &[u8] = b"ready";
 /// What the first process answers, with the session at the file server.
 pub(crate) const FILES: &[u8] = b"files";
 
+/// What the supervisor says once nobody is left to be judged: its end is no loss from here on.
+pub(crate) const DONE: &[u8] = b"done";
+
 /// How much the user wants to hear.
 pub(crate) struct Options {
     pub(crate) quiet: bool,
@@ -101,6 +104,10 @@ fn supervise(
         if ended {
             break;
         }
+    }
+    if !front_gone {
+        // If it went just now, so did the program.
+        let _ = front.send(DONE, &[]);
     }
     judge.finish();
     let usage = areas::usage(&mut files, &records);

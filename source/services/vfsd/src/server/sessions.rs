@@ -71,20 +71,16 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-            self.accept(&mut open, &mut next);
-            let numbers: Vec<u64> = open.keys().copied().collect();
-            for number in numbers {
-                if let Some(session) = open.get_mut(&number)
-                    && !self.hear(session, number == 0)
-                {
-                    open.remove(&number);
-                }
-            }
+            // Taken before the others are heard: whoever came after the last of them went is found to have come too late.
+            let newcomers = self.accept(open.len(), &mut next);
+            open.retain(|number, session| self.hear(session, *number == 0));
             self.tell(&mut open);
-            // A connection that waits in the queue counts as one: it is taken before this is asked again.
-            if open.is_empty() && !self.accept(&mut open, &mut next) {
+            // What the last session left in `tmp` is nobody else's. A newcomer's connection closes with us; it tries
+            // again and starts a server of its own.
+            if open.is_empty() {
                 break;
             }
+            open.extend(newcomers);
         }
         self.end();
     }
@@ -120,26 +116,25 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-    /// Takes new connections; whether there was one.
-    fn accept(&self, open: &mut HashMap<u64, Session>, next: &mut u64) -> bool {
-        let mut some = false;
+    /// Takes new connections, beside those that there are.
+    fn accept(&self, there: usize, next: &mut u64) -> Vec<(u64, Session)> {
+        let mut newcomers = Vec::new();
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            some = true;
             let known =
                 rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.peer_uid);
             if !known {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-            if open.len() >= SESSIONS_MAX {
+            if there.saturating_add(newcomers.len()) >= SESSIONS_MAX {
                 session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
-            open.insert(*next, session);
+            newcomers.push((*next, session));
             *next = next.saturating_add(1);
         }
-        some
+        newcomers
     }
 
     /// Hears what a session says; `false` if it is over.
