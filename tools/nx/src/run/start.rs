@@ -16,6 +16,7 @@ use nexus_sys::process::{Fork, clone, CloneFlags};
 use nexus_wire::packet::PacketSocket;
 use netd::Judges;
 use policyd::LoadError;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +38,9 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     }
     let decided = decide(args)?;
     if args.print_plan {
-        print::plan(&decided.plan, &decided.session, args.json);
+        let text = print::plan(&decided.plan, &decided.session, args.json);
+        // A reader that has seen enough is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
@@ -81,7 +84,10 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         arguments: args.command.clone(),
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let floor = nexus_abi_policy::floor();
+    let mut layers = rules.profiles();
+    layers.push(&floor);
+    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges { guard: Arc::new(guard), egress };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
