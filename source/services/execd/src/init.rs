@@ -79,6 +79,7 @@ fn start(
             shm: shm.as_fd(),
         },
     )?;
+    launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
     let mut launched = launch::launch(plan, mask)?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
     if launched.exec_errno != 0 {

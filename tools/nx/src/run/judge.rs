@@ -116,7 +116,7 @@ impl Judge {
         while !self.thread.is_finished() {
             self.handle.interrupt(nudge());
             // It may just be about to wait: once more, until it has seen it.
-            thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(std::time::Duration::from_micros(50));
         }
         let _ = self.thread.join();
     }
