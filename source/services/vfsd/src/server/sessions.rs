@@ -71,7 +71,9 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-            self.accept(&mut open, &mut next);
+            // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
+            // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
+            let knocking = self.accept(open.len());
             let numbers: Vec<u64> = open.keys().copied().collect();
             for number in numbers {
                 if let Some(session) = open.get_mut(&number)
@@ -81,9 +83,12 @@ impl Sessions {
                 }
             }
             self.tell(&mut open);
-            // A connection that waits in the queue counts as one: it is taken before this is asked again.
-            if open.is_empty() && !self.accept(&mut open, &mut next) {
+            if open.is_empty() {
                 break;
+            }
+            for session in knocking {
+                open.insert(next, session);
+                next = next.saturating_add(1);
             }
         }
         self.end();
@@ -120,26 +125,24 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-    /// Takes new connections; whether there was one.
-    fn accept(&self, open: &mut HashMap<u64, Session>, next: &mut u64) -> bool {
-        let mut some = false;
+    /// Takes new connections, beside `open` that there are.
+    fn accept(&self, open: usize) -> Vec<Session> {
+        let mut taken = Vec::new();
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            some = true;
             let known =
                 rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.peer_uid);
             if !known {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-            if open.len() >= SESSIONS_MAX {
+            if open.saturating_add(taken.len()) >= SESSIONS_MAX {
                 session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
-            open.insert(*next, session);
-            *next = next.saturating_add(1);
+            taken.push(session);
         }
-        some
+        taken
     }
 
     /// Hears what a session says; `false` if it is over.
