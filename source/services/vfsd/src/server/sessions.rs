@@ -71,18 +71,6 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-<<<<<<< HEAD
-            // Taken before the others are heard: whoever came after the last of them went is found to have come too late.
-            let newcomers = self.accept(open.len(), &mut next);
-            open.retain(|number, session| self.hear(session, *number == 0));
-            self.tell(&mut open);
-            // What the last session left in `tmp` is nobody else's. A newcomer's connection closes with us; it tries
-            // again and starts a server of its own.
-            if open.is_empty() {
-                break;
-            }
-            open.extend(newcomers);
-=======
             // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
             // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
             let knocking = self.accept(open.len());
@@ -102,7 +90,6 @@ impl Sessions {
                 open.insert(next, session);
                 next = next.saturating_add(1);
             }
->>>>>>> vfsd
         }
         self.end();
     }
@@ -138,15 +125,9 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-<<<<<<< HEAD
-    /// Takes new connections, beside those that there are.
-    fn accept(&self, there: usize, next: &mut u64) -> Vec<(u64, Session)> {
-        let mut newcomers = Vec::new();
-=======
     /// Takes new connections, beside `open` that there are.
     fn accept(&self, open: usize) -> Vec<Session> {
         let mut taken = Vec::new();
->>>>>>> vfsd
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
             let known =
@@ -155,16 +136,6 @@ impl Sessions {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-<<<<<<< HEAD
-            if there.saturating_add(newcomers.len()) >= SESSIONS_MAX {
-                session.refuse(Refusal::TooManySessions, None);
-                continue;
-            }
-            newcomers.push((*next, session));
-            *next = next.saturating_add(1);
-        }
-        newcomers
-=======
             if open.saturating_add(taken.len()) >= SESSIONS_MAX {
                 session.refuse(Refusal::TooManySessions, None);
                 continue;
@@ -172,7 +143,6 @@ impl Sessions {
             taken.push(session);
         }
         taken
->>>>>>> vfsd
     }
 
     /// Hears what a session says; `false` if it is over.
