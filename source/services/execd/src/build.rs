@@ -354,10 +354,7 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.
-            (
-                Some(_),
-                Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. },
-            ) => {}
+            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. }) => {}
             (_, entry) => out.push(entry),
         }
     }
