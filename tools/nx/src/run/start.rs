@@ -105,10 +105,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         arguments: args.command.clone(),
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let floor = nexus_abi_policy::floor();
-    let mut layers = rules.profiles();
-    layers.push(&floor);
-    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
         guard: Arc::new(guard),
         egress,
