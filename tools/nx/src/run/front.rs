@@ -64,11 +64,13 @@ pub(crate) fn follow(
     let terminal = Terminal::of_this_process();
     let mut end = None;
     let mut supervised = true;
+    // Its end is told: what is left is for its namespaces to be taken down.
+    let mut silent = false;
     loop {
         let (signal, event, gone, word) = {
             let mut fds = [
                 PollFd::new(&signals.fd, PollFlags::IN),
-                PollFd::new(control, PollFlags::IN),
+                PollFd::from_borrowed_fd(if silent { spawned.init.pidfd.as_fd() } else { control.as_fd() }, PollFlags::IN),
                 PollFd::new(&spawned.init.pidfd, PollFlags::IN),
                 PollFd::new(supervisor, PollFlags::IN),
             ];
@@ -90,7 +92,10 @@ pub(crate) fn follow(
                 Some(Event::ExecFailed(errno)) => end = Some(End::ExecFailed(errno)),
                 Some(Event::SetupFailed { step, errno }) => end = Some(End::SetupFailed { step, errno }),
                 // Nothing more, or closed: `gone` says the rest.
-                None => break,
+                None => {
+                    silent |= !gone && end.is_some();
+                    break;
+                }
             }
         }
         if gone {

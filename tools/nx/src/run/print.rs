@@ -54,6 +54,7 @@ fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Directory { .. } => "directory".into(),
         Entry::Bind { access: mode, .. } => format!("the host's, {}", access(*mode)),
+        Entry::Copy { .. } => "a copy of the host's, read-only".into(),
         Entry::Pin { access: mode, .. } => format!("the host's, {}, cannot be moved", access(*mode)),
         Entry::Hide { .. } => "hidden".into(),
         Entry::Link { to, .. } => format!("link to {}", to.display()),

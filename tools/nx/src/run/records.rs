@@ -53,7 +53,7 @@ impl Records {
     }
 
     fn event(&self, op: Operation, object: String, outcome: Outcome, rule: Option<RuleRef>) -> Event {
-        let floor: Option<&'static str> = None;
+        let floor = rule.and_then(nexus_abi_policy::floor_rule_name);
         let info = self.session.rule(rule);
         Event {
             subject: Arc::clone(&self.session.subject),

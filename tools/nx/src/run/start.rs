@@ -16,9 +16,10 @@ use nexus_sys::process::{Fork, clone, CloneFlags};
 use nexus_wire::packet::PacketSocket;
 use netd::Judges;
 use policyd::LoadError;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use vfsd::VfsdConnection;
+use vfsd::Joining;
 
 /// Everything that is decided before anything is done.
 struct Decided {
@@ -159,8 +160,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
-    let files = areas::join(session, places, plan.identity)?;
-    let mounts = areas::mounts(&files).map_err(internal("copy descriptors"))?;
+    let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -169,13 +169,12 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         Fork::Child => {
             drop((front, control, init_control, init_broker));
             let options = supervisor::Options { quiet: args.quiet, watch: args.watch, json: args.json };
-            supervisor::run(session, places, judges.clone(), supervisor, broker, files, &options)
+            supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
         }
         Fork::Parent(child) => {
             drop((supervisor, broker));
-            let links =
-                Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
-            let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
+            let links = Links { control: init_control, broker: init_broker, mask: signals.inherited };
+            let end = begin(plan, links, joining, &control, &front, &mut signals, |init| {
                 status.started(&session.id, init);
             });
             if end.is_err() {
@@ -195,35 +194,29 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
 fn begin(
     plan: &Plan,
     links: Links,
-    files: VfsdConnection,
+    joining: Joining,
     control: &PacketSocket,
     front: &PacketSocket,
     signals: &mut Signals,
     mut on_start: impl FnMut(i32),
 ) -> Result<End, Failure> {
     let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
-    let attached = files.attach(spawned.init.pid.cast_unsigned());
-    // The supervisor has the connection from here on.
-    drop(files);
-    if let Err(error) = attached {
-        spawned.kill();
-        return Err(Failure::internal(format!("the file server is gone: {error}")));
-    }
-    // Nothing starts before the supervisor can judge and write down.
-    let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
-    match ready {
-        Ok(packet) if packet.bytes() == supervisor::READY => {}
-        Ok(packet) => {
-            spawned.kill();
+    let pid = spawned.init.pid;
+    let ready = || -> Result<(), Failure> {
+        let files = joining.finish().map_err(|error| areas::failure(&error))?;
+        let lost = |_| Failure::internal("the file server is gone before the program began".into());
+        files.attach(pid.cast_unsigned()).map_err(lost)?;
+        // Nothing starts before the supervisor can judge and write down.
+        let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
+        let packet = front.receive().map_err(gone)?;
+        if packet.bytes() != supervisor::READY {
             return Err(supervisor_failure(packet.bytes()));
         }
-        Err(failure) => {
-            spawned.kill();
-            return Err(failure);
-        }
-    }
-    spawned.go(control).map_err(|error| spawn_failure(&error))?;
-    let pid = spawned.init.pid;
+        front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
+        let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
+        spawned.go(control, areas).map_err(|error| spawn_failure(&error))
+    };
+    ready().inspect_err(|_| spawned.kill())?;
     Ok(follow(&spawned, control, front, signals, || on_start(pid)))
 }
 
@@ -235,7 +228,6 @@ fn supervisor_failure(words: &[u8]) -> Failure {
 }
 
 fn wait(child: &nexus_sys::process::Child) {
-    use std::os::fd::AsFd;
     // It fails only when there is nothing to wait for.
     let _ = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),

@@ -128,7 +128,7 @@ impl Sessions {
             }
             let session = Session::new(PacketSocket::from(socket));
             if there.saturating_add(newcomers.len()) >= SESSIONS_MAX {
-                session.refuse(Refusal::TooManySessions, Errno::from_raw_os_error(0));
+                session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
             newcomers.push((*next, session));
@@ -168,15 +168,15 @@ impl Sessions {
                 Some(_),
             ) => {
                 if subject != self.subject {
-                    return session.refuse(Refusal::Subject, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Subject, None);
                 }
                 if budgets.tmp.validate().is_err() || budgets.state.validate().is_err() {
-                    return session.refuse(Refusal::Budget, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Budget, None);
                 }
                 let copies = [Zone::Tmp, Zone::State, Zone::Shm].map(|zone| mount::copy(self.mount.as_fd(), zone));
                 let [Ok(tmp), Ok(state), Ok(shm)] = &copies else {
                     let errno = copies.into_iter().find_map(Result::err).unwrap_or(Errno::IO);
-                    return session.refuse(Refusal::Mount, errno);
+                    return session.refuse(Refusal::Mount, Some(errno));
                 };
                 self.books.set_budgets(budgets, policy);
                 session.hello_until = None;
@@ -193,7 +193,7 @@ impl Sessions {
                 };
                 session.send(&usage, &[])
             }
-            _ => session.refuse(Refusal::Protocol, Errno::from_raw_os_error(0)),
+            _ => session.refuse(Refusal::Protocol, None),
         }
     }
 
@@ -202,7 +202,9 @@ impl Sessions {
         for session in open.values_mut() {
             session.tell_lost();
         }
+        self.events.set_several(open.len() > 1);
         let (events, lost) = self.events.take();
+        let count = events.len();
         if events.is_empty() && lost.is_empty() {
             return;
         }
@@ -227,6 +229,7 @@ impl Sessions {
                 session.tell(event);
             }
         }
+        self.events.placed(count);
         if let Some(session) = oldest.and_then(|number| open.get_mut(&number)) {
             for (kind, count) in lost {
                 session.lose(kind, count);
@@ -249,6 +252,8 @@ impl Sessions {
         // listens there then, which says the same.
         let _ = std::fs::remove_file(&socket_path);
         drop(listener);
+        // Nobody is told any more, so nobody waits to be.
+        events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
         drop(mount);
@@ -283,8 +288,8 @@ impl Session {
     }
 
     /// Always false: the session is over.
-    fn refuse(&self, refusal: Refusal, errno: Errno) -> bool {
-        let errno = errno.raw_os_error().unsigned_abs();
+    fn refuse(&self, refusal: Refusal, errno: Option<Errno>) -> bool {
+        let errno = errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs());
         self.send(
             &FromVfsd::Refused {
                 refusal,
