@@ -2,7 +2,7 @@
 
 use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
 use nexus_abi::{Protocol, syscall};
-use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
+use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile, floor};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
@@ -143,7 +143,12 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    // Under every policy lies what none may open: without it the other guards would be void. Last, so that a policy's
+    // own rule is the one that is named.
+    let floor = floor();
+    let mut layers = profiles.to_vec();
+    layers.push(&floor);
+    let program = compile(&layers, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -346,10 +351,7 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.
-            (
-                Some(_),
-                Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. },
-            ) => {}
+            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. }) => {}
             (_, entry) => out.push(entry),
         }
     }

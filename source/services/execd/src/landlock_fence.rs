@@ -28,8 +28,14 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
     for entry in &plan.view {
         let at = entry.at();
         let access = match entry {
-            Entry::Bind { access: Access::ReadWrite, .. }
-            | Entry::Pin { access: Access::ReadWrite, .. }
+            Entry::Bind {
+                access: Access::ReadWrite,
+                ..
+            }
+            | Entry::Pin {
+                access: Access::ReadWrite,
+                ..
+            }
             | Entry::Area { .. } => everything,
             Entry::Bind { .. }
             | Entry::Pin { .. }

@@ -7,15 +7,15 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 /// The detached mounts that vfsd handed over.
-pub(crate) struct Areas<'a> {
-    pub(crate) tmp: BorrowedFd<'a>,
-    pub(crate) state: BorrowedFd<'a>,
-    pub(crate) shm: BorrowedFd<'a>,
+pub(crate) struct Areas {
+    pub(crate) tmp: OwnedFd,
+    pub(crate) state: OwnedFd,
+    pub(crate) shm: OwnedFd,
 }
 
 /// A plan's entry with the host's side of it already in hand.
@@ -65,7 +65,12 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
                 ..Attributes::default()
             };
             restrict(&mount, attributes, false).map_err(Failed::io(Step::BindSource))?;
-            return Ok(Prepared { entry, mount: Some(mount), is_directory: false, content: Vec::new() });
+            return Ok(Prepared {
+                entry,
+                mount: Some(mount),
+                is_directory: false,
+                content: Vec::new(),
+            });
         }
         Entry::Copy { at } => {
             let content = read_small(at).map_err(&failed)?;
@@ -77,14 +82,24 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
             });
         }
         _ => {
-            return Ok(Prepared { entry, mount: None, is_directory: true, content: Vec::new() });
+            return Ok(Prepared {
+                entry,
+                mount: None,
+                is_directory: true,
+                content: Vec::new(),
+            });
         }
     };
     let mount = clone_tree(source).map_err(&failed)?;
     restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
     let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Prepared { entry, mount: Some(mount), is_directory, content: Vec::new() })
+    Ok(Prepared {
+        entry,
+        mount: Some(mount),
+        is_directory,
+        content: Vec::new(),
+    })
 }
 
 /// The whole of a small file. One that has grown since the plan was made is refused, not cut.
@@ -111,15 +126,39 @@ fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(CWD, source, flags)
 }
 
-/// Mounts the view on a new root and makes it this process's only one.
-pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<(), Failed> {
+/// A view on its way: a new root, and what has to wait for the areas.
+pub(crate) struct Building<'a> {
+    root: OwnedFd,
+    later: Vec<Prepared<'a>>,
+}
+
+/// Mounts what needs nobody else on a new root. The areas are made by another process meanwhile.
+pub(crate) fn build(prepared: Vec<Prepared<'_>>) -> Result<Building<'_>, Failed> {
     let root = new_root().map_err(Failed::at(Step::Root))?;
     // Any directory that every system has does as the place to stand on while turning around.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&root, "", CWD, "/proc", flags).map_err(Failed::at(Step::Root))?;
+    // What lies in an area comes after it.
+    let areas: Vec<_> = prepared
+        .iter()
+        .filter(|item| matches!(item.entry, Entry::Area { .. }))
+        .map(|item| item.entry.at())
+        .collect();
+    let (later, now): (Vec<_>, Vec<_>) = prepared
+        .into_iter()
+        .partition(|item| areas.iter().any(|area| item.entry.at().starts_with(area)));
+    for item in now {
+        place(&root, item, None, &mut Vec::new())?;
+    }
+    Ok(Building { root, later })
+}
+
+/// Mounts the areas and what lies in them, and makes the new root this process's only one.
+pub(crate) fn finish(building: Building<'_>, areas: &Areas) -> Result<(), Failed> {
+    let Building { root, later } = building;
     let mut mounted = Vec::new();
-    for item in prepared {
-        place(&root, item, areas, &mut mounted)?;
+    for item in later {
+        place(&root, item, Some(areas), &mut mounted)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
     let sealed = Attributes {
@@ -147,7 +186,7 @@ fn new_root() -> Result<OwnedFd, Errno> {
 fn place(
     root: &OwnedFd,
     item: Prepared<'_>,
-    areas: &Areas<'_>,
+    areas: Option<&Areas>,
     mounted: &mut Vec<AreaMount>,
 ) -> Result<(), Failed> {
     let at = item.entry.at();
@@ -180,16 +219,16 @@ fn place(
         Entry::Hide { .. } => hide(root, &at),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
+            let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
-                AreaMount::Tmp => areas.tmp,
-                AreaMount::State => areas.state,
-                AreaMount::Shm => areas.shm,
+                AreaMount::Tmp => &areas.tmp,
+                AreaMount::State => &areas.state,
+                AreaMount::Shm => &areas.shm,
             };
             if mounted.contains(area) {
                 // A second place for it: moving the mount again would take it away from the first.
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_EMPTY_PATH;
+                let flags =
+                    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
                 let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
                 return attach(root, again, &at);
             }

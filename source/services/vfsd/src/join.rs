@@ -56,7 +56,12 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        let joining = |asked, until, between| Joining { config: config.clone(), asked, until, between };
+        let joining = |asked, until, between| Joining {
+            config: config.clone(),
+            asked,
+            until,
+            between,
+        };
         if let Some(asked) = connect(&path)? {
             hello(config, &asked)?;
             return Ok(joining(asked, until, None));
@@ -96,9 +101,8 @@ impl Joining {
             if let Some(between) = self.between.take() {
                 let pid = rustix::process::Pid::from_raw(between.pid);
                 // It ends as soon as the server stands on its own, which it does or it would not have answered.
-                let _ = rustix::io::retry_on_intr(|| {
-                    rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
-                });
+                let _ =
+                    rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
             }
             if let Some(connection) = answer? {
                 return Ok(connection);
@@ -212,12 +216,7 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
 ///
 /// Between us and the server stands a process that ends at once, so that the server is nobody's child to wait for; where
 /// the server gives up root, that process also writes its identity maps, which the server may not.
-fn start(
-    config: &VfsdConfig,
-    path: &Path,
-    dir: &OwnedFd,
-    lock: OwnedFd,
-) -> Result<(PacketSocket, Child), VfsdError> {
+fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<(PacketSocket, Child), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;

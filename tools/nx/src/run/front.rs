@@ -49,7 +49,11 @@ impl Signals {
     pub(crate) fn take_over() -> std::io::Result<Self> {
         let all = SignalSet::full();
         let inherited = set_mask(&all)?;
-        Ok(Self { fd: descriptor(&all)?, inherited, terminal_interrupt: false })
+        Ok(Self {
+            fd: descriptor(&all)?,
+            inherited,
+            terminal_interrupt: false,
+        })
     }
 }
 
@@ -63,14 +67,21 @@ pub(crate) fn follow(
 ) -> End {
     let terminal = Terminal::of_this_process();
     let mut end = None;
-    let mut supervised = true;
     // Its end is told: what is left is for its namespaces to be taken down.
     let mut silent = false;
+    let mut supervised = true;
     loop {
         let (signal, event, gone, word) = {
             let mut fds = [
                 PollFd::new(&signals.fd, PollFlags::IN),
-                PollFd::from_borrowed_fd(if silent { spawned.init.pidfd.as_fd() } else { control.as_fd() }, PollFlags::IN),
+                PollFd::from_borrowed_fd(
+                    if silent {
+                        spawned.init.pidfd.as_fd()
+                    } else {
+                        control.as_fd()
+                    },
+                    PollFlags::IN,
+                ),
                 PollFd::new(&spawned.init.pidfd, PollFlags::IN),
                 PollFd::new(supervisor, PollFlags::IN),
             ];
@@ -83,7 +94,11 @@ pub(crate) fn follow(
         };
         // Everything that init said before it ended is there once its end is seen.
         while event || gone {
-            match control.try_receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
+            match control
+                .try_receive()
+                .ok()
+                .and_then(|packet| Event::decode(packet.bytes()))
+            {
                 Some(Event::Started) => on_start(),
                 Some(Event::Stopped(signal)) => stop_too(signal, control, terminal.as_ref()),
                 Some(Event::Continued) => {}
@@ -159,8 +174,16 @@ struct Terminal {
 impl Terminal {
     fn of_this_process() -> Option<Self> {
         use rustix::fs::{Mode, OFlags};
-        let fd = rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?;
-        Some(Self { fd, group: rustix::process::getpgrp() })
+        let fd = rustix::fs::open(
+            "/dev/tty",
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY,
+            Mode::empty(),
+        )
+        .ok()?;
+        Some(Self {
+            fd,
+            group: rustix::process::getpgrp(),
+        })
     }
 
     fn is_ours(&self) -> bool {
@@ -169,7 +192,9 @@ impl Terminal {
 
     /// The foreground group, if it is not ours.
     fn foreground_of_others(&self) -> Option<Pid> {
-        rustix::termios::tcgetpgrp(self.fd.as_fd()).ok().filter(|group| *group != self.group)
+        rustix::termios::tcgetpgrp(self.fd.as_fd())
+            .ok()
+            .filter(|group| *group != self.group)
     }
 
     fn give_to(&self, group: Pid) {

@@ -9,9 +9,9 @@ use super::places::Places;
 use super::records::Records;
 use super::session::Session;
 use super::summary;
+use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
-use netd::Judges;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::Arc;
 use vfsd::VfsdSession;
@@ -19,11 +19,11 @@ use vfsd::VfsdSession;
 /// What the supervisor says once it can write down.
 pub(crate) const READY: &[u8] = b"ready";
 
-/// What the supervisor says once nobody is left to be judged: its end is no loss from here on.
-pub(crate) const DONE: &[u8] = b"done";
-
 /// What the first process answers, with the session at the file server.
 pub(crate) const FILES: &[u8] = b"files";
+
+/// What the supervisor says once nobody is left to be judged: its end is no loss from here on.
+pub(crate) const DONE: &[u8] = b"done";
 
 /// How much the user wants to hear.
 pub(crate) struct Options {
