@@ -265,10 +265,23 @@ fn read_journal(home: &Home) -> Vec<Record> {
     if !home.journal().exists() {
         return Vec::new();
     }
-    let records = logd::read(&home.journal(), logd::Filter::default()).expect("the journal opens");
-    records
-        .map(|entry| entry.expect("every line of the journal is a record").record)
-        .collect()
+    let journal = home.journal();
+    let read = move || -> Vec<Record> {
+        let records = logd::read(&journal, logd::Filter::default()).expect("the journal opens");
+        records.map(|entry| entry.expect("every line of the journal is a record").record).collect()
+    };
+    match home.user() {
+        // A journal is read by its owner only: a thread that is nobody else from here on, and ends with it.
+        User::Ordinary(id) if rustix::process::geteuid().is_root() => std::thread::spawn(move || {
+            let (user, group) = (rustix::process::Uid::from_raw(id), rustix::process::Gid::from_raw(id));
+            rustix::thread::set_thread_res_gid(group, group, group).expect("root becomes anybody");
+            rustix::thread::set_thread_res_uid(user, user, user).expect("root becomes anybody");
+            read()
+        })
+        .join()
+        .expect("the journal is read"),
+        _ => read(),
+    }
 }
 
 /// What came of a run. Its home lives as long.
