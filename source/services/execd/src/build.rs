@@ -74,9 +74,6 @@ pub enum PlanError {
 /// What the machine is called in every session: the host's name is nobody's business.
 pub(crate) const HOST_NAME: &str = "nexus";
 
-/// The longest list of host names that is copied; a longer one, as against advertisements, is shown as it is.
-const HOSTS_BYTES_MAX: u64 = 64 * 1024;
-
 /// Where the program's home is: in `state`, so that it is kept.
 pub const HOME: &str = "/state/home";
 
@@ -381,7 +378,7 @@ fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
         ),
         Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
         // Java, `hostname -f` and others look their own name up and fail without an answer.
-        Some("/etc/hosts") if found.len() <= HOSTS_BYTES_MAX => {
+        Some("/etc/hosts") if is_public(&found) && found.len() <= COPY_BYTES_MAX => {
             let hosts = std::fs::read(&path)?;
             let hosts = String::from_utf8_lossy(&hosts);
             format!("{}\n127.0.0.1 {HOST_NAME}\n", hosts.trim_end())
