@@ -41,14 +41,21 @@ fn prepared(user: User) -> std::sync::Arc<Home> {
     let home = place(user);
     let mut made = std::process::Command::new("bash");
     made.args(["-c", &format!("{OUTSIDE} && chown -R {0}:{0} .", user.id())]);
-    let status = made.current_dir(home.work()).env("HOME", home.work()).status().expect("bash");
+    let status = made
+        .current_dir(home.work())
+        .env("HOME", home.work())
+        .status()
+        .expect("bash");
     assert!(status.success());
     home
 }
 
 fn as_host(home: &Home, script: &str) -> String {
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script]).current_dir(home.work()).env("HOME", home.work());
+    command
+        .args(["-c", script])
+        .current_dir(home.work())
+        .env("HOME", home.work());
     String::from_utf8_lossy(&command.output().expect("bash").stdout).into_owned()
 }
 
@@ -75,10 +82,17 @@ fn a_commit_in_a_writable_work_directory_works_and_hooks_and_settings_stay() {
         assert_eq!(lines[..2], ["made-inside", "made-outside"], "{done}");
         let read_only = "Read-only file system";
         assert_eq!(lines[2..4], [read_only, read_only], "{done}");
-        assert_eq!(lines[5..7], ["Device or resource busy", "Device or resource busy"], "{done}");
+        assert_eq!(
+            lines[5..7],
+            ["Device or resource busy", "Device or resource busy"],
+            "{done}"
+        );
         assert_eq!(lines.last(), Some(&"end"), "{done}");
         assert_eq!(as_host(&home, "cat .git/config; ls -lR .git/hooks"), before, "{done}");
         assert_eq!(denied(&done), Vec::<String>::new(), "{done}");
-        assert_eq!(as_host(&home, "git -c safe.directory='*' log --format=%s"), "made-inside\nmade-outside\n");
+        assert_eq!(
+            as_host(&home, "git -c safe.directory='*' log --format=%s"),
+            "made-inside\nmade-outside\n"
+        );
     }
 }

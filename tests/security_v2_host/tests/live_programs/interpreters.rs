@@ -19,7 +19,11 @@ fn perl_with_threads_children_and_sockets_works() {
             open my $p, "-|", "seq", 3 or die; print <$p>; my ($f, $n) = tempfile(); print $f "x"; close $f; print -s $n, "\n";
             local $SIG{ALRM} = sub { print "alarm\n" }; alarm 1; pause; system("exit 4"); print $? >> 8, hostname(), (getpwuid $<)[7], "\n"'"#,
         );
-        assert_eq!(done.out(), "2,4,6,8,10,12,14,16\nhi\n0\n1\n2\n3\n1\nalarm\n4nexus/state/home\n", "{done}");
+        assert_eq!(
+            done.out(),
+            "2,4,6,8,10,12,14,16\nhi\n0\n1\n2\n3\n1\nalarm\n4nexus/state/home\n",
+            "{done}"
+        );
     }
 }
 
@@ -57,7 +61,10 @@ fn node_with_worker_threads_children_files_and_servers_of_its_own_works() {
     }
     for user in users() {
         let home = place(user);
-        home.write_work("busy.js", &format!("if (process.argv[2]) {{ process.send(\"ipc\"); }} else {{ {NODE} }}"));
+        home.write_work(
+            "busy.js",
+            &format!("if (process.argv[2]) {{ process.send(\"ipc\"); }} else {{ {NODE} }}"),
+        );
         let done = works_unhindered(&home, "node busy.js");
         assert_eq!(done.out(), "end\n", "{done}");
         home.assert_nothing_left();
@@ -71,9 +78,17 @@ fn what_lists_network_interfaces_is_told_that_it_may_not() {
         return;
     }
     for user in users() {
-        let done = works(&place(user), "node -e 'try { require(\"os\").networkInterfaces() } catch (e) { console.log(\"refused\") }'");
+        let done = works(
+            &place(user),
+            "node -e 'try { require(\"os\").networkInterfaces() } catch (e) { console.log(\"refused\") }'",
+        );
         assert_eq!(done.out(), "refused\n", "{done}");
-        assert!(denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ") && deny.ends_with("egress.family")), "{done}");
+        assert!(
+            denied(&done)
+                .iter()
+                .all(|deny| deny.starts_with("socket(0x10, ") && deny.ends_with("egress.family")),
+            "{done}"
+        );
     }
 }
 
@@ -110,6 +125,9 @@ fn java_compiles_and_runs_threads_files_and_sockets() {
         home.write_work("Busy.java", JAVA);
         let done = works_unhindered(&home, "javac -d /tmp/classes Busy.java; java -cp /tmp/classes Busy");
         let out = done.out();
-        assert!(out.starts_with("4950\n7\nchild\n4\nText\n0\nnexus/127.0.0.1 "), "{done}");
+        assert!(
+            out.starts_with("4950\n7\nchild\n4\nText\n0\nnexus/127.0.0.1 "),
+            "{done}"
+        );
     }
 }

@@ -20,22 +20,39 @@ fn install(home: &Home, from: &Path) {
     let toolchain = home.home().join(".rustup/toolchains/own");
     std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
     let copy = |from: PathBuf, to: &Path| {
-        let copied = |how: &str| Command::new("cp").arg(how).arg(&from).arg(to).output().is_ok_and(|done| done.status.success());
+        let copied = |how: &str| {
+            Command::new("cp")
+                .arg(how)
+                .arg(&from)
+                .arg(to)
+                .output()
+                .is_ok_and(|done| done.status.success())
+        };
         assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
     };
     copy(from.join("bin"), &toolchain);
-    for entry in std::fs::read_dir(from.join("lib")).expect("a toolchain has libraries").flatten() {
+    for entry in std::fs::read_dir(from.join("lib"))
+        .expect("a toolchain has libraries")
+        .flatten()
+    {
         if entry.file_name() != "rustlib" {
             copy(entry.path(), &toolchain.join("lib"));
         }
     }
-    copy(from.join("lib/rustlib/x86_64-unknown-linux-gnu"), &toolchain.join("lib/rustlib"));
+    copy(
+        from.join("lib/rustlib/x86_64-unknown-linux-gnu"),
+        &toolchain.join("lib/rustlib"),
+    );
     let bin = home.home().join(".cargo/bin");
     std::fs::create_dir_all(&bin).expect("directories of the test's own");
     for name in ["cargo", "rustc"] {
         symlink(toolchain.join("bin").join(name), bin.join(name)).expect("a link of the test's own");
     }
-    std::fs::write(home.home().join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n").expect("a file of the test's own");
+    std::fs::write(
+        home.home().join(".cargo/credentials.toml"),
+        "[registry]\ntoken = \"secret\"\n",
+    )
+    .expect("a file of the test's own");
     for path in [".cargo", ".rustup"] {
         home.give(&home.home().join(path));
     }
@@ -64,7 +81,9 @@ END
 
 #[test]
 fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
-    let Some(from) = sysroot() else { return lacking("no rustc that tells where its toolchain is") };
+    let Some(from) = sysroot() else {
+        return lacking("no rustc that tells where its toolchain is");
+    };
     for user in users() {
         let home = place(user);
         install(&home, &from);
