@@ -116,7 +116,6 @@ impl Bench {
         let out = command
             .arg(what)
             .arg(count.to_string())
-            .stderr(Stdio::inherit())
             .output()?;
         if !out.status.success() {
             return Err(format!(
