@@ -134,8 +134,8 @@ fn df_tells_the_budget_and_var_tmp_and_shm_are_of_tmp() {
             r#"
             for place in /tmp /var/tmp /dev/shm /state; do df -B1 --output=size,used $place | tail -n 1 | tr -s ' ' | sed 's/^ //'; done
             df --output=itotal /tmp | tail -n 1 | tr -d ' '
-            head -c 8388608 /dev/zero > /dev/shm/memory; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; ls /tmp | wc -l
-            echo same > /tmp/file; cat /var/tmp/file; rm /var/tmp/file; ls /tmp | wc -l; rm /dev/shm/memory; df -B1 --output=used /dev/shm | tail -n 1 | tr -d ' '
+            head -c 8388608 /dev/zero > /dev/shm/memory; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; ls /tmp | grep -c memory || true
+            echo same > /tmp/file; cat /var/tmp/file; rm /var/tmp/file; ls /tmp | grep -c file || true; rm /dev/shm/memory; df -B1 --output=used /dev/shm | tail -n 1 | tr -d ' '
             "#,
         );
         let out = done.out();
@@ -166,11 +166,13 @@ fn names_are_resolved_as_far_as_files_go() {
         return;
     }
     for user in users() {
-        let done = works_unhindered(
+        let done = works(
             &place(user),
             "getent hosts localhost > /dev/null; getent ahosts nexus | head -n 1 | cut -d' ' -f1; getent services https | tr -s ' '; getent protocols tcp > /dev/null",
         );
         assert_eq!(done.out(), "127.0.0.1\nhttps 443/tcp\n", "{done}");
+        // The C library asks for interfaces before it sorts addresses, and does without.
+        assert!(denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ")), "{done}");
     }
 }
 
