@@ -44,7 +44,7 @@ fn install(home: &Home, own: &Path, from: &Path) {
     copy(from.join("lib/rustlib/x86_64-unknown-linux-gnu"), &toolchain.join("lib/rustlib"));
     let bin = own.join(".cargo/bin");
     std::fs::create_dir_all(&bin).expect("directories of the test's own");
-    for name in ["cargo", "rustc"] {
+    for name in ["cargo", "rustc", "rustdoc"] {
         symlink(toolchain.join("bin").join(name), bin.join(name)).expect("a link of the test's own");
     }
     std::fs::write(own.join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n").expect("a file of the test's own");

@@ -80,12 +80,21 @@ fn devices_are_few_and_work() {
             r#"
             ls /dev | tr '\n' ' '; echo; ls -l /dev | grep -c ^b || true
             [ "$(head -c 4 /dev/zero | od -An -tx4 | tr -d ' ')" = 00000000 ]; head -c 100000 /dev/urandom | wc -c; head -c 8 /dev/random | wc -c
-            echo gone > /dev/null; ! echo full > /dev/full 2> /dev/null; echo err > /dev/stderr; cat < /dev/stdin; echo out > /dev/stdout; cat <(echo fd)
+            echo gone > /dev/null; ! echo full > /dev/full 2> /dev/null; (echo err > /dev/stderr) 2>&1 | cat; echo in | cat /dev/stdin; (echo out > /dev/stdout) | cat; cat <(echo fd)
             ! touch /dev/new 2> /dev/null; ! rm /dev/null 2> /dev/null; ! cat /dev/mem /dev/kmsg /dev/sda /dev/fuse /dev/kvm 2> /dev/null; echo end
             "#,
         );
-        let expected = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \n0\n100000\n8\nout\nfd\nend\n";
+        let expected = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \n0\n100000\n8\nerr\nin\nout\nfd\nend\n";
         assert_eq!(done.out(), expected, "{done}");
+    }
+}
+
+#[test]
+fn pipes_that_root_hands_over_can_be_opened_again_by_their_names() {
+    // An ordinary user's pipes are its own; those of this test are whoever's runs it.
+    for user in users().into_iter().filter(|user| user.id() == rustix::process::geteuid().as_raw()) {
+        let done = works_unhindered(&place(user), "echo err > /dev/stderr; echo out > /dev/stdout; cat /dev/stdin; echo 2 > /proc/self/fd/2");
+        assert!(done.out() == "out\n" && done.err().starts_with("err\n2\n"), "{done}");
     }
 }
 
