@@ -75,7 +75,7 @@ fn main() {
         umask: 0o22,
         limits: Limits::default(),
         filter,
-        landlock: true,
+        fence: Fence::Everything,
     };
     let t = || {
         open_tree(

@@ -1,6 +1,6 @@
 //! From a subject's policy to a plan.
 
-use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
@@ -30,8 +30,8 @@ pub struct Surroundings {
     pub hidden: Vec<PathBuf>,
     /// The policy tree, which the program must not change.
     pub pinned: Vec<PathBuf>,
-    /// Whether the kernel has Landlock.
-    pub landlock: bool,
+    /// The second fence.
+    pub fence: Fence,
 }
 
 /// The `work` directory of a run.
@@ -106,7 +106,7 @@ impl Plan {
                 data_bytes: limit(subject.limits.memory_bytes),
             },
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
-            landlock: around.landlock,
+            fence: around.fence,
         })
     }
 }

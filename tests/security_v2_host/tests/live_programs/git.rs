@@ -45,7 +45,10 @@ fn prepared(user: User) -> std::sync::Arc<Home> {
 
 fn as_host(home: &Home, script: &str) -> String {
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script]).current_dir(home.work()).env("HOME", home.home());
+    command
+        .args(["-c", script])
+        .current_dir(home.work())
+        .env("HOME", home.home());
     home.run_as_user(&mut command);
     let output = command.output().expect("bash is there");
     assert!(output.status.success(), "{output:?}");
@@ -75,10 +78,17 @@ fn a_commit_in_a_writable_work_directory_works_and_hooks_and_settings_stay() {
         assert_eq!(lines[..2], ["made-inside", "made-outside"], "{done}");
         let read_only = "Read-only file system";
         assert_eq!(lines[2..4], [read_only, read_only], "{done}");
-        assert_eq!(lines[5..7], ["Device or resource busy", "Device or resource busy"], "{done}");
+        assert_eq!(
+            lines[5..7],
+            ["Device or resource busy", "Device or resource busy"],
+            "{done}"
+        );
         assert_eq!(lines.last(), Some(&"end"), "{done}");
         assert_eq!(as_host(&home, "cat .git/config; ls -lR .git/hooks"), before, "{done}");
         assert_eq!(denied(&done), Vec::<String>::new(), "{done}");
-        assert_eq!(as_host(&home, "git -c safe.directory='*' log --format=%s"), "made-inside\nmade-outside\n");
+        assert_eq!(
+            as_host(&home, "git -c safe.directory='*' log --format=%s"),
+            "made-inside\nmade-outside\n"
+        );
     }
 }

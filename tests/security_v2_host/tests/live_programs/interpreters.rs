@@ -19,7 +19,11 @@ fn perl_with_threads_children_and_sockets_works() {
             open my $p, "-|", "seq", 3 or die; print <$p>; my ($f, $n) = tempfile(); print $f "x"; close $f; print -s $n, "\n";
             local $SIG{ALRM} = sub { print "alarm\n" }; alarm 1; pause; system("exit 4;"); print $? >> 8, hostname(), (getpwuid $<)[7], "\n"'"#,
         );
-        assert_eq!(done.out(), "2,4,6,8,10,12,14,16\nhi\n0\n1\n2\n3\n1\nalarm\n4nexus/state/home\n", "{done}");
+        assert_eq!(
+            done.out(),
+            "2,4,6,8,10,12,14,16\nhi\n0\n1\n2\n3\n1\nalarm\n4nexus/state/home\n",
+            "{done}"
+        );
     }
 }
 
@@ -57,11 +61,17 @@ fn node_with_worker_threads_children_files_and_servers_of_its_own_works() {
     }
     for user in users() {
         let home = place(user);
-        home.write_work("busy.js", &format!("if (process.argv[2]) {{ process.send(\"ipc\"); }} else {{ {NODE} }}"));
+        home.write_work(
+            "busy.js",
+            &format!("if (process.argv[2]) {{ process.send(\"ipc\"); }} else {{ {NODE} }}"),
+        );
         let done = works(&home, "node busy.js");
         assert_eq!(done.out(), "end\n", "{done}");
         // The C library asks for interfaces before it sorts addresses, and does without.
-        assert!(denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ")), "{done}");
+        assert!(
+            denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ")),
+            "{done}"
+        );
         home.assert_nothing_left();
     }
 }
@@ -73,9 +83,17 @@ fn what_lists_network_interfaces_is_told_that_it_may_not() {
         return;
     }
     for user in users() {
-        let done = works(&place(user), "node -e 'try { require(\"os\").networkInterfaces() } catch (e) { console.log(\"refused\") }'");
+        let done = works(
+            &place(user),
+            "node -e 'try { require(\"os\").networkInterfaces() } catch (e) { console.log(\"refused\") }'",
+        );
         assert_eq!(done.out(), "refused\n", "{done}");
-        assert!(denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ") && deny.ends_with("egress.family")), "{done}");
+        assert!(
+            denied(&done)
+                .iter()
+                .all(|deny| deny.starts_with("socket(0x10, ") && deny.ends_with("egress.family")),
+            "{done}"
+        );
     }
 }
 
@@ -113,8 +131,12 @@ fn java_compiles_and_runs_threads_files_and_sockets() {
         let done = works(&home, "javac -d /tmp/classes Busy.java; java -cp /tmp/classes Busy");
         let out = done.out();
         // Java asks which interfaces have its loopback addresses: SIOCGIFCONF, SIOCGIFINDEX. Refused, it takes `::1`.
-        let asked = |deny: &String| deny.starts_with("ioctl(") && (deny.contains(" 0x8912,") || deny.contains(" 0x8933,"));
+        let asked =
+            |deny: &String| deny.starts_with("ioctl(") && (deny.contains(" 0x8912,") || deny.contains(" 0x8933,"));
         assert!(denied(&done).iter().all(asked), "{done}");
-        assert!(out.starts_with("4950\n7\nchild\n4\nText\n0\nnexus/127.0.0.1 "), "{done}");
+        assert!(
+            out.starts_with("4950\n7\nchild\n4\nText\n0\nnexus/127.0.0.1 "),
+            "{done}"
+        );
     }
 }

@@ -17,12 +17,21 @@ fn sysroot() -> Option<PathBuf> {
 /// A home that is not below `/tmp`, where every session has its own, and that everybody can reach.
 fn home_of_a_developer() -> tempfile::TempDir {
     let open = |place: &&str| {
-        Path::new(place).ancestors().all(|part| std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
+        Path::new(place)
+            .ancestors()
+            .all(|part| std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
             && !place.starts_with("/tmp")
     };
-    let place = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib"].into_iter().find(open).expect("a directory that everybody can reach");
-    let home = tempfile::Builder::new().prefix("nexus-home-").tempdir_in(place).expect("a directory of the test's own");
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).expect("a mode of one's own directory");
+    let place = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib"]
+        .into_iter()
+        .find(open)
+        .expect("a directory that everybody can reach");
+    let home = tempfile::Builder::new()
+        .prefix("nexus-home-")
+        .tempdir_in(place)
+        .expect("a directory of the test's own");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("a mode of one's own directory");
     home
 }
 
@@ -32,22 +41,36 @@ fn install(home: &Home, own: &Path, from: &Path) {
     let toolchain = own.join(".rustup/toolchains/own");
     std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
     let copy = |from: PathBuf, to: &Path| {
-        let copied = |how: &str| Command::new("cp").arg(how).arg(&from).arg(to).output().is_ok_and(|done| done.status.success());
+        let copied = |how: &str| {
+            Command::new("cp")
+                .arg(how)
+                .arg(&from)
+                .arg(to)
+                .output()
+                .is_ok_and(|done| done.status.success())
+        };
         assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
     };
     copy(from.join("bin"), &toolchain);
-    for entry in std::fs::read_dir(from.join("lib")).expect("a toolchain has libraries").flatten() {
+    for entry in std::fs::read_dir(from.join("lib"))
+        .expect("a toolchain has libraries")
+        .flatten()
+    {
         if entry.file_name() != "rustlib" {
             copy(entry.path(), &toolchain.join("lib"));
         }
     }
-    copy(from.join("lib/rustlib/x86_64-unknown-linux-gnu"), &toolchain.join("lib/rustlib"));
+    copy(
+        from.join("lib/rustlib/x86_64-unknown-linux-gnu"),
+        &toolchain.join("lib/rustlib"),
+    );
     let bin = own.join(".cargo/bin");
     std::fs::create_dir_all(&bin).expect("directories of the test's own");
     for name in ["cargo", "rustc", "rustdoc"] {
         symlink(toolchain.join("bin").join(name), bin.join(name)).expect("a link of the test's own");
     }
-    std::fs::write(own.join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n").expect("a file of the test's own");
+    std::fs::write(own.join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n")
+        .expect("a file of the test's own");
     for path in [".cargo", ".rustup"] {
         home.give(&own.join(path));
     }
@@ -76,7 +99,9 @@ END
 
 #[test]
 fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
-    let Some(from) = sysroot() else { return lacking("no rustc that tells where its toolchain is") };
+    let Some(from) = sysroot() else {
+        return lacking("no rustc that tells where its toolchain is");
+    };
     for user in users() {
         let home = place(user);
         let own = home_of_a_developer();
@@ -85,7 +110,10 @@ fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
             build(&home, own.path(), at);
         }
         let token = own.path().join(".cargo/credentials.toml");
-        let done = in_room(&home).env("HOME", own.path()).bash(&format!("cat {}", token.display())).run();
+        let done = in_room(&home)
+            .env("HOME", own.path())
+            .bash(&format!("cat {}", token.display()))
+            .run();
         assert!(done.code() == Some(1) && done.err().contains("No such file"), "{done}");
         home.assert_nothing_left();
     }

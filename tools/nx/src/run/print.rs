@@ -44,15 +44,7 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
         "filter       {} instructions, no_new_privs, no capabilities",
         plan.filter.len()
     );
-    line!(
-        out,
-        "landlock     {}",
-        if plan.landlock {
-            "on"
-        } else {
-            "unsupported: this kernel does not have it"
-        }
-    );
+    line!(out, "landlock     {}", plan.fence.as_str());
     line!(out, "limits       {}", text("limits"));
     line!(out, "view");
     for entry in &plan.view {
@@ -137,7 +129,7 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         "gid": plan.identity.gid,
         "assumed": plan.identity.assumed,
         "filter_instructions": plan.filter.len(),
-        "landlock": plan.landlock,
+        "landlock": plan.fence.as_str(),
         "limits": {
             "processes": plan.limits.processes,
             "open_files": plan.limits.open_files,

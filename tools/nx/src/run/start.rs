@@ -9,7 +9,7 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use execd::{Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
 use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
@@ -69,7 +69,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    descriptors::check(rules.fds, landlock).map_err(|refused| {
+    let file_handed_in = descriptors::check(rules.fds, landlock).map_err(|refused| {
         Failure::rejected(
             format!(
                 "{} is {}, which is not handed to the program",
@@ -98,7 +98,13 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .map(|path| path.to_owned())
             .into_iter()
             .collect(),
-        landlock,
+        fence: if !landlock {
+            Fence::Missing
+        } else if file_handed_in {
+            Fence::Everything
+        } else {
+            Fence::Changes
+        },
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
