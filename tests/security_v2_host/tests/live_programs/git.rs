@@ -39,14 +39,7 @@ const OUTSIDE: &str = "git init -q . && git -c user.email=a@b -c user.name=n com
 
 fn prepared(user: User) -> std::sync::Arc<Home> {
     let home = place(user);
-    let mut made = std::process::Command::new("bash");
-    made.args(["-c", &format!("{OUTSIDE} && chown -R {0}:{0} .", user.id())]);
-    let status = made
-        .current_dir(home.work())
-        .env("HOME", home.work())
-        .status()
-        .expect("bash");
-    assert!(status.success());
+    let _ = as_host(&home, OUTSIDE);
     home
 }
 
@@ -55,8 +48,11 @@ fn as_host(home: &Home, script: &str) -> String {
     command
         .args(["-c", script])
         .current_dir(home.work())
-        .env("HOME", home.work());
-    String::from_utf8_lossy(&command.output().expect("bash").stdout).into_owned()
+        .env("HOME", home.home());
+    home.run_as_user(&mut command);
+    let output = command.output().expect("bash is there");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use nexus_policy::InheritedFds;
 use rustix::fs::{FileType, OFlags};
+use rustix::process::{Gid, Uid};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Why a descriptor is not handed on.
@@ -79,6 +80,22 @@ fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, land
         }),
     }
 }
+
+/// Gives the pipes among the three to the program's user, where that is not the caller: opening `/dev/stderr` again asks
+/// the pipe's mode, which lets nobody in but whoever made it. What has a name in the file system stays as it is.
+pub(crate) fn hand_over(uid: u32, gid: u32) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        if rustix::fs::fstatfs(fd).is_ok_and(|found| found.f_type == PIPEFS_MAGIC) {
+            // A pipe that stays the caller's is open all the same; only opening it again fails.
+            let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
+        }
+    }
+}
+
+/// statfs(2), `f_type` of a pipe without a name.
+const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
 
 /// `/dev/null` by its number, not its name: null(4).
 fn is_null(stat: &rustix::fs::Stat) -> bool {

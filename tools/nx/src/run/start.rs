@@ -218,6 +218,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
     };
     let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
     if plan.identity.assumed {
+        descriptors::hand_over(plan.identity.uid, plan.identity.gid);
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
