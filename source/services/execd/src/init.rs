@@ -3,6 +3,7 @@
 //! Nobody inside can trace it (it is not dumpable), signal it (it is the namespace's init) or outlive it.
 
 use crate::broker;
+use crate::build::HOST_NAME;
 use crate::launch::{self, Launched};
 use crate::plan::Plan;
 use crate::spawn::Links;
@@ -21,28 +22,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
 pub(crate) fn run(plan: &Plan, links: Links) -> ! {
-    let Links {
-        control,
-        broker,
-        areas,
-        mask,
-    } = links;
-    let code = match start(plan, &control, &broker, &areas, &mask) {
-        Ok(Some(launched)) => {
-            drop(areas);
-            serve(&control, &broker, launched.pid)
-        }
+    let Links { control, broker, mask } = links;
+    let code = match start(plan, &control, &broker, &mask) {
+        Ok(Some(launched)) => serve(&control, &broker, launched.pid),
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
-            let _ = control.send(
-                &Event::SetupFailed {
-                    step: step.number(),
-                    errno,
-                }
-                .encode(),
-                &[],
-            );
+            let step = step.number();
+            let _ = control.send(&Event::SetupFailed { step, errno }.encode(), &[]);
             1
         }
     };
@@ -54,19 +41,19 @@ fn start(
     plan: &Plan,
     control: &PacketSocket,
     broker: &PacketSocket,
-    areas: &[OwnedFd; 3],
     mask: &SignalSet,
 ) -> Result<Option<Launched>, Failed> {
-    let [tmp, state, shm] = areas;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
-    let kept = [control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
-    process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
+    process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
     }
+    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(go.descriptors) else {
+        return Err(Failed { step: Step::Prepare, errno: 0 });
+    };
     // While this process still is the user, with the user's right to look; then never again.
     let sources = view::open_sources(plan)?;
     take_identity(plan)?;
@@ -79,6 +66,7 @@ fn start(
             shm: shm.as_fd(),
         },
     )?;
+    launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
     let mut launched = launch::launch(plan, mask)?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
     if launched.exec_errno != 0 {
@@ -112,7 +100,7 @@ fn take_identity(plan: &Plan) -> Result<(), Failed> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(&failed)?;
     // setresuid clears the death signal.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(&failed)?;
-    rustix::system::sethostname(b"nexus").map_err(&failed)?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).map_err(&failed)?;
     rustix::process::umask(Mode::empty());
     // A kernel without keyrings has nothing to inherit.
     match process::new_session_keyring() {

@@ -23,7 +23,11 @@ pub(crate) struct Prepared<'a> {
     entry: &'a Entry,
     mount: Option<OwnedFd>,
     is_directory: bool,
+    content: Vec<u8>,
 }
+
+/// The longest file that is copied into a view's root.
+pub(crate) const COPY_BYTES_MAX: usize = 128 * 1024;
 
 /// Opens what the view shows of the host, while this process still is who the user is.
 ///
@@ -61,29 +65,45 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
                 ..Attributes::default()
             };
             restrict(&mount, attributes, false).map_err(Failed::io(Step::BindSource))?;
-            return Ok(Prepared {
-                entry,
-                mount: Some(mount),
-                is_directory: false,
-            });
+            return Ok(Prepared { entry, mount: Some(mount), is_directory: false, content: Vec::new() });
         }
-        _ => {
+        Entry::Copy { at } => {
+            let content = read_small(at).map_err(&failed)?;
             return Ok(Prepared {
                 entry,
                 mount: None,
-                is_directory: true,
+                is_directory: false,
+                content,
             });
+        }
+        _ => {
+            return Ok(Prepared { entry, mount: None, is_directory: true, content: Vec::new() });
         }
     };
     let mount = clone_tree(source).map_err(&failed)?;
     restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
     let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Prepared {
-        entry,
-        mount: Some(mount),
-        is_directory,
-    })
+    Ok(Prepared { entry, mount: Some(mount), is_directory, content: Vec::new() })
+}
+
+/// The whole of a small file. One that has grown since the plan was made is refused, not cut.
+fn read_small(path: &Path) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let mut content = vec![0; COPY_BYTES_MAX + 1];
+    let mut length = 0;
+    loop {
+        let rest = content.get_mut(length..).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(Errno::FBIG);
+        }
+        match rustix::io::read(&file, rest)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    content.truncate(length);
+    Ok(content)
 }
 
 fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
@@ -112,8 +132,8 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<()
 }
 
 fn new_root() -> Result<OwnedFd, Errno> {
-    // The root holds only mount points, links and a few small files, and is read-only before the program starts.
-    const ROOT_BYTES: &str = "1m";
+    // The root holds only mount points, links and copies of small files, and is read-only before the program starts.
+    const ROOT_BYTES: &str = "16m";
     const ROOT_INODES: &str = "4096";
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
@@ -140,17 +160,21 @@ fn place(
         }
         Entry::File { content, .. } => {
             let (parent, name) = make_parent(root, &at).map_err(&point)?;
-            write_file(&parent, name, content).map_err(point)
+            write_file(&parent, name, content).map(drop).map_err(point)
+        }
+        Entry::Copy { .. } => {
+            let (parent, name) = make_parent(root, &at).map_err(&point)?;
+            write_file(&parent, name, &item.content).map(drop).map_err(point)
         }
         Entry::Bind { .. } | Entry::Device { .. } => {
             let Some(mount) = item.mount else { return Ok(()) };
-            if item.is_directory {
-                make_directory(root, &at).map_err(&point)?;
+            let target = if item.is_directory {
+                make_directory(root, &at).map_err(&point)?
             } else {
                 let (parent, name) = make_parent(root, &at).map_err(&point)?;
-                write_file(&parent, name, &[]).map_err(&point)?;
-            }
-            attach(root, &mount, &at)
+                write_file(&parent, name, &[]).map_err(&point)?
+            };
+            attach_to(mount, &target)
         }
         Entry::Pin { .. } => item.mount.map_or(Ok(()), |mount| attach(root, &mount, &at)),
         Entry::Hide { .. } => hide(root, &at),
@@ -240,10 +264,13 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
 }
 
 fn attach(root: &OwnedFd, mount: impl AsFd, at: &Path) -> Result<(), Failed> {
-    let failed = Failed::at(Step::Mount);
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Mount))?;
+    attach_to(mount, &target)
+}
+
+fn attach_to(mount: impl AsFd, target: &OwnedFd) -> Result<(), Failed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount, "", &target, "", flags).map_err(failed)
+    rustix::mount::move_mount(mount, "", target, "", flags).map_err(Failed::at(Step::Mount))
 }
 
 fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -263,6 +290,10 @@ fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Er
 
 /// Makes `at` and what leads to it; what is there already stays.
 fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
+    match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
     let mut directory = rustix::fs::openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     for part in at.components() {
         let name = match part {
@@ -290,7 +321,7 @@ fn make_parent<'p>(root: &OwnedFd, at: &'p Path) -> Result<(OwnedFd, &'p OsStr),
     Ok((make_directory(root, at.parent().unwrap_or(Path::new("/")))?, name))
 }
 
-fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<(), Errno> {
+fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(parent, name.as_bytes(), flags, Mode::from_raw_mode(0o444))?;
     let mut rest = content;
@@ -298,7 +329,7 @@ fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<(), Errn
         let count = rustix::io::write(&file, rest)?;
         rest = rest.get(count..).unwrap_or_default();
     }
-    Ok(())
+    Ok(file)
 }
 
 fn pivot(root: &OwnedFd) -> Result<(), Errno> {

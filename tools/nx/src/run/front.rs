@@ -3,16 +3,17 @@
 //! It stays in the shell's process group and so does the program, so that the terminal treats both alike. It stops when
 //! the program stops, passes on what is sent to it alone, and ends as the program ends.
 
+use super::supervisor::DONE;
 use execd::Spawned;
 use nexus_sys::signal::{SignalSet, descriptor, next, raise, set_default, set_mask, take_pending};
 use nexus_wire::control::{Command, Event};
-use nexus_wire::packet::PacketSocket;
+use nexus_wire::packet::{Packet, PacketSocket};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How the session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The program ended with this code.
     Exited(i32),
@@ -30,7 +31,10 @@ pub(crate) enum End {
     /// Init ended without a word.
     InitLost,
     /// The supervisor ended before the program, which was ended with it.
-    SupervisorLost,
+    SupervisorLost {
+        /// Its last words, if it had any.
+        words: Option<String>,
+    },
 }
 
 /// Signals as a descriptor; made before anything is forked, so that none is missed.
@@ -59,19 +63,23 @@ pub(crate) fn follow(
 ) -> End {
     let terminal = Terminal::of_this_process();
     let mut end = None;
+    // Its end is told: what is left is for its namespaces to be taken down.
+    let mut silent = false;
+    let mut supervised = true;
     loop {
-        let (signal, event, gone, lost) = {
+        let (signal, event, gone, word) = {
             let mut fds = [
                 PollFd::new(&signals.fd, PollFlags::IN),
-                PollFd::new(control, PollFlags::IN),
+                PollFd::from_borrowed_fd(if silent { spawned.init.pidfd.as_fd() } else { control.as_fd() }, PollFlags::IN),
                 PollFd::new(&spawned.init.pidfd, PollFlags::IN),
                 PollFd::new(supervisor, PollFlags::IN),
             ];
-            if poll(&mut fds, None).is_err() {
+            let watched = if supervised { fds.len() } else { fds.len() - 1 };
+            if fds.get_mut(..watched).is_none_or(|fds| poll(fds, None).is_err()) {
                 continue;
             }
-            let [signal, event, gone, lost] = fds.map(|fd| !fd.revents().is_empty());
-            (signal, event, gone, lost)
+            let [signal, event, gone, word] = fds.map(|fd| !fd.revents().is_empty());
+            (signal, event, gone, word)
         };
         // Everything that init said before it ended is there once its end is seen.
         while event || gone {
@@ -84,7 +92,10 @@ pub(crate) fn follow(
                 Some(Event::ExecFailed(errno)) => end = Some(End::ExecFailed(errno)),
                 Some(Event::SetupFailed { step, errno }) => end = Some(End::SetupFailed { step, errno }),
                 // Nothing more, or closed: `gone` says the rest.
-                None => break,
+                None => {
+                    silent |= !gone && end.is_some();
+                    break;
+                }
             }
         }
         if gone {
@@ -95,9 +106,16 @@ pub(crate) fn follow(
             }
             return end.unwrap_or(End::InitLost);
         }
-        if lost && end.is_none() {
-            spawned.kill();
-            return End::SupervisorLost;
+        if word {
+            // It sees the last process end before init has reaped it, and then goes on without being watched.
+            let said = supervisor.try_receive().ok();
+            let said = said.as_ref().map(Packet::bytes).unwrap_or_default();
+            if said != DONE && end.is_none() {
+                spawned.kill();
+                let words = (!said.is_empty()).then(|| String::from_utf8_lossy(said).into_owned());
+                return End::SupervisorLost { words };
+            }
+            supervised = false;
         }
         if signal {
             while let Ok(Some(number)) = next(&signals.fd) {

@@ -94,8 +94,11 @@ impl Judge {
                 let _ = set_mask(&SignalSet::full_without(nudge()));
                 let _ = tell.send(ThreadHandle::current());
                 while !done.load(Ordering::Acquire) {
-                    if let Ok(call) = loop_.listener.receive() {
-                        loop_.answer(&call);
+                    match loop_.listener.receive() {
+                        Ok(call) => loop_.answer(&call),
+                        // A call was given up before it was read, or nobody is left to make one.
+                        Err(_) if hung_up(&loop_.listener) => break,
+                        Err(_) => {}
                     }
                 }
             };
@@ -116,10 +119,18 @@ impl Judge {
         while !self.thread.is_finished() {
             self.handle.interrupt(nudge());
             // It may just be about to wait: once more, until it has seen it.
-            thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(std::time::Duration::from_micros(50));
         }
         let _ = self.thread.join();
     }
+}
+
+/// Whether nobody is filtered any more. seccomp_unotify(2).
+fn hung_up(listener: &Listener) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(listener, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
 }
 
 fn nudge() -> i32 {

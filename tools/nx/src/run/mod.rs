@@ -16,6 +16,8 @@ mod supervisor;
 mod syscall;
 mod work;
 
+pub(crate) use failure::Exit;
+
 use crate::cli::RunArgs;
 
 /// Runs a program and says with what status `nx` ends.

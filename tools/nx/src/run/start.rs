@@ -16,9 +16,11 @@ use nexus_sys::process::{Fork, clone, CloneFlags};
 use nexus_wire::packet::PacketSocket;
 use netd::Judges;
 use policyd::LoadError;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use vfsd::VfsdConnection;
+use vfsd::Joining;
 
 /// Everything that is decided before anything is done.
 struct Decided {
@@ -36,7 +38,9 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     }
     let decided = decide(args)?;
     if args.print_plan {
-        print::plan(&decided.plan, &decided.session, args.json);
+        let text = print::plan(&decided.plan, &decided.session, args.json);
+        // A reader that has seen enough is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
@@ -80,7 +84,10 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         arguments: args.command.clone(),
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let floor = nexus_abi_policy::floor();
+    let mut layers = rules.profiles();
+    layers.push(&floor);
+    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges { guard: Arc::new(guard), egress };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
@@ -159,8 +166,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
-    let files = areas::join(session, places, plan.identity)?;
-    let mounts = areas::mounts(&files).map_err(internal("copy descriptors"))?;
+    let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -169,13 +175,12 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         Fork::Child => {
             drop((front, control, init_control, init_broker));
             let options = supervisor::Options { quiet: args.quiet, watch: args.watch, json: args.json };
-            supervisor::run(session, places, judges.clone(), supervisor, broker, files, &options)
+            supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
         }
         Fork::Parent(child) => {
             drop((supervisor, broker));
-            let links =
-                Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
-            let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
+            let links = Links { control: init_control, broker: init_broker, mask: signals.inherited };
+            let end = begin(plan, links, joining, &control, &front, &mut signals, |init| {
                 status.started(&session.id, init);
             });
             if end.is_err() {
@@ -185,10 +190,9 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
                 return end.map(|_| 0);
             }
             drop(control);
-            let lost = if matches!(end, Ok(End::SupervisorLost)) { last_words(&front) } else { None };
             drop(front);
             wait(&child);
-            finish(end?, lost, plan, &signals, status)
+            finish(end?, plan, &signals, status)
         }
     }
 }
@@ -196,35 +200,29 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
 fn begin(
     plan: &Plan,
     links: Links,
-    files: VfsdConnection,
+    joining: Joining,
     control: &PacketSocket,
     front: &PacketSocket,
     signals: &mut Signals,
     mut on_start: impl FnMut(i32),
 ) -> Result<End, Failure> {
     let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
-    let attached = files.attach(spawned.init.pid.cast_unsigned());
-    // The supervisor has the connection from here on.
-    drop(files);
-    if let Err(error) = attached {
-        spawned.kill();
-        return Err(Failure::internal(format!("the file server is gone: {error}")));
-    }
-    // Nothing starts before the supervisor can judge and write down.
-    let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
-    match ready {
-        Ok(packet) if packet.bytes() == supervisor::READY => {}
-        Ok(packet) => {
-            spawned.kill();
+    let pid = spawned.init.pid;
+    let ready = || -> Result<(), Failure> {
+        let files = joining.finish().map_err(|error| areas::failure(&error))?;
+        let lost = |_| Failure::internal("the file server is gone before the program began".into());
+        files.attach(pid.cast_unsigned()).map_err(lost)?;
+        // Nothing starts before the supervisor can judge and write down.
+        let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
+        let packet = front.receive().map_err(gone)?;
+        if packet.bytes() != supervisor::READY {
             return Err(supervisor_failure(packet.bytes()));
         }
-        Err(failure) => {
-            spawned.kill();
-            return Err(failure);
-        }
-    }
-    spawned.go(control).map_err(|error| spawn_failure(&error))?;
-    let pid = spawned.init.pid;
+        front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
+        let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
+        spawned.go(control, areas).map_err(|error| spawn_failure(&error))
+    };
+    ready().inspect_err(|_| spawned.kill())?;
     Ok(follow(&spawned, control, front, signals, || on_start(pid)))
 }
 
@@ -235,13 +233,7 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn last_words(front: &PacketSocket) -> Option<String> {
-    let packet = front.try_receive().ok()?;
-    (!packet.bytes().is_empty()).then(|| String::from_utf8_lossy(packet.bytes()).into_owned())
-}
-
 fn wait(child: &nexus_sys::process::Child) {
-    use std::os::fd::AsFd;
     // It fails only when there is nothing to wait for.
     let _ = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
@@ -251,7 +243,6 @@ fn wait(child: &nexus_sys::process::Child) {
 
 fn finish(
     end: End,
-    lost: Option<String>,
     plan: &Plan,
     signals: &Signals,
     status: &mut Status,
@@ -283,8 +274,8 @@ fn finish(
             Err(Failure::unsupported(format!("cannot {what}: {error}"), "`nx sec doctor` says what this machine lacks"))
         }
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
-        End::SupervisorLost => Err(Failure::internal(
-            lost.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
+        End::SupervisorLost { words } => Err(Failure::internal(
+            words.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
         )),
     }
 }

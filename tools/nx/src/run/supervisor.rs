@@ -14,10 +14,16 @@ use nexus_wire::packet::PacketSocket;
 use netd::Judges;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::Arc;
-use vfsd::VfsdConnection;
+use vfsd::VfsdSession;
 
 /// What the supervisor says once it can write down.
 pub(crate) const READY: &[u8] = b"ready";
+
+/// What the first process answers, with the session at the file server.
+pub(crate) const FILES: &[u8] = b"files";
+
+/// What the supervisor says once nobody is left to be judged: its end is no loss from here on.
+pub(crate) const DONE: &[u8] = b"done";
 
 /// How much the user wants to hear.
 pub(crate) struct Options {
@@ -33,10 +39,9 @@ pub(crate) fn run(
     judges: Judges,
     front: PacketSocket,
     broker: PacketSocket,
-    files: VfsdConnection,
     options: &Options,
 ) -> ! {
-    let code = match supervise(session, places, judges, &front, broker, files, options) {
+    let code = match supervise(session, places, judges, &front, broker, options) {
         Ok(()) => 0,
         Err(words) => {
             let words = words.as_bytes();
@@ -55,12 +60,17 @@ fn supervise(
     judges: Judges,
     front: &PacketSocket,
     broker: PacketSocket,
-    mut files: VfsdConnection,
     options: &Options,
 ) -> Result<(), String> {
     harden()?;
     let records = Arc::new(Records::open(session, places, options)?);
-    front.send(READY, &[]).map_err(|_| "the first process is gone".to_owned())?;
+    let gone = |_| "the first process is gone".to_owned();
+    front.send(READY, &[]).map_err(gone)?;
+    let Some(files) = front.receive().map_err(gone)?.descriptors.pop() else {
+        // The program will not begin; the first process knows why.
+        return Ok(());
+    };
+    let mut files = VfsdSession::from(files);
     let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
         // The program never began; the first process knows why from init.
         return Ok(());
@@ -94,6 +104,10 @@ fn supervise(
         if ended {
             break;
         }
+    }
+    if !front_gone {
+        // If it went just now, so did the program.
+        let _ = front.send(DONE, &[]);
     }
     judge.finish();
     let usage = areas::usage(&mut files, &records);

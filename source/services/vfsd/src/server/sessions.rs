@@ -71,20 +71,16 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-            self.accept(&mut open, &mut next);
-            let numbers: Vec<u64> = open.keys().copied().collect();
-            for number in numbers {
-                if let Some(session) = open.get_mut(&number)
-                    && !self.hear(session, number == 0)
-                {
-                    open.remove(&number);
-                }
-            }
+            // Taken before the others are heard: whoever came after the last of them went is found to have come too late.
+            let newcomers = self.accept(open.len(), &mut next);
+            open.retain(|number, session| self.hear(session, *number == 0));
             self.tell(&mut open);
-            // A connection that waits in the queue counts as one: it is taken before this is asked again.
-            if open.is_empty() && !self.accept(&mut open, &mut next) {
+            // What the last session left in `tmp` is nobody else's. A newcomer's connection closes with us; it tries
+            // again and starts a server of its own.
+            if open.is_empty() {
                 break;
             }
+            open.extend(newcomers);
         }
         self.end();
     }
@@ -120,26 +116,25 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-    /// Takes new connections; whether there was one.
-    fn accept(&self, open: &mut HashMap<u64, Session>, next: &mut u64) -> bool {
-        let mut some = false;
+    /// Takes new connections, beside those that there are.
+    fn accept(&self, there: usize, next: &mut u64) -> Vec<(u64, Session)> {
+        let mut newcomers = Vec::new();
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            some = true;
             let known =
                 rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.peer_uid);
             if !known {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-            if open.len() >= SESSIONS_MAX {
-                session.refuse(Refusal::TooManySessions, Errno::from_raw_os_error(0));
+            if there.saturating_add(newcomers.len()) >= SESSIONS_MAX {
+                session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
-            open.insert(*next, session);
+            newcomers.push((*next, session));
             *next = next.saturating_add(1);
         }
-        some
+        newcomers
     }
 
     /// Hears what a session says; `false` if it is over.
@@ -173,15 +168,15 @@ impl Sessions {
                 Some(_),
             ) => {
                 if subject != self.subject {
-                    return session.refuse(Refusal::Subject, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Subject, None);
                 }
                 if budgets.tmp.validate().is_err() || budgets.state.validate().is_err() {
-                    return session.refuse(Refusal::Budget, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Budget, None);
                 }
                 let copies = [Zone::Tmp, Zone::State, Zone::Shm].map(|zone| mount::copy(self.mount.as_fd(), zone));
                 let [Ok(tmp), Ok(state), Ok(shm)] = &copies else {
                     let errno = copies.into_iter().find_map(Result::err).unwrap_or(Errno::IO);
-                    return session.refuse(Refusal::Mount, errno);
+                    return session.refuse(Refusal::Mount, Some(errno));
                 };
                 self.books.set_budgets(budgets, policy);
                 session.hello_until = None;
@@ -198,7 +193,7 @@ impl Sessions {
                 };
                 session.send(&usage, &[])
             }
-            _ => session.refuse(Refusal::Protocol, Errno::from_raw_os_error(0)),
+            _ => session.refuse(Refusal::Protocol, None),
         }
     }
 
@@ -207,7 +202,9 @@ impl Sessions {
         for session in open.values_mut() {
             session.tell_lost();
         }
+        self.events.set_several(open.len() > 1);
         let (events, lost) = self.events.take();
+        let count = events.len();
         if events.is_empty() && lost.is_empty() {
             return;
         }
@@ -232,6 +229,7 @@ impl Sessions {
                 session.tell(event);
             }
         }
+        self.events.placed(count);
         if let Some(session) = oldest.and_then(|number| open.get_mut(&number)) {
             for (kind, count) in lost {
                 session.lose(kind, count);
@@ -254,6 +252,8 @@ impl Sessions {
         // listens there then, which says the same.
         let _ = std::fs::remove_file(&socket_path);
         drop(listener);
+        // Nobody is told any more, so nobody waits to be.
+        events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
         drop(mount);
@@ -288,8 +288,8 @@ impl Session {
     }
 
     /// Always false: the session is over.
-    fn refuse(&self, refusal: Refusal, errno: Errno) -> bool {
-        let errno = errno.raw_os_error().unsigned_abs();
+    fn refuse(&self, refusal: Refusal, errno: Option<Errno>) -> bool {
+        let errno = errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs());
         self.send(
             &FromVfsd::Refused {
                 refusal,

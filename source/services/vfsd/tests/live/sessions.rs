@@ -101,7 +101,11 @@ fn lifetime(world: &World) {
         fs::write(dirs.state.join("kept"), b"kept").unwrap();
         fs::create_dir(dirs.tmp.join("closed")).unwrap();
         fs::write(dirs.tmp.join("closed/inside"), b"x").unwrap();
-        fs::set_permissions(dirs.tmp.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(
+            dirs.tmp.join("closed"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o000),
+        )
+        .unwrap();
     });
     let server = connection.vfsd_pid;
     drop(connection);

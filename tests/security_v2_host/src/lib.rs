@@ -1,0 +1,29 @@
+//! The harness of the live tests: `nx run` on real programs, as root and as an ordinary user, with nothing left behind.
+//!
+//! ```no_run
+//! use security_v2_host::{Run, users};
+//!
+//! for user in users() {
+//!     let done = Run::new(user).args(["true"]).run();
+//!     assert_eq!(done.code(), Some(0), "{done}");
+//!     done.assert_nothing_left();
+//! }
+//! ```
+//!
+//! A test that can't run here says so on stderr and is skipped; with `NEXUS_REQUIRE_LIVE=1` it fails instead.
+
+mod binary;
+mod gate;
+mod home;
+mod processes;
+mod run;
+mod server;
+mod tree;
+mod user;
+
+pub use binary::{nx, program};
+pub use home::Home;
+pub use run::{DEADLINE, Output, Run};
+pub use server::Server;
+pub use tree::Tree;
+pub use user::{ORDINARY_ID, REQUIRE_LIVE, User, users};

@@ -1,0 +1,4 @@
+//! Real programs under `nx run`, as root and as an ordinary user.
+
+mod demo;
+mod floor;
