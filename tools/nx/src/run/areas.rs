@@ -37,8 +37,7 @@ pub(crate) fn begin(session: &Session, places: &Places, identity: Identity) -> R
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {
-    Failure::new(Exit::Missing, format!("the subject's file server cannot be reached: {error}"))
-        .with_help("`nx sec doctor` says what this machine lacks and how to mend it")
+    Failure::new(Exit::Missing, format!("the subject's file server cannot be reached: {error}")).of_machine()
 }
 
 /// Writes down what the file server says; false once it is gone.

@@ -271,7 +271,7 @@ fn finish(
         End::SetupFailed { step, errno } => {
             let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
             let error = std::io::Error::from_raw_os_error(errno);
-            Err(Failure::unsupported(format!("cannot {what}: {error}"), "`nx sec doctor` says what this machine lacks"))
+            Err(Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine())
         }
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
         End::SupervisorLost { words } => Err(Failure::internal(
@@ -283,7 +283,6 @@ fn finish(
 fn spawn_failure(error: &SpawnError) -> Failure {
     match error {
         SpawnError::Init(_) => Failure::internal(error.to_string()),
-        _ => Failure::unsupported(error.to_string(), "`nx sec doctor` says what this machine lacks and how to mend it"),
+        _ => Failure::new(Exit::Unsupported, error.to_string()).of_machine(),
     }
 }
-

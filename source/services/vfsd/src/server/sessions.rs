@@ -71,16 +71,25 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-            // Taken before the others are heard: whoever came after the last of them went is found to have come too late.
-            let newcomers = self.accept(open.len(), &mut next);
-            open.retain(|number, session| self.hear(session, *number == 0));
+            // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
+            // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
+            let knocking = self.accept(open.len());
+            let numbers: Vec<u64> = open.keys().copied().collect();
+            for number in numbers {
+                if let Some(session) = open.get_mut(&number)
+                    && !self.hear(session, number == 0)
+                {
+                    open.remove(&number);
+                }
+            }
             self.tell(&mut open);
-            // What the last session left in `tmp` is nobody else's. A newcomer's connection closes with us; it tries
-            // again and starts a server of its own.
             if open.is_empty() {
                 break;
             }
-            open.extend(newcomers);
+            for session in knocking {
+                open.insert(next, session);
+                next = next.saturating_add(1);
+            }
         }
         self.end();
     }
@@ -116,9 +125,9 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-    /// Takes new connections, beside those that there are.
-    fn accept(&self, there: usize, next: &mut u64) -> Vec<(u64, Session)> {
-        let mut newcomers = Vec::new();
+    /// Takes new connections, beside `open` that there are.
+    fn accept(&self, open: usize) -> Vec<Session> {
+        let mut taken = Vec::new();
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
             let known =
@@ -127,14 +136,13 @@ impl Sessions {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-            if there.saturating_add(newcomers.len()) >= SESSIONS_MAX {
+            if open.saturating_add(taken.len()) >= SESSIONS_MAX {
                 session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
-            newcomers.push((*next, session));
-            *next = next.saturating_add(1);
+            taken.push(session);
         }
-        newcomers
+        taken
     }
 
     /// Hears what a session says; `false` if it is over.

@@ -12,6 +12,7 @@
 mod bytes;
 mod names;
 mod sessions;
+mod trees;
 mod world;
 
 use std::os::unix::process::CommandExt as _;
@@ -31,9 +32,10 @@ fn main() {
     let cases: Vec<Case> = [
         bytes::CASES,
         names::CASES,
+        trees::CASES,
         sessions::CASES,
         bytes::USER_CASES,
-        names::USER_CASES,
+        trees::USER_CASES,
     ]
     .concat();
     if let [flag, mode, name, root] = arguments.as_slice()
@@ -50,7 +52,7 @@ fn main() {
     for mode in Mode::ALL {
         let elsewhere = |name| {
             mode == Mode::Root
-                && [bytes::USER_CASES, names::USER_CASES]
+                && [bytes::USER_CASES, trees::USER_CASES]
                     .concat()
                     .iter()
                     .any(|(known, _)| *known == name)
