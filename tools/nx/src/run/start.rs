@@ -9,7 +9,7 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Links, Plan, Program, SpawnError, Step, Surroundings};
+use execd::{Access, Links, Plan, Program, SpawnError, Step, Surroundings, Work};
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
 use nexus_sys::process::{Fork, clone, CloneFlags};
@@ -18,7 +18,8 @@ use netd::Judges;
 use policyd::LoadError;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vfsd::Joining;
 
@@ -59,7 +60,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let egress = rules.egress_gate().map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    descriptors::check(rules.fds, landlock).map_err(|refused| {
+    descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(format!("{} is {}, which is not handed to the program", refused.name, refused.what), &refused.help)
     })?;
     let asked = args.work.as_deref().map(Asked::parse);
@@ -74,8 +75,8 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         umask: current_umask(),
+        hidden: hidden(&places, work.as_ref())?,
         work,
-        hidden: hidden(&places),
         pinned: loaded.origin.directory().map(|path| path.to_owned()).into_iter().collect(),
         landlock,
     };
@@ -94,12 +95,30 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     Ok(Decided { session, places, plan, judges, note })
 }
 
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
-fn hidden(places: &Places) -> Vec<PathBuf> {
-    let mut hidden = vec![places.state.clone()];
-    hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
-    hidden.push(PathBuf::from("/etc/nexus"));
-    hidden.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect()
+/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
+/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
+fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
+    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    for path in &own {
+        let endangered = work.is_some_and(|work| {
+            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
+        });
+        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            return Err(Failure::rejected(
+                format!("`{}` lies in the work directory and cannot be made before the program could: {error}", path.display()),
+                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
+            ));
+        }
+    }
+    let system = PathBuf::from("/etc/nexus");
+    Ok(own.into_iter().chain([system]).filter_map(|path| std::fs::canonicalize(path).ok()).collect())
+}
+
+/// Whether a path, as far as it is there, leads into a directory.
+fn leads_into(path: &Path, directory: &Path) -> bool {
+    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
+    there.is_some_and(|there| there.starts_with(directory))
 }
 
 fn current_umask() -> u32 {
@@ -148,8 +167,18 @@ fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
 fn plan_failure(error: &execd::PlanError) -> Failure {
     let help = match error {
         execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } => "name another directory with `--work DIR`",
+        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
+            "name another directory with `--work DIR`"
+        }
         execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
+        execd::PlanError::CannotProtect { path } => {
+            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
+            let help = format!(
+                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
