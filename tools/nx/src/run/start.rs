@@ -2,6 +2,7 @@
 
 use super::failure::{Exit, Failure};
 use super::front::{End, Signals, follow};
+use super::made::Absent;
 use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::status::Status;
@@ -30,6 +31,7 @@ struct Decided {
     plan: Plan,
     judges: Judges,
     note: Option<String>,
+    absent: Absent,
 }
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
@@ -84,6 +86,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
+    let absent = Absent::before(around.work.as_ref());
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let floor = nexus_abi_policy::floor();
     let mut layers = rules.profiles();
@@ -92,7 +95,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let judges = Judges { guard: Arc::new(guard), egress };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-    Ok(Decided { session, places, plan, judges, note })
+    Ok(Decided { session, places, plan, judges, note, absent })
 }
 
 /// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
@@ -185,7 +188,7 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
 }
 
 fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
-    let Decided { session, places, plan, judges, .. } = decided;
+    let Decided { session, places, plan, judges, absent, .. } = decided;
     let internal = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
@@ -219,6 +222,10 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
                 return end.map(|_| 0);
             }
             drop(control);
+            // Also with `--quiet`: this is no summary.
+            for line in absent.after(&session.id) {
+                eprintln!("nx: {line}");
+            }
             drop(front);
             wait(&child);
             finish(end?, plan, &signals, status)
