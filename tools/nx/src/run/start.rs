@@ -79,14 +79,21 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         umask: current_umask(),
         hidden: hidden(&places, work.as_ref())?,
         work,
-        pinned: loaded.origin.directory().map(|path| path.to_owned()).into_iter().collect(),
+        // As they really are: the one that was named may be relative, or a link.
+        pinned: loaded
+            .origin
+            .directory()
+            .into_iter()
+            .chain(loaded.ceiling.as_deref())
+            .filter_map(|path| std::fs::canonicalize(path).ok())
+            .collect(),
         landlock,
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
-    let absent = Absent::before(around.work.as_ref());
+    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let floor = nexus_abi_policy::floor();
     let mut layers = rules.profiles();
