@@ -97,5 +97,9 @@ fn doctor(json: bool) -> ExitCode {
     };
     // A reader that has seen enough is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    if report.ready() { ExitCode::SUCCESS } else { ExitCode::from(run::Exit::Missing.code()) }
+    if report.ready() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(run::Exit::Missing.code())
+    }
 }

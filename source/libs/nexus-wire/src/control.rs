@@ -27,8 +27,10 @@ pub enum Event {
 /// From `nx run` to init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The identity maps are written: go on.
+    /// The identity maps are written: build what needs nobody else.
     Go,
+    /// The areas' mounts come along, and somebody judges: finish the view and start the program.
+    Areas,
     /// `nx run` received this signal; pass it to the program unless the program got it itself.
     Signal(i32),
     /// Continue the program's process group.
@@ -99,6 +101,7 @@ impl Command {
             Self::Go => encode(1, 0, 0),
             Self::Signal(signal) => encode(2, signal, 0),
             Self::Continue => encode(3, 0, 0),
+            Self::Areas => encode(4, 0, 0),
         }
     }
 
@@ -109,6 +112,7 @@ impl Command {
             (1, 0, 0) => Self::Go,
             (2, signal, 0) => Self::Signal(signal),
             (3, 0, 0) => Self::Continue,
+            (4, 0, 0) => Self::Areas,
             _ => return None,
         })
     }
@@ -134,7 +138,7 @@ mod tests {
         ] {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
-        for command in [Command::Go, Command::Signal(2), Command::Continue] {
+        for command in [Command::Go, Command::Areas, Command::Signal(2), Command::Continue] {
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

@@ -1,9 +1,9 @@
 //! From a subject's policy to a plan.
 
 use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
-use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
 use nexus_abi::{Protocol, syscall};
-use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile, floor};
+use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
@@ -31,8 +31,8 @@ pub struct Surroundings {
     pub hidden: Vec<PathBuf>,
     /// The policy tree, which the program must not change.
     pub pinned: Vec<PathBuf>,
-    /// Whether the kernel has Landlock.
-    pub landlock: bool,
+    /// The second fence.
+    pub fence: Fence,
 }
 
 /// The `work` directory of a run.
@@ -87,9 +87,6 @@ pub enum PlanError {
 /// What the machine is called in every session: the host's name is nobody's business.
 pub(crate) const HOST_NAME: &str = "nexus";
 
-/// The longest list of host names that is copied; a longer one, as against advertisements, is shown as it is.
-const HOSTS_BYTES_MAX: u64 = 64 * 1024;
-
 /// Where the program's home is: in `state`, so that it is kept.
 pub const HOME: &str = "/state/home";
 
@@ -122,7 +119,7 @@ impl Plan {
                 data_bytes: limit(subject.limits.memory_bytes),
             },
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
-            landlock: around.landlock,
+            fence: around.fence,
         })
     }
 }
@@ -159,12 +156,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    // Under every policy lies what none may open: without it the other guards would be void. Last, so that a policy's
-    // own rule is the one that is named.
-    let floor = floor();
-    let mut layers = profiles.to_vec();
-    layers.push(&floor);
-    let program = compile(&layers, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -294,18 +286,23 @@ impl View {
                 });
             }
             if around.hidden.iter().any(|hidden| work.path.starts_with(hidden)) {
-                return Err(PlanError::WorkOfNexus { path: work.path.clone() });
+                return Err(PlanError::WorkOfNexus {
+                    path: work.path.clone(),
+                });
             }
         }
         let mut entries = nested(places);
         let shown = |path: &Path, entries: &[Entry]| {
-            entries.iter().any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
+            entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
         };
         let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
             let mut pins = Pins::new(&work.path);
             for path in &subject.work_protect {
-                pins.protect(&work.path.join(path)).map_err(|Missing(path)| PlanError::CannotProtect { path })?;
+                pins.protect(&work.path.join(path))
+                    .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
             }
             let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
             for path in pointers.map(|name| work.path.join(name)).chain(around.pinned.iter().cloned()) {
@@ -317,10 +314,16 @@ impl View {
             entries.extend(pins.into_entries());
         }
         let covered = |path: &Path| {
-            around.work.as_ref().is_some_and(|work| work.access == Access::ReadWrite && path.starts_with(&work.path))
+            around
+                .work
+                .as_ref()
+                .is_some_and(|work| work.access == Access::ReadWrite && path.starts_with(&work.path))
         };
         entries.extend(
-            hidden.into_iter().filter(|path| !covered(path)).map(|path| Entry::Hide { at: path.clone() }),
+            hidden
+                .into_iter()
+                .filter(|path| !covered(path))
+                .map(|path| Entry::Hide { at: path.clone() }),
         );
         Ok(Self { entries })
     }
@@ -343,10 +346,7 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.
-            (
-                Some(_),
-                Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. },
-            ) => {}
+            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. }) => {}
             (_, entry) => out.push(entry),
         }
     }
@@ -378,7 +378,7 @@ fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
         ),
         Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
         // Java, `hostname -f` and others look their own name up and fail without an answer.
-        Some("/etc/hosts") if found.len() <= HOSTS_BYTES_MAX => {
+        Some("/etc/hosts") if is_public(&found) && found.len() <= COPY_BYTES_MAX => {
             let hosts = std::fs::read(&path)?;
             let hosts = String::from_utf8_lossy(&hosts);
             format!("{}\n127.0.0.1 {HOST_NAME}\n", hosts.trim_end())

@@ -58,23 +58,24 @@ fn start(
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
     }
-    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(go.descriptors) else {
-        return Err(Failed { step: Step::Prepare, errno: 0 });
-    };
     // While this process still is the user, with the user's right to look; then never again.
     let sources = view::open_sources(plan)?;
     let input = input::close_in().map_err(Failed::at(Step::Input))?;
     take_identity(plan)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
-    view::build(
-        sources,
-        &Areas {
-            tmp: tmp.as_fd(),
-            state: state.as_fd(),
-            shm: shm.as_fd(),
-        },
-    )?;
     launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
+    let view = view::build(sources)?;
+    let word = control.receive().map_err(Failed::at(Step::Prepare))?;
+    if Command::decode(word.bytes()) != Some(Command::Areas) {
+        return Ok(None);
+    }
+    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(word.descriptors) else {
+        return Err(Failed {
+            step: Step::Prepare,
+            errno: 0,
+        });
+    };
+    view::finish(view, &Areas { tmp, state, shm })?;
     let mut launched = launch::launch(plan, mask)?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
     if launched.exec_errno != 0 {
@@ -206,6 +207,6 @@ fn obey(control: &PacketSocket, program: Pid) -> bool {
             let _ = nexus_sys::signal::kill(pid, rustix::process::Signal::CONT.as_raw());
             true
         }
-        Some(Command::Go) | None => !packet.bytes().is_empty(),
+        Some(Command::Go | Command::Areas) | None => !packet.bytes().is_empty(),
     }
 }

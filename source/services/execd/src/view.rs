@@ -7,15 +7,15 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 /// The detached mounts that vfsd handed over.
-pub(crate) struct Areas<'a> {
-    pub(crate) tmp: BorrowedFd<'a>,
-    pub(crate) state: BorrowedFd<'a>,
-    pub(crate) shm: BorrowedFd<'a>,
+pub(crate) struct Areas {
+    pub(crate) tmp: OwnedFd,
+    pub(crate) state: OwnedFd,
+    pub(crate) shm: OwnedFd,
 }
 
 /// A plan's entry with the host's side of it already in hand.
@@ -38,7 +38,10 @@ pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Prepared<'_>>, Failed> {
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
     )
     .map_err(Failed::at(Step::Propagation))?;
-    plan.view.iter().map(|entry| open_source(entry, &plan.directory)).collect()
+    plan.view
+        .iter()
+        .map(|entry| open_source(entry, &plan.directory))
+        .collect()
 }
 
 fn open_source<'e>(entry: &'e Entry, work: &Path) -> Result<Prepared<'e>, Failed> {
@@ -65,7 +68,12 @@ fn open_source<'e>(entry: &'e Entry, work: &Path) -> Result<Prepared<'e>, Failed
                 ..Attributes::default()
             };
             restrict(&mount, attributes, false).map_err(Failed::io(Step::BindSource))?;
-            return Ok(Prepared { entry, mount: Some(mount), is_directory: false, content: Vec::new() });
+            return Ok(Prepared {
+                entry,
+                mount: Some(mount),
+                is_directory: false,
+                content: Vec::new(),
+            });
         }
         Entry::Copy { at } => {
             let content = read_small(at).map_err(&failed)?;
@@ -77,22 +85,42 @@ fn open_source<'e>(entry: &'e Entry, work: &Path) -> Result<Prepared<'e>, Failed
             });
         }
         _ => {
-            return Ok(Prepared { entry, mount: None, is_directory: true, content: Vec::new() });
+            return Ok(Prepared {
+                entry,
+                mount: None,
+                is_directory: true,
+                content: Vec::new(),
+            });
         }
     };
     // The work directory was resolved when the plan was made. Another session may write what leads to it: a link that is
     // on the way now is somebody's trick.
-    let mount = if source.starts_with(work) { clone_exactly(source) } else { clone_tree(source) }.map_err(&failed)?;
+    let mount = if source.starts_with(work) {
+        clone_exactly(source)
+    } else {
+        clone_tree(source)
+    }
+    .map_err(&failed)?;
     restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
     let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Prepared { entry, mount: Some(mount), is_directory, content: Vec::new() })
+    Ok(Prepared {
+        entry,
+        mount: Some(mount),
+        is_directory,
+        content: Vec::new(),
+    })
 }
 
 /// The whole of a small file. One that has grown since the plan was made is refused, not cut.
 fn read_small(path: &Path) -> Result<Vec<u8>, Errno> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    let mut content = vec![0; COPY_BYTES_MAX + 1];
+    let size = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(usize::MAX);
+    if size > COPY_BYTES_MAX {
+        return Err(Errno::FBIG);
+    }
+    // One byte more, to see that there is no more.
+    let mut content = vec![0; size + 1];
     let mut length = 0;
     loop {
         let rest = content.get_mut(length..).unwrap_or_default();
@@ -129,15 +157,39 @@ fn clone_exactly(source: &Path) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(&found, "", flags)
 }
 
-/// Mounts the view on a new root and makes it this process's only one.
-pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<(), Failed> {
+/// A view on its way: a new root, and what has to wait for the areas.
+pub(crate) struct Building<'a> {
+    root: OwnedFd,
+    later: Vec<Prepared<'a>>,
+}
+
+/// Mounts what needs nobody else on a new root. The areas are made by another process meanwhile.
+pub(crate) fn build(prepared: Vec<Prepared<'_>>) -> Result<Building<'_>, Failed> {
     let root = new_root().map_err(Failed::at(Step::Root))?;
     // Any directory that every system has does as the place to stand on while turning around.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&root, "", CWD, "/proc", flags).map_err(Failed::at(Step::Root))?;
+    // What lies in an area comes after it.
+    let areas: Vec<_> = prepared
+        .iter()
+        .filter(|item| matches!(item.entry, Entry::Area { .. }))
+        .map(|item| item.entry.at())
+        .collect();
+    let (later, now): (Vec<_>, Vec<_>) = prepared
+        .into_iter()
+        .partition(|item| areas.iter().any(|area| item.entry.at().starts_with(area)));
+    for item in now {
+        place(&root, item, None, &mut Vec::new())?;
+    }
+    Ok(Building { root, later })
+}
+
+/// Mounts the areas and what lies in them, and makes the new root this process's only one.
+pub(crate) fn finish(building: Building<'_>, areas: &Areas) -> Result<(), Failed> {
+    let Building { root, later } = building;
     let mut mounted = Vec::new();
-    for item in prepared {
-        place(&root, item, areas, &mut mounted)?;
+    for item in later {
+        place(&root, item, Some(areas), &mut mounted)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
     let sealed = Attributes {
@@ -165,7 +217,7 @@ fn new_root() -> Result<OwnedFd, Errno> {
 fn place(
     root: &OwnedFd,
     item: Prepared<'_>,
-    areas: &Areas<'_>,
+    areas: Option<&Areas>,
     mounted: &mut Vec<AreaMount>,
 ) -> Result<(), Failed> {
     let at = item.entry.at();
@@ -198,16 +250,16 @@ fn place(
         Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
+            let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
-                AreaMount::Tmp => areas.tmp,
-                AreaMount::State => areas.state,
-                AreaMount::Shm => areas.shm,
+                AreaMount::Tmp => &areas.tmp,
+                AreaMount::State => &areas.state,
+                AreaMount::Shm => &areas.shm,
             };
             if mounted.contains(area) {
                 // A second place for it: moving the mount again would take it away from the first.
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_EMPTY_PATH;
+                let flags =
+                    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
                 let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
                 return attach(root, again, &at);
             }

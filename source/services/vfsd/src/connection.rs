@@ -56,7 +56,14 @@ impl VfsdConnection {
     pub(crate) fn new(socket: PacketSocket, mounts: [OwnedFd; 3], vfsd_pid: u32, fresh: bool) -> Self {
         let [tmp, state, shm] = mounts;
         let session = VfsdSession::new(socket);
-        Self { session, tmp, state, shm, vfsd_pid, fresh }
+        Self {
+            session,
+            tmp,
+            state,
+            shm,
+            vfsd_pid,
+            fresh,
+        }
     }
 }
 
@@ -93,7 +100,11 @@ impl From<OwnedFd> for VfsdSession {
 
 impl VfsdSession {
     fn new(socket: PacketSocket) -> Self {
-        Self { socket, waiting: VecDeque::new(), lost: Vec::new() }
+        Self {
+            socket,
+            waiting: VecDeque::new(),
+            lost: Vec::new(),
+        }
     }
 
     /// Says which process is the first of the session's pid namespace, as the host numbers it, so that events of its

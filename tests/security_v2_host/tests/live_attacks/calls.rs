@@ -12,10 +12,25 @@ fn no_foreign_call_and_no_call_that_undoes_the_sandbox_succeeds() {
         let (answers, done) = Attack::new(user).run(&["calls"]);
         assert_eq!(done.code(), Some(0), "{done}");
         answers.assert_only(&[], 100);
-        for name in ["int80-socket", "int80-socketcall", "x32-socket", "io_uring_setup", "clone3-user", "negative"] {
+        for name in [
+            "int80-socket",
+            "int80-socketcall",
+            "x32-socket",
+            "io_uring_setup",
+            "clone3-user",
+            "negative",
+        ] {
             assert_eq!(answers.get(name), "ENOSYS", "{name}");
         }
-        for name in ["clone-user", "clone-net-dirty", "unshare-user", "setns-net", "ptrace-me", "mount-bind", "bpf"] {
+        for name in [
+            "clone-user",
+            "clone-net-dirty",
+            "unshare-user",
+            "setns-net",
+            "ptrace-me",
+            "mount-bind",
+            "bpf",
+        ] {
             assert_eq!(answers.get(name), "EPERM", "{name}");
         }
     }
@@ -31,11 +46,37 @@ fn the_same_calls_are_refused_under_a_policy_that_allows_every_call() {
         let (answers, done) = attack.run(&["calls"]);
         assert_eq!(done.code(), Some(0), "{done}");
         answers.assert_refused(&[
-            "int80-socket", "x32-socket", "io_uring_setup", "io_uring_enter", "clone3-user", "clone-user",
-            "clone-net-dirty", "unshare-user", "unshare-net", "setns-net", "ptrace-me", "ptrace-seize-init",
-            "process_vm_readv", "process_vm_writev", "pidfd_getfd-own", "perf_event_open", "bpf", "userfaultfd",
-            "keyctl-session", "add_key", "open_by_handle_at", "mount-tmpfs", "mount-bind", "umount", "open_tree",
-            "fsopen", "move_mount", "pivot_root", "chroot", "seccomp-listener", "seccomp-listener-dirty",
+            "int80-socket",
+            "x32-socket",
+            "io_uring_setup",
+            "io_uring_enter",
+            "clone3-user",
+            "clone-user",
+            "clone-net-dirty",
+            "unshare-user",
+            "unshare-net",
+            "setns-net",
+            "ptrace-me",
+            "ptrace-seize-init",
+            "process_vm_readv",
+            "process_vm_writev",
+            "pidfd_getfd-own",
+            "perf_event_open",
+            "bpf",
+            "userfaultfd",
+            "keyctl-session",
+            "add_key",
+            "open_by_handle_at",
+            "mount-tmpfs",
+            "mount-bind",
+            "umount",
+            "open_tree",
+            "fsopen",
+            "move_mount",
+            "pivot_root",
+            "chroot",
+            "seccomp-listener",
+            "seccomp-listener-dirty",
         ]);
     }
 }
@@ -45,8 +86,19 @@ fn without_a_session_the_same_calls_work() {
     for user in users().into_iter().take(1) {
         let answers = Attack::new(user).bare(&["calls"]);
         answers.assert_ok(&[
-            "int80-getpid", "int80-socket", "clone-user", "clone-net", "clone3-user", "unshare-user", "unshare-net",
-            "ptrace-me", "process_vm_writev", "pidfd_getfd-own", "add_key", "keyctl-session", "name_to_handle_at",
+            "int80-getpid",
+            "int80-socket",
+            "clone-user",
+            "clone-net",
+            "clone3-user",
+            "unshare-user",
+            "unshare-net",
+            "ptrace-me",
+            "process_vm_writev",
+            "pidfd_getfd-own",
+            "add_key",
+            "keyctl-session",
+            "name_to_handle_at",
         ]);
     }
 }
@@ -59,7 +111,10 @@ fn denies(done: &Output, reason: &str) -> Option<u64> {
 
 fn flood(user: User, count: u64) {
     let attack = Attack::new(user);
-    let run = attack.prepare(&["flood", &count.to_string()]).option("--json").deadline(Duration::from_secs(300));
+    let run = attack
+        .prepare(&["flood", &count.to_string()])
+        .option("--json")
+        .deadline(Duration::from_secs(300));
     let done = run.run();
     let answers = crate::kit::Answers::of(&done.out());
     assert_eq!(answers.value("refused"), i64::try_from(count).unwrap(), "{done}");

@@ -17,7 +17,16 @@ fn no_way_leads_to_a_file_outside_the_view() {
         let secret = secret.to_string_lossy();
         let (answers, done) = attack.run(&["escape", &secret]);
         assert!(!done.out().contains("the secret"), "{done}");
-        for way in ["plain", "self-root", "init-root", "init-cwd", "dots", "tmp-dots", "after-chroot", "/tmp/to-secret"] {
+        for way in [
+            "plain",
+            "self-root",
+            "init-root",
+            "init-cwd",
+            "dots",
+            "tmp-dots",
+            "after-chroot",
+            "/tmp/to-secret",
+        ] {
             answers.assert_refused(&[way]);
         }
         answers.assert_refused(&["/state/to-secret-hard"]);
@@ -33,7 +42,9 @@ fn without_a_session_the_same_ways_lead_there() {
         let secret = attack.home.home().join("secret");
         std::fs::write(&secret, "the secret\n").unwrap();
         attack.home.give(&secret);
-        attack.bare(&["escape", &secret.to_string_lossy()]).assert_ok(&["plain", "self-root", "dots", "self-cwd"]);
+        attack
+            .bare(&["escape", &secret.to_string_lossy()])
+            .assert_ok(&["plain", "self-root", "dots", "self-cwd"]);
     }
 }
 
@@ -68,7 +79,9 @@ fn files_of_proc_give_nothing_away_and_take_nothing() {
 fn set_id_files(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let Ok(metadata) = entry.path().symlink_metadata() else { continue };
+        let Ok(metadata) = entry.path().symlink_metadata() else {
+            continue;
+        };
         // A directory may take the group bit over from the one that it is made in; it runs nothing.
         if !metadata.is_dir() && metadata.permissions().mode() & 0o6000 != 0 {
             found.push(entry.path());
@@ -87,15 +100,23 @@ fn no_call_leaves_a_set_id_file_or_a_device() {
         let work = attack.home.work();
         if user != security_v2_host::User::Root {
             let (answers, done) = attack.run(&["set-id", &work.to_string_lossy()]);
-            let bad: Vec<&String> =
-                answers.said.iter().filter(|(name, said)| *said == "ok" && !name.contains(" mkdir-")).map(|(name, _)| name).collect();
+            let bad: Vec<&String> = answers
+                .said
+                .iter()
+                .filter(|(name, said)| *said == "ok" && !name.contains(" mkdir-"))
+                .map(|(name, _)| name)
+                .collect();
             assert_eq!(bad, Vec::<&String>::new(), "{done}");
             assert!(answers.said.len() > 40, "{done}");
             assert_eq!(set_id_files(&work), Vec::<std::path::PathBuf>::new());
         }
         let (answers, done) = attack.run(&["set-id", "/tmp", "/state", "/dev/shm"]);
-        let bad: Vec<&String> =
-            answers.said.iter().filter(|(name, said)| *said == "ok" && !name.contains(" mkdir-")).map(|(name, _)| name).collect();
+        let bad: Vec<&String> = answers
+            .said
+            .iter()
+            .filter(|(name, said)| *said == "ok" && !name.contains(" mkdir-"))
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(bad, Vec::<&String>::new(), "{done}");
         assert_eq!(set_id_files(&attack.home.state()), Vec::<std::path::PathBuf>::new());
     }
@@ -142,7 +163,10 @@ fn a_link_that_another_session_puts_on_the_way_to_a_work_directory_is_not_follow
         }
         std::os::unix::fs::symlink(&other, work.join("link")).unwrap();
         // A link that is there from the start is the user's own word and is resolved.
-        let done = attack.prepare_any(vec!["pwd".into()]).work(work.join("link").to_string_lossy()).run();
+        let done = attack
+            .prepare_any(vec!["pwd".into()])
+            .work(work.join("link").to_string_lossy())
+            .run();
         assert_eq!(done.out().trim(), other.to_string_lossy(), "{done}");
     }
 }

@@ -30,12 +30,22 @@ fn a_file_that_was_handed_in_for_reading_stays_as_it_was() {
         let before = std::fs::metadata(&file).unwrap();
         let (out, err, _) = with_stdin(attack.prepare(&["reopen"]).command(), File::open(&file).unwrap());
         Answers::of(&out).assert_only(&[], 25);
-        let change = ["change", "chmod:/proc/self/fd/0", "times:/dev/stdin", "truncate:/dev/fd/0", "write:/dev/stdin"];
+        let change = [
+            "change",
+            "chmod:/proc/self/fd/0",
+            "times:/dev/stdin",
+            "truncate:/dev/fd/0",
+            "write:/dev/stdin",
+        ];
         let (out, _, _) = with_stdin(attack.prepare(&change).command(), File::open(&file).unwrap());
         Answers::of(&out).assert_only(&[], 4);
         let after = std::fs::metadata(&file).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "what was there\n", "{err}");
-        assert_eq!((before.mode(), before.mtime_nsec()), (after.mode(), after.mtime_nsec()), "{out}");
+        assert_eq!(
+            (before.mode(), before.mtime_nsec()),
+            (after.mode(), after.mtime_nsec()),
+            "{out}"
+        );
     }
 }
 
@@ -106,7 +116,8 @@ fn sockets_directories_and_devices_are_not_handed_on() {
 fn a_policy_that_opens_sockets_hands_them_on() {
     for user in users() {
         let mut attack = Attack::new(user);
-        let fds = "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
+        let fds =
+            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
         attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", fds);
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let run = attack.prepare_any(vec!["echo".into(), "ran".into()]).command();
@@ -125,7 +136,11 @@ fn only_the_standard_descriptors_are_open_inside() {
         let mut words = vec![nx.get_program().to_owned()];
         words.extend(nx.get_args().map(ToOwned::to_owned));
         let mut shell = std::process::Command::new("bash");
-        shell.arg("-c").arg(format!("exec 5<{0} 9<{0} 200<{0}; exec \"$@\"", secret.display())).arg("bash").args(words);
+        shell
+            .arg("-c")
+            .arg(format!("exec 5<{0} 9<{0} 200<{0}; exec \"$@\"", secret.display()))
+            .arg("bash")
+            .args(words);
         shell.current_dir(attack.home.work()).env_clear();
         shell.envs(nx.get_envs().filter_map(|(name, value)| Some((name, value?))));
         user.starts(&mut shell);
@@ -163,8 +178,10 @@ fn a_program_on_a_host_path_cannot_be_executed_through_stdin() {
         let (out, err, _) = with_stdin(command, File::open(&program).unwrap());
         Answers::of(&out).assert_refused(&["execveat-stdin"]);
         assert!(!out.contains("uid="), "{out}{err}");
-        let (out, ..) = with_stdin(attack.bare_command(&["execute-inherited"]), File::open(&program).unwrap());
+        let (out, ..) = with_stdin(
+            attack.bare_command(&["execute-inherited"]),
+            File::open(&program).unwrap(),
+        );
         assert!(out.contains("uid="), "{out}");
     }
 }
-

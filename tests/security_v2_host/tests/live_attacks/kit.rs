@@ -33,7 +33,10 @@ impl Attack {
         let tree = Tree::shipped()
             .append("nexus.policy.toml", "[subject.attack]\ndomain = \"tools\"\n")
             .append("sandbox.toml", "[subject.attack]\nwork = \"unmetered\"\n")
-            .append("egress.toml", &format!("[subject.attack]\nallow = [{}]\n", list.join(", ")));
+            .append(
+                "egress.toml",
+                &format!("[subject.attack]\nallow = [{}]\n", list.join(", ")),
+            );
         Self { home, tree, work: None }
     }
 
@@ -85,7 +88,11 @@ impl Attack {
 
 /// Whoever runs attacks without a session.
 pub(crate) fn bare_user() -> User {
-    User::Ordinary(if rustix::process::geteuid().is_root() { ORDINARY_ID } else { rustix::process::geteuid().as_raw() })
+    User::Ordinary(if rustix::process::geteuid().is_root() {
+        ORDINARY_ID
+    } else {
+        rustix::process::geteuid().as_raw()
+    })
 }
 
 /// What the attacker said: of each try, `ok` with a value, or the errno.
@@ -99,7 +106,9 @@ impl Answers {
     pub(crate) fn of(text: &str) -> Self {
         let (mut said, mut values) = (BTreeMap::new(), BTreeMap::new());
         for line in text.lines() {
-            let Some((rest, last)) = line.rsplit_once(' ') else { continue };
+            let Some((rest, last)) = line.rsplit_once(' ') else {
+                continue;
+            };
             match rest.strip_suffix(" ok") {
                 Some(name) => {
                     said.insert(name.to_owned(), "ok".to_owned());
@@ -137,8 +146,12 @@ impl Answers {
 
     /// Fails unless these, and no others, succeeded; `tries` is how many there must be at least.
     pub(crate) fn assert_only(&self, names: &[&str], tries: usize) {
-        let ok: Vec<&str> =
-            self.said.iter().filter(|(_, said)| *said == "ok").map(|(name, _)| name.as_str()).collect();
+        let ok: Vec<&str> = self
+            .said
+            .iter()
+            .filter(|(_, said)| *said == "ok")
+            .map(|(name, _)| name.as_str())
+            .collect();
         let mut expected = names.to_vec();
         expected.sort_unstable();
         assert_eq!(ok, expected, "{self}");
@@ -148,7 +161,9 @@ impl Answers {
 
 impl fmt::Display for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.said.iter().try_for_each(|(name, said)| writeln!(f, "  {name}: {said}"))
+        self.said
+            .iter()
+            .try_for_each(|(name, said)| writeln!(f, "  {name}: {said}"))
     }
 }
 
@@ -178,7 +193,11 @@ impl Catcher {
                 std::thread::spawn(move || note(&into, stream));
             }
         });
-        Some(Self { port, path: None, caught })
+        Some(Self {
+            port,
+            path: None,
+            caught,
+        })
     }
 
     pub(crate) fn udp() -> Self {
@@ -192,7 +211,11 @@ impl Catcher {
                 push(&into, &bytes[..count]);
             }
         });
-        Self { port, path: None, caught }
+        Self {
+            port,
+            path: None,
+            caught,
+        }
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
@@ -206,7 +229,11 @@ impl Catcher {
                 note(&into, stream);
             }
         });
-        Self { port: 0, path: Some(path.to_owned()), caught }
+        Self {
+            port: 0,
+            path: Some(path.to_owned()),
+            caught,
+        }
     }
 
     pub(crate) fn unix_datagram(path: &Path) -> Self {
@@ -220,7 +247,11 @@ impl Catcher {
                 push(&into, &bytes[..count]);
             }
         });
-        Self { port: 0, path: Some(path.to_owned()), caught }
+        Self {
+            port: 0,
+            path: Some(path.to_owned()),
+            caught,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -249,12 +280,17 @@ impl Catcher {
         const MARK: &str = "mark";
         let sent = match &self.path {
             Some(path) => {
-                let stream = std::os::unix::net::UnixStream::connect(path).and_then(|mut to| to.write_all(MARK.as_bytes()));
+                let stream =
+                    std::os::unix::net::UnixStream::connect(path).and_then(|mut to| to.write_all(MARK.as_bytes()));
                 stream.or_else(|_| UnixDatagram::unbound()?.send_to(MARK.as_bytes(), path).map(drop))
             }
             None => std::net::TcpStream::connect(("127.0.0.1", self.port))
                 .and_then(|mut to| to.write_all(MARK.as_bytes()))
-                .or_else(|_| UdpSocket::bind("127.0.0.1:0")?.send_to(MARK.as_bytes(), ("127.0.0.1", self.port)).map(drop)),
+                .or_else(|_| {
+                    UdpSocket::bind("127.0.0.1:0")?
+                        .send_to(MARK.as_bytes(), ("127.0.0.1", self.port))
+                        .map(drop)
+                }),
         };
         if sent.is_err() {
             return;

@@ -16,8 +16,16 @@ fn the_sandboxs_init_takes_nothing_from_the_program() {
         // Signals to init come to nothing, whether the kernel says so or not.
         let said = |name: &str| answers.get(name).to_owned();
         for (name, _) in answers.said.iter().filter(|(name, _)| name.starts_with("init-")) {
-            let is_signal = ["init-kill", "init-stop", "init-term", "init-int", "init-segv", "init-abrt", "init-rt"]
-                .contains(&name.as_str())
+            let is_signal = [
+                "init-kill",
+                "init-stop",
+                "init-term",
+                "init-int",
+                "init-segv",
+                "init-abrt",
+                "init-rt",
+            ]
+            .contains(&name.as_str())
                 || name.starts_with("init-pidfd-kill");
             assert!(is_signal || said(name) != "ok", "{name}\n{done}");
         }
@@ -30,7 +38,15 @@ fn the_sandboxs_init_takes_nothing_from_the_program() {
 fn a_programs_own_processes_are_its_own() {
     for user in users() {
         let (answers, _) = Attack::new(user).run(&["own"]);
-        answers.assert_only(&["limit-of-child", "lower-limit-of-child", "priority-of-child", "kill-child"], 4);
+        answers.assert_only(
+            &[
+                "limit-of-child",
+                "lower-limit-of-child",
+                "priority-of-child",
+                "kill-child",
+            ],
+            4,
+        );
     }
 }
 
@@ -74,13 +90,30 @@ fn nothing_reaches_the_callers_process_group() {
         let mut sleeper = Sleeper::new(user);
         let mut command = attack.prepare(&["group"]).command();
         command.process_group(sleeper.group());
-        let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+        let child = spawn(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        )
+        .unwrap();
         let done = child.wait_with_output().unwrap();
         let out = String::from_utf8_lossy(&done.stdout);
         let answers = crate::kit::Answers::of(&out);
         answers.assert_ok(&["done", "kill-0"]);
-        answers.assert_refused(&["setpriority-group", "setpriority-group-dirty", "ioprio-group", "ioprio-user", "pidfd-group"]);
-        assert_eq!(done.status.code(), Some(0), "{out}{}", String::from_utf8_lossy(&done.stderr));
+        answers.assert_refused(&[
+            "setpriority-group",
+            "setpriority-group-dirty",
+            "ioprio-group",
+            "ioprio-user",
+            "pidfd-group",
+        ]);
+        assert_eq!(
+            done.status.code(),
+            Some(0),
+            "{out}{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         assert!(sleeper.is_alive(), "{out}");
         assert_eq!(sleeper.niceness(), "0", "{out}");
     }
@@ -95,7 +128,10 @@ fn without_a_session_the_callers_process_group_is_reached() {
     let mut sleeper = Sleeper::new(bare_user());
     let mut command = attack.bare_command(&["group"]);
     command.process_group(sleeper.group());
-    spawn(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap().wait().unwrap();
+    spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+        .unwrap()
+        .wait()
+        .unwrap();
     sleeper.0.wait().unwrap();
     assert!(!sleeper.is_alive());
 }
@@ -107,7 +143,10 @@ fn no_limit_can_be_raised() {
         for (name, said) in &answers.said {
             assert!(!name.contains("-raise") || said == "EPERM", "{name}: {said}\n{done}");
         }
-        assert!(answers.value("processes-hard") <= 512 && answers.value("core-hard") <= 1, "{done}");
+        assert!(
+            answers.value("processes-hard") <= 512 && answers.value("core-hard") <= 1,
+            "{done}"
+        );
     }
 }
 
@@ -122,7 +161,10 @@ fn a_program_has_no_capability_and_no_way_to_one() {
         assert!(out.contains("NoNewPrivs:\t1"), "{out}");
         // NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE with their locks, KEEP_CAPS_LOCKED.
         assert!(out.contains("securebits 239"), "{out}");
-        assert!(!out.contains("uid_map 0 ") && !out.contains("uid_map          0"), "{out}");
+        assert!(
+            !out.contains("uid_map 0 ") && !out.contains("uid_map          0"),
+            "{out}"
+        );
     }
 }
 
@@ -132,8 +174,15 @@ fn a_crash_leaves_no_core_file() {
         let attack = Attack::new(user);
         let done = attack.prepare(&["dump"]).run();
         assert_eq!(done.code(), Some(128 + 6), "{done}");
-        let left: Vec<_> = std::fs::read_dir(attack.home.work()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-        assert!(!left.iter().any(|name| name.to_string_lossy().contains("core")), "{left:?}");
+        let left: Vec<_> = std::fs::read_dir(attack.home.work())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
+        assert!(
+            !left.iter().any(|name| name.to_string_lossy().contains("core")),
+            "{left:?}"
+        );
     }
 }
 
@@ -141,7 +190,11 @@ fn a_crash_leaves_no_core_file() {
 fn memory_processes_and_descriptors_end_at_their_limits_and_the_session_lives() {
     for user in users() {
         let attack = Attack::new(user);
-        for (what, errno, most) in [("memory", "ENOMEM", 128), ("processes", "EAGAIN", 512), ("descriptors", "EMFILE", 4096)] {
+        for (what, errno, most) in [
+            ("memory", "ENOMEM", 128),
+            ("processes", "EAGAIN", 512),
+            ("descriptors", "EMFILE", 4096),
+        ] {
             let (answers, done) = attack.run(&["eat", what]);
             assert_eq!(answers.get(what), errno, "{done}");
             assert!((1..=most).contains(&answers.value("had")), "{done}");
@@ -162,8 +215,15 @@ fn shared_memory_and_queues_of_the_host_are_not_there() {
                 command.args(["-Q", "-p", "0666"]);
             }
             user.starts(&mut command);
-            let out = spawn(command.stdout(Stdio::piped())).and_then(std::process::Child::wait_with_output).unwrap();
-            String::from_utf8_lossy(&out.stdout).trim().rsplit(' ').next().unwrap_or_default().to_owned()
+            let out = spawn(command.stdout(Stdio::piped()))
+                .and_then(std::process::Child::wait_with_output)
+                .unwrap();
+            String::from_utf8_lossy(&out.stdout)
+                .trim()
+                .rsplit(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         };
         let (shared, queue) = (make("-M"), make("-Q"));
         let (answers, _) = attack.run(&["ipc", &shared, &queue]);

@@ -51,9 +51,21 @@ fn hooks_and_settings_of_git_cannot_be_changed_moved_or_covered() {
         }
         assert_eq!(fs::read_dir(work.join(".git/hooks")).unwrap().count(), 1, "{done}");
         // The nearest that git itself needs.
-        let (answers, done) = attack.run(&["change", "write:.git/HEAD", "make:.git/index.lock", "rename:.git/index.lock:.git/index"]);
+        let (answers, done) = attack.run(&[
+            "change",
+            "write:.git/HEAD",
+            "make:.git/index.lock",
+            "rename:.git/index.lock:.git/index",
+        ]);
         if user != security_v2_host::User::Root {
-            answers.assert_only(&["write:.git/HEAD", "make:.git/index.lock", "rename:.git/index.lock:.git/index"], 3);
+            answers.assert_only(
+                &[
+                    "write:.git/HEAD",
+                    "make:.git/index.lock",
+                    "rename:.git/index.lock:.git/index",
+                ],
+                3,
+            );
             assert!(work.join(".git/index").exists(), "{done}");
         }
     }
@@ -64,9 +76,25 @@ fn without_the_rule_hooks_and_settings_are_changed() {
     for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
         let mut attack = Attack::new(user);
         repository(&attack);
-        attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", "[subject.attack]\nwork_protect = []\n");
-        let (answers, _) = attack.run(&["change", "write:.git/config", "make:.git/hooks/post-checkout", "rename:.git:moved"]);
-        answers.assert_only(&["write:.git/config", "make:.git/hooks/post-checkout", "rename:.git:moved"], 3);
+        attack.tree = attack.tree.edit(
+            "sandbox.toml",
+            "[subject.attack]\n",
+            "[subject.attack]\nwork_protect = []\n",
+        );
+        let (answers, _) = attack.run(&[
+            "change",
+            "write:.git/config",
+            "make:.git/hooks/post-checkout",
+            "rename:.git:moved",
+        ]);
+        answers.assert_only(
+            &[
+                "write:.git/config",
+                "make:.git/hooks/post-checkout",
+                "rename:.git:moved",
+            ],
+            3,
+        );
     }
 }
 
@@ -76,9 +104,20 @@ fn the_file_that_stands_for_a_linked_worktrees_repository_is_protected() {
         let attack = Attack::new(user);
         attack.home.write_work(".git", "gitdir: /somewhere/worktrees/one\n");
         attack.home.write_work("evil", "gitdir: evil\n");
-        let (answers, done) = attack.run(&["change", "write:.git", "remove:.git", "rename:.git:moved", "rename:evil:.git", "exchange:evil:.git"]);
+        let (answers, done) = attack.run(&[
+            "change",
+            "write:.git",
+            "remove:.git",
+            "rename:.git:moved",
+            "rename:evil:.git",
+            "exchange:evil:.git",
+        ]);
         answers.assert_only(&[], 5);
-        assert_eq!(fs::read_to_string(attack.home.work().join(".git")).unwrap(), "gitdir: /somewhere/worktrees/one\n", "{done}");
+        assert_eq!(
+            fs::read_to_string(attack.home.work().join(".git")).unwrap(),
+            "gitdir: /somewhere/worktrees/one\n",
+            "{done}"
+        );
     }
 }
 
@@ -105,7 +144,11 @@ fn a_link_in_the_place_of_the_repository_or_its_hooks_cannot_be_replaced() {
             "rename:my-hooks:moved",
         ]);
         answers.assert_only(&[], 9);
-        assert_eq!(fs::read_to_string(work.join(".git/hooks/pre-commit")).unwrap(), "original", "{done}");
+        assert_eq!(
+            fs::read_to_string(work.join(".git/hooks/pre-commit")).unwrap(),
+            "original",
+            "{done}"
+        );
     }
 }
 
@@ -118,8 +161,15 @@ fn a_repository_without_hooks_is_refused_with_the_command_that_mends_it() {
         fs::remove_dir_all(work.join(".git/hooks")).unwrap();
         let done = attack.prepare(&["environment"]).run();
         assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
-        assert!(done.err().contains(&format!("mkdir {}", work.join(".git/hooks").display())), "{done}");
-        let done = attack.prepare(&["environment"]).work(format!("{}:ro", work.display())).run();
+        assert!(
+            done.err()
+                .contains(&format!("mkdir {}", work.join(".git/hooks").display())),
+            "{done}"
+        );
+        let done = attack
+            .prepare(&["environment"])
+            .work(format!("{}:ro", work.display()))
+            .run();
         assert_eq!(done.code(), Some(0), "{done}");
     }
 }
@@ -176,7 +226,10 @@ fn the_policy_in_a_work_directory_cannot_be_changed_moved_or_replaced() {
         ];
         let program = work.join("attacker").into_os_string();
         let words: Vec<_> = std::iter::once(program).chain(tries.iter().map(Into::into)).collect();
-        let run = security_v2_host::Run::at(&attack.home).policy_directory("conf/policy").subject("attack").args(words);
+        let run = security_v2_host::Run::at(&attack.home)
+            .policy_directory("conf/policy")
+            .subject("attack")
+            .args(words);
         let done = run.run();
         Answers::of(&done.out()).assert_only(&[], tries.len() - 1);
         assert_eq!(fs::read(policy.join("egress.toml")).unwrap(), before, "{done}");

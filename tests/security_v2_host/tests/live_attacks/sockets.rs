@@ -23,7 +23,9 @@ fn only_tcp_udp_and_unix_sockets_with_a_peer_can_be_made() {
         let attack = Attack::with_egress(user, &open(1));
         let (answers, _) = attack.run(&["families"]);
         answers.assert_only(&["tcp", "tcp6", "udp", "unix-stream"], 36);
-        attack.bare(&["families"]).assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
+        attack
+            .bare(&["families"])
+            .assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
     }
 }
 
@@ -34,7 +36,9 @@ fn no_option_or_request_changes_where_a_socket_goes_or_tells_of_the_host() {
         let attack = Attack::with_egress(user, &open(1));
         let (answers, _) = attack.run(&["options"]);
         answers.assert_only(&["tcp-TCP_NODELAY", "tcp6-TCP_NODELAY"], 90);
-        attack.bare(&["options"]).assert_ok(&["tcp-SIOCGIFCONF", "tcp-TCP_FASTOPEN_CONNECT", "tcp-SO_DONTROUTE"]);
+        attack
+            .bare(&["options"])
+            .assert_ok(&["tcp-SIOCGIFCONF", "tcp-TCP_FASTOPEN_CONNECT", "tcp-SO_DONTROUTE"]);
     }
 }
 
@@ -54,7 +58,14 @@ fn every_form_of_an_address_leads_where_the_judged_address_leads() {
         let mut expected = loopback.to_vec();
         expected.sort_unstable();
         assert_eq!(caught, expected);
-        for special in ["169.254.169.254", "64:ff9b::7f00:1", "::7f00:1", "fe80::1", "fe80::1%1", "2002:7f00:1::1"] {
+        for special in [
+            "169.254.169.254",
+            "64:ff9b::7f00:1",
+            "::7f00:1",
+            "fe80::1",
+            "fe80::1%1",
+            "2002:7f00:1::1",
+        ] {
             assert_eq!(answers.get(special), "EPERM", "{special}");
         }
         if let Some(other) = other {
@@ -79,7 +90,15 @@ fn addresses_of_any_length_and_family_reach_nobody() {
         let attack = Attack::with_egress(user, &open(closed_port()));
         let (answers, _) = attack.run(&["lengths", &host.port().to_string()]);
         host.assert_nothing();
-        for name in ["empty", "one-byte", "family-only", "short-15", "over-129", "negative", "huge"] {
+        for name in [
+            "empty",
+            "one-byte",
+            "family-only",
+            "short-15",
+            "over-129",
+            "negative",
+            "huge",
+        ] {
             assert_eq!(answers.get(name), "EINVAL", "{name}");
         }
     }
@@ -96,7 +115,9 @@ fn data_in_the_first_packet_connects_to_nobody() {
         for name in ["sendto", "sendto-dirty", "sendmsg", "sendmmsg", "option"] {
             assert_eq!(answers.get(name), "EPERM", "{name}");
         }
-        attack.bare(&["fast-open", &port]).assert_ok(&["sendto", "sendmsg", "sendmmsg", "option"]);
+        attack
+            .bare(&["fast-open", &port])
+            .assert_ok(&["sendto", "sendmsg", "sendmmsg", "option"]);
         host.assert_something();
     }
 }
@@ -135,7 +156,13 @@ fn listening() -> Vec<u16> {
     const LISTEN: &str = "0A";
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
-        .flat_map(|path| std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|path| {
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace().skip(1);
             let port = fields.next()?.rsplit_once(':')?.1.to_owned();
@@ -148,7 +175,10 @@ fn listening() -> Vec<u16> {
 fn while_ready(mut command: std::process::Command, look: impl FnOnce(&Answers)) {
     let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
     let mut said = String::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+    for line in BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+    {
         let ready = line.starts_with("ready ");
         said.push_str(&line);
         said.push('\n');
@@ -179,7 +209,10 @@ fn nothing_listens_on_the_host() {
         while_ready(attack.bare_command(&words), |answers| {
             let listening = listening();
             for name in ["unbound-port", "bound-port", "refused-port", "copied-port"] {
-                assert!(listening.contains(&u16::try_from(answers.value(name)).unwrap()), "{name}");
+                assert!(
+                    listening.contains(&u16::try_from(answers.value(name)).unwrap()),
+                    "{name}"
+                );
             }
         });
         attack.home.assert_nothing_left();
@@ -198,7 +231,9 @@ fn a_socket_that_was_passed_on_is_judged_as_before() {
             answers.assert_refused(&["passed-connect"]);
         });
         forbidden.assert_nothing();
-        while_ready(attack.bare_command(&words), |answers| answers.assert_ok(&["passed-connect"]));
+        while_ready(attack.bare_command(&words), |answers| {
+            answers.assert_ok(&["passed-connect"])
+        });
         forbidden.assert_something();
     }
 }
@@ -247,7 +282,15 @@ fn pointers_that_are_hard_to_read_end_in_an_error_and_hang_nobody() {
             let (answers, done) = attack.run(&["pointers", &allowed.port().to_string(), area]);
             assert_eq!(done.code(), Some(0), "{done}");
             answers.assert_ok(&["own-file", "ready"]);
-            for name in ["null", "kernel", "non-canonical", "last", "no-access", "across-the-end", "past-the-end"] {
+            for name in [
+                "null",
+                "kernel",
+                "non-canonical",
+                "last",
+                "no-access",
+                "across-the-end",
+                "past-the-end",
+            ] {
                 assert_eq!(answers.get(name), "EFAULT", "{name}");
             }
         }
@@ -260,7 +303,12 @@ fn many_connects_at_once_are_all_answered_and_leave_the_session_alive() {
         let allowed = Catcher::tcp("127.0.0.1");
         let attack = Attack::with_egress(user, &open(allowed.port()));
         let (answers, done) = attack.run(&["parallel", &allowed.port().to_string(), "450"]);
-        let answered: i64 = answers.said.keys().filter(|name| *name != "after").map(|name| answers.value(name)).sum();
+        let answered: i64 = answers
+            .said
+            .keys()
+            .filter(|name| *name != "after")
+            .map(|name| answers.value(name))
+            .sum();
         assert_eq!(answered, 450, "{done}");
         answers.assert_ok(&["after", "connected"]);
         done.assert_nothing_left();

@@ -20,15 +20,24 @@ fn links_that_change_places_lead_the_file_server_nowhere() {
         attack.home.give(&secret);
         let path = secret.to_string_lossy();
         for area in ["/tmp", "/state", "/dev/shm"] {
-            let run = attack.prepare(&["storm", area, &path, "1500"]).deadline(Duration::from_secs(120));
+            let run = attack
+                .prepare(&["storm", area, &path, "1500"])
+                .deadline(Duration::from_secs(120));
             let done = run.run();
             let answers = crate::kit::Answers::of(&done.out());
             assert_eq!((answers.get("escaped"), answers.value("escaped")), ("ok", 0), "{done}");
         }
-        let mut names: Vec<_> = std::fs::read_dir(&secret).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(&secret)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
         names.sort_unstable();
         assert_eq!(names, ["file", "secret-name"]);
-        assert_eq!(std::fs::read_to_string(secret.join("secret-name")).unwrap(), "the secret\n");
+        assert_eq!(
+            std::fs::read_to_string(secret.join("secret-name")).unwrap(),
+            "the secret\n"
+        );
         attack.home.assert_nothing_left();
     }
 }

@@ -17,16 +17,27 @@ fn on_terminal(command: &Command, user: security_v2_host::User) -> String {
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
-    let slave: OwnedFd = std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap().into();
+    let slave: OwnedFd = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap()
+        .into();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::fchown(&slave, Some(user.id()), None).unwrap();
     }
     // setsid(1) makes the terminal the controlling one.
     let mut outer = Command::new("setsid");
-    outer.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+    outer
+        .args(["--ctty", "--wait"])
+        .arg(command.get_program())
+        .args(command.get_args());
     outer.current_dir(command.get_current_dir().unwrap()).env_clear();
     outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    outer.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+    outer
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave);
     user.starts(&mut outer);
     let mut child = spawn(&mut outer).unwrap();
     drop(outer);

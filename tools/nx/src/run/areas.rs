@@ -37,7 +37,11 @@ pub(crate) fn begin(session: &Session, places: &Places, identity: Identity) -> R
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {
-    Failure::new(Exit::Missing, format!("the subject's file server cannot be reached: {error}")).of_machine()
+    Failure::new(
+        Exit::Missing,
+        format!("the subject's file server cannot be reached: {error}"),
+    )
+    .of_machine()
 }
 
 /// Writes down what the file server says; false once it is gone.

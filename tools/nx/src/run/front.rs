@@ -49,7 +49,11 @@ impl Signals {
     pub(crate) fn take_over() -> std::io::Result<Self> {
         let all = SignalSet::full();
         let inherited = set_mask(&all)?;
-        Ok(Self { fd: descriptor(&all)?, inherited, terminal_interrupt: false })
+        Ok(Self {
+            fd: descriptor(&all)?,
+            inherited,
+            terminal_interrupt: false,
+        })
     }
 }
 
@@ -70,7 +74,14 @@ pub(crate) fn follow(
         let (signal, event, gone, word) = {
             let mut fds = [
                 PollFd::new(&signals.fd, PollFlags::IN),
-                PollFd::from_borrowed_fd(if silent { spawned.init.pidfd.as_fd() } else { control.as_fd() }, PollFlags::IN),
+                PollFd::from_borrowed_fd(
+                    if silent {
+                        spawned.init.pidfd.as_fd()
+                    } else {
+                        control.as_fd()
+                    },
+                    PollFlags::IN,
+                ),
                 PollFd::new(&spawned.init.pidfd, PollFlags::IN),
                 PollFd::new(supervisor, PollFlags::IN),
             ];
@@ -82,22 +93,24 @@ pub(crate) fn follow(
             (signal, event, gone, word)
         };
         // Everything that init said before it ended is there once its end is seen.
-        while event || gone {
-            match control.try_receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
-                Some(Event::Started) => on_start(),
-                Some(Event::Stopped(signal)) => stop_too(signal, control, terminal.as_ref()),
-                Some(Event::Continued) => {}
-                Some(Event::Exited(code)) => end = Some(End::Exited(code)),
-                Some(Event::Signaled(signal)) => end = Some(End::Signaled(signal)),
-                Some(Event::ExecFailed(errno)) => end = Some(End::ExecFailed(errno)),
-                Some(Event::SetupFailed { step, errno }) => end = Some(End::SetupFailed { step, errno }),
-                // Nothing more, or closed: `gone` says the rest.
-                None => {
-                    silent |= !gone && end.is_some();
-                    break;
-                }
+        let told = || {
+            control
+                .try_receive()
+                .ok()
+                .and_then(|packet| Event::decode(packet.bytes()))
+        };
+        while let Some(word) = (event || gone).then(told).flatten() {
+            match word {
+                Event::Started => on_start(),
+                Event::Stopped(signal) => stop_too(signal, control, terminal.as_ref()),
+                Event::Continued => {}
+                Event::Exited(code) => end = Some(End::Exited(code)),
+                Event::Signaled(signal) => end = Some(End::Signaled(signal)),
+                Event::ExecFailed(errno) => end = Some(End::ExecFailed(errno)),
+                Event::SetupFailed { step, errno } => end = Some(End::SetupFailed { step, errno }),
             }
         }
+        silent |= event && end.is_some();
         if gone {
             // The kernel has ended whatever was left in the namespace by now.
             spawned.kill();
@@ -159,8 +172,16 @@ struct Terminal {
 impl Terminal {
     fn of_this_process() -> Option<Self> {
         use rustix::fs::{Mode, OFlags};
-        let fd = rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?;
-        Some(Self { fd, group: rustix::process::getpgrp() })
+        let fd = rustix::fs::open(
+            "/dev/tty",
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY,
+            Mode::empty(),
+        )
+        .ok()?;
+        Some(Self {
+            fd,
+            group: rustix::process::getpgrp(),
+        })
     }
 
     fn is_ours(&self) -> bool {
@@ -169,7 +190,9 @@ impl Terminal {
 
     /// The foreground group, if it is not ours.
     fn foreground_of_others(&self) -> Option<Pid> {
-        rustix::termios::tcgetpgrp(self.fd.as_fd()).ok().filter(|group| *group != self.group)
+        rustix::termios::tcgetpgrp(self.fd.as_fd())
+            .ok()
+            .filter(|group| *group != self.group)
     }
 
     fn give_to(&self, group: Pid) {

@@ -24,10 +24,20 @@ impl Absent {
         let is_absent = |path: &PathBuf| path.symlink_metadata().is_err();
         let git = work.path.join(".git");
         if is_absent(&git) {
-            return Self { repository: Some(git), pointers: Vec::new() };
+            return Self {
+                repository: Some(git),
+                pointers: Vec::new(),
+            };
         }
-        let pointers = GIT_POINTERS.iter().map(|name| work.path.join(name)).filter(is_absent).collect();
-        Self { repository: None, pointers }
+        let pointers = GIT_POINTERS
+            .iter()
+            .map(|name| work.path.join(name))
+            .filter(is_absent)
+            .collect();
+        Self {
+            repository: None,
+            pointers,
+        }
     }
 
     /// Looks again: puts aside what git would follow, and says what there is to say, a line each.
@@ -39,7 +49,11 @@ impl Absent {
                 git.display()
             ));
         }
-        for pointer in self.pointers.iter().filter(|pointer| pointer.symlink_metadata().is_ok()) {
+        for pointer in self
+            .pointers
+            .iter()
+            .filter(|pointer| pointer.symlink_metadata().is_ok())
+        {
             let aside = aside(pointer, session);
             lines.push(match rustix::fs::renameat_with(CWD, pointer, CWD, &aside, RenameFlags::NOREPLACE) {
                 Ok(()) => format!(
@@ -76,7 +90,13 @@ mod tests {
     fn place() -> (tempfile::TempDir, Work) {
         let holder = tempfile::tempdir().unwrap();
         let path = std::fs::canonicalize(holder.path()).unwrap();
-        (holder, Work { path, access: Access::ReadWrite })
+        (
+            holder,
+            Work {
+                path,
+                access: Access::ReadWrite,
+            },
+        )
     }
 
     #[test]

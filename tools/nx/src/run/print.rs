@@ -16,8 +16,10 @@ macro_rules! line {
 pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     let value = to_json(plan, session);
     if as_json {
-        return format!("{value}
-");
+        return format!(
+            "{value}
+"
+        );
     }
     let mut out = String::new();
     let text = |key: &str| value.get(key).map_or_else(String::new, plain);
@@ -25,10 +27,24 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     line!(out, "policy       {}", session.version);
     line!(out, "program      {}", text("program"));
     line!(out, "directory    {}", text("directory"));
-    line!(out, "runs as      uid {} gid {}{}", plan.identity.uid, plan.identity.gid, if plan.identity.assumed { " (assumed: nx is root)" } else { "" });
+    line!(
+        out,
+        "runs as      uid {} gid {}{}",
+        plan.identity.uid,
+        plan.identity.gid,
+        if plan.identity.assumed {
+            " (assumed: nx is root)"
+        } else {
+            ""
+        }
+    );
     line!(out, "namespaces   user mount pid ipc uts net cgroup");
-    line!(out, "filter       {} instructions, no_new_privs, no capabilities", plan.filter.len());
-    line!(out, "landlock     {}", if plan.landlock { "on" } else { "unsupported: this kernel does not have it" });
+    line!(
+        out,
+        "filter       {} instructions, no_new_privs, no capabilities",
+        plan.filter.len()
+    );
+    line!(out, "landlock     {}", plan.fence.as_str());
     line!(out, "limits       {}", text("limits"));
     line!(out, "view");
     for entry in &plan.view {
@@ -45,9 +61,11 @@ fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Value::Null => "none".into(),
         other => other.to_string(),
     }
@@ -69,9 +87,15 @@ fn describe(entry: &Entry) -> String {
         Entry::Hide { .. } => "hidden".into(),
         Entry::Link { to, .. } => format!("link to {}", to.display()),
         Entry::File { .. } => "the session's own file, read-only".into(),
-        Entry::Area { area: AreaMount::Tmp, .. } => "tmp, metered".into(),
-        Entry::Area { area: AreaMount::State, .. } => "state, metered".into(),
-        Entry::Area { area: AreaMount::Shm, .. } => "shared memory, charged to tmp".into(),
+        Entry::Area {
+            area: AreaMount::Tmp, ..
+        } => "tmp, metered".into(),
+        Entry::Area {
+            area: AreaMount::State, ..
+        } => "state, metered".into(),
+        Entry::Area {
+            area: AreaMount::Shm, ..
+        } => "shared memory, charged to tmp".into(),
         Entry::Device { .. } => "device".into(),
         Entry::Terminals => "pseudo-terminals of the session's own".into(),
         Entry::Processes => "processes of the session's own".into(),
@@ -89,7 +113,12 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         .iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into()))
         .collect();
-    let arguments: Vec<Value> = plan.program.arguments.iter().map(|one| one.to_string_lossy().into()).collect();
+    let arguments: Vec<Value> = plan
+        .program
+        .arguments
+        .iter()
+        .map(|one| one.to_string_lossy().into())
+        .collect();
     json!({
         "version": 1,
         "subject": &*session.subject,
@@ -100,7 +129,7 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         "gid": plan.identity.gid,
         "assumed": plan.identity.assumed,
         "filter_instructions": plan.filter.len(),
-        "landlock": plan.landlock,
+        "landlock": plan.fence.as_str(),
         "limits": {
             "processes": plan.limits.processes,
             "open_files": plan.limits.open_files,

@@ -10,14 +10,15 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Access, Links, Plan, Program, SpawnError, Step, Surroundings, Work};
+use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
+use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
-use nexus_sys::process::{Fork, clone, CloneFlags};
+use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
-use netd::Judges;
 use policyd::LoadError;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -36,10 +37,13 @@ struct Decided {
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if status.is_missing(args.status_fd) {
-        return Err(Failure::usage("the descriptor of `--status-fd` is not open for writing".into())
-            .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"));
+        return Err(
+            Failure::usage("the descriptor of `--status-fd` is not open for writing".into())
+                .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"),
+        );
     }
-    let decided = decide(args)?;
+    // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
+    let decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -53,17 +57,29 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
-    let loaded = policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
-    let rules = loaded.policy.subject(&args.subject).map_err(|error| no_subject(&error, &loaded.policy))?;
+    let loaded =
+        policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
+    let rules = loaded
+        .policy
+        .subject(&args.subject)
+        .map_err(|error| no_subject(&error, &loaded.policy))?;
     let places = Places::of_caller(|name| std::env::var(name).ok()).map_err(|why| {
         Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
             .with_help("set `HOME` or `XDG_STATE_HOME`")
     })?;
-    let egress = rules.egress_gate().map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
+    let egress = rules
+        .egress_gate()
+        .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    descriptors::check(rules.fds).map_err(|refused| {
-        Failure::rejected(format!("{} is {}, which is not handed to the program", refused.name, refused.what), &refused.help)
+    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
+        Failure::rejected(
+            format!(
+                "{} is {}, which is not handed to the program",
+                refused.name, refused.what
+            ),
+            &refused.help,
+        )
     })?;
     let asked = args.work.as_deref().map(Asked::parse);
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
@@ -87,7 +103,13 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .chain(loaded.ceiling.as_deref())
             .filter_map(|path| std::fs::canonicalize(path).ok())
             .collect(),
-        landlock,
+        fence: if !landlock {
+            Fence::Missing
+        } else if file_handed_in {
+            Fence::Everything
+        } else {
+            Fence::Changes
+        },
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
@@ -95,14 +117,21 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     };
     let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let floor = nexus_abi_policy::floor();
-    let mut layers = rules.profiles();
-    layers.push(&floor);
-    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
-    let judges = Judges { guard: Arc::new(guard), egress };
+    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let judges = Judges {
+        guard: Arc::new(guard),
+        egress,
+    };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-    Ok(Decided { session, places, plan, judges, note, absent })
+    Ok(Decided {
+        session,
+        places,
+        plan,
+        judges,
+        note,
+        absent,
+    })
 }
 
 /// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
@@ -116,13 +145,20 @@ fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure>
         });
         if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
             return Err(Failure::rejected(
-                format!("`{}` lies in the work directory and cannot be made before the program could: {error}", path.display()),
+                format!(
+                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
+                    path.display()
+                ),
                 "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
             ));
         }
     }
     let system = PathBuf::from("/etc/nexus");
-    Ok(own.into_iter().chain([system]).filter_map(|path| std::fs::canonicalize(path).ok()).collect())
+    Ok(own
+        .into_iter()
+        .chain([system])
+        .filter_map(|path| std::fs::canonicalize(path).ok())
+        .collect())
 }
 
 /// Whether a path, as far as it is there, leads into a directory.
@@ -139,17 +175,27 @@ fn current_umask() -> u32 {
 
 /// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
 fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
-    let at = |rule| policy.rule(rule).map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at));
+    let at = |rule| {
+        policy
+            .rule(rule)
+            .map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at))
+    };
     if let Some(name) = rules.needs_names() {
         return Err(Failure::unsupported(
-            format!("the egress rule for `{}`{} names a host, which this version cannot enforce", name.pattern, at(name.rule)),
+            format!(
+                "the egress rule for `{}`{} names a host, which this version cannot enforce",
+                name.pattern,
+                at(name.rule)
+            ),
             "write the addresses instead",
         ));
     }
     if egress.opens(nexus_abi::Protocol::Udp) {
-        let rule = rules.egress.iter().flat_map(|layer| &layer.rules).find(|rule| {
-            rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow
-        });
+        let rule = rules
+            .egress
+            .iter()
+            .flat_map(|layer| &layer.rules)
+            .find(|rule| rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow);
         return Err(Failure::unsupported(
             format!(
                 "an egress rule{} allows udp, which this version cannot enforce",
@@ -171,7 +217,10 @@ fn policy_failure(error: &LoadError) -> Failure {
 
 fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
     let known: Vec<&str> = policy.subjects().take(20).collect();
-    Failure::rejected(error.to_string(), &format!("{}; subjects that can run: {}", error.help(), known.join(", ")))
+    Failure::rejected(
+        error.to_string(),
+        &format!("{}; subjects that can run: {}", error.help(), known.join(", ")),
+    )
 }
 
 fn plan_failure(error: &execd::PlanError) -> Failure {
@@ -195,13 +244,21 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
 }
 
 fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
-    let Decided { session, places, plan, judges, absent, .. } = decided;
+    let Decided {
+        session,
+        places,
+        plan,
+        judges,
+        absent,
+        ..
+    } = decided;
     let internal = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
     };
     let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
     if plan.identity.assumed {
+        descriptors::hand_over(plan.identity.uid, plan.identity.gid);
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
@@ -210,63 +267,58 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
     let (broker, init_broker) = pair()?;
-    match clone(CloneFlags::NONE).map_err(internal("fork"))? {
+    // Init builds the view and the file server measures the state while the supervisor opens the journal.
+    let links = Links {
+        control: init_control,
+        broker: init_broker,
+        mask: signals.inherited,
+    };
+    let spawned = execd::spawn(plan, links, &control).map_err(|error| spawn_failure(&error))?;
+    let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
-            drop((front, control, init_control, init_broker));
-            let options = supervisor::Options { quiet: args.quiet, watch: args.watch, json: args.json };
+            drop((front, control, spawned));
+            let options = supervisor::Options {
+                quiet: args.quiet,
+                watch: args.watch,
+                json: args.json,
+            };
             supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
         }
-        Fork::Parent(child) => {
-            drop((supervisor, broker));
-            let links = Links { control: init_control, broker: init_broker, mask: signals.inherited };
-            let end = begin(plan, links, joining, &control, &front, &mut signals, |init| {
-                status.started(&session.id, init);
-            });
-            if end.is_err() {
-                // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
-                drop((control, front));
-                wait(&child);
-                return end.map(|_| 0);
-            }
-            drop(control);
-            // Also with `--quiet`: this is no summary.
-            for line in absent.after(&session.id) {
-                eprintln!("nx: {line}");
-            }
-            drop(front);
-            wait(&child);
-            finish(end?, plan, &signals, status)
-        }
+        Fork::Parent(child) => child,
+    };
+    drop((supervisor, broker));
+    if let Err(failure) = begin(&spawned, joining, &control, &front) {
+        spawned.kill();
+        // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
+        drop((control, front));
+        wait(&child);
+        return Err(failure);
     }
+    let on_start = || status.started(&session.id, spawned.init.pid);
+    let end = follow(&spawned, &control, &front, &mut signals, on_start);
+    drop(control);
+    // Also with `--quiet`: this is no summary.
+    for line in absent.after(&session.id) {
+        eprintln!("nx: {line}");
+    }
+    drop(front);
+    wait(&child);
+    finish(end, plan, &signals, status)
 }
 
-fn begin(
-    plan: &Plan,
-    links: Links,
-    joining: Joining,
-    control: &PacketSocket,
-    front: &PacketSocket,
-    signals: &mut Signals,
-    mut on_start: impl FnMut(i32),
-) -> Result<End, Failure> {
-    let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
-    let pid = spawned.init.pid;
-    let ready = || -> Result<(), Failure> {
-        let files = joining.finish().map_err(|error| areas::failure(&error))?;
-        let lost = |_| Failure::internal("the file server is gone before the program began".into());
-        files.attach(pid.cast_unsigned()).map_err(lost)?;
-        // Nothing starts before the supervisor can judge and write down.
-        let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
-        let packet = front.receive().map_err(gone)?;
-        if packet.bytes() != supervisor::READY {
-            return Err(supervisor_failure(packet.bytes()));
-        }
-        front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
-        let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
-        spawned.go(control, areas).map_err(|error| spawn_failure(&error))
-    };
-    ready().inspect_err(|_| spawned.kill())?;
-    Ok(follow(&spawned, control, front, signals, || on_start(pid)))
+/// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
+fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &PacketSocket) -> Result<(), Failure> {
+    let files = joining.finish().map_err(|error| areas::failure(&error))?;
+    let lost = |_| Failure::internal("the file server is gone before the program began".into());
+    files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
+    let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
+    let packet = front.receive().map_err(gone)?;
+    if packet.bytes() != supervisor::READY {
+        return Err(supervisor_failure(packet.bytes()));
+    }
+    front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
+    let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
+    spawned.provide(control, areas).map_err(|error| spawn_failure(&error))
 }
 
 fn supervisor_failure(words: &[u8]) -> Failure {
@@ -284,12 +336,7 @@ fn wait(child: &nexus_sys::process::Child) {
     );
 }
 
-fn finish(
-    end: End,
-    plan: &Plan,
-    signals: &Signals,
-    status: &mut Status,
-) -> Result<u8, Failure> {
+fn finish(end: End, plan: &Plan, signals: &Signals, status: &mut Status) -> Result<u8, Failure> {
     let name = plan.program.name.to_string_lossy();
     match end {
         End::Exited(code) => {
@@ -306,7 +353,9 @@ fn finish(
             let exit = if missing { Exit::NotFound } else { Exit::NotExecutable };
             let failure = Failure::new(exit, format!("cannot execute `{name}`: {error}"));
             Err(if missing {
-                failure.with_help("the program must be in the subject's view: `read` in sandbox.toml, or the work directory")
+                failure.with_help(
+                    "the program must be in the subject's view: `read` in sandbox.toml, or the work directory",
+                )
             } else {
                 failure
             })
@@ -317,9 +366,11 @@ fn finish(
             Err(Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine())
         }
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
-        End::SupervisorLost { words } => Err(Failure::internal(
-            words.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
-        )),
+        End::SupervisorLost { words } => {
+            Err(Failure::internal(words.unwrap_or_else(|| {
+                "the supervisor ended; the program was ended with it".into()
+            })))
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use super::places::Places;
 use super::records::Records;
 use super::session::Session;
 use super::summary;
+use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
-use netd::Judges;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::Arc;
 use vfsd::VfsdSession;
@@ -129,7 +129,10 @@ fn harden() -> Result<(), String> {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let _ = rustix::process::setrlimit(
         rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: hard, maximum: hard },
+        rustix::process::Rlimit {
+            current: hard,
+            maximum: hard,
+        },
     );
     // For `ps` only.
     let _ = rustix::thread::set_name(c"nx-supervisor");
