@@ -19,6 +19,8 @@ pub(crate) fn run() {
     rings();
     namespaces();
     others();
+    // Last: where it works, this process is nobody afterwards.
+    say("int80-unshare", int80(310, libc::CLONE_NEWUSER.cast_unsigned(), 0, 0));
 }
 
 fn foreign() {
@@ -26,7 +28,6 @@ fn foreign() {
     say("int80-socket", int80(359, 2, 1, 0));
     say("int80-socketcall", int80(102, 1, 0, 0));
     say("int80-getpid", int80(20, 0, 0, 0));
-    say("int80-unshare", int80(310, libc::CLONE_NEWUSER.cast_unsigned(), 0, 0));
     const X32: i64 = 0x4000_0000;
     try_call("x32-getpid", X32 | libc::SYS_getpid, &[]);
     try_call("x32-socket", X32 | libc::SYS_socket, &[2, 1, 0]);
@@ -130,7 +131,15 @@ fn others() {
     let words = word.as_mut_ptr().addr() as u64;
     let vector = [words, 8_u64];
     let vectors = vector.as_ptr().addr() as u64;
-    try_call("ptrace-me", libc::SYS_ptrace, &[0]);
+    // In a child: whoever is traced stops at its next signal.
+    // SAFETY: the child makes one call and ends.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        try_call("ptrace-me", libc::SYS_ptrace, &[0]);
+        std::process::exit(0);
+    }
+    // SAFETY: waits for the child; nothing is stored.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
     try_call("ptrace-seize-init", libc::SYS_ptrace, &[0x4206, 1]);
     try_call(
         "process_vm_readv",
@@ -208,7 +217,6 @@ fn others() {
     try_call("prctl-securebits", libc::SYS_prctl, &[28, 0]);
     try_call("prctl-ambient", libc::SYS_prctl, &[47, 2, 21]);
     try_call("prctl-ptracer-any", libc::SYS_prctl, &[0x5961_6d61, u64::MAX]);
-    try_call("prctl-dispatch", libc::SYS_prctl, &[59, 1, 0, 0, 0]);
     try_call("prctl-core-sched-group", libc::SYS_prctl, &[62, 1, 0, 2, 0]);
     // A listener of one's own: RET_USER_NOTIF for everything would come here.
     let allow = [0x06_u64 | 0x7fff_0000_u64 << 32];

@@ -117,10 +117,11 @@ pub(crate) fn proc_files() {
         let opened = std::fs::OpenOptions::new().write(true).open(path);
         if let Some(mut file) = say_io(&format!("{path}-write"), opened) {
             use std::io::{Read, Write};
-            // Exactly what is there already, so that a success changes nothing: the answer is what counts.
+            // What is there already, where that can be read, so that a success changes nothing: the answer is what counts.
             let mut now = String::new();
             let _ = std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut now));
-            say_io(&format!("{path}-written"), file.write_all(now.trim_end().as_bytes()));
+            let text = if now.trim().is_empty() { "1" } else { now.trim_end() };
+            say_io(&format!("{path}-written"), file.write_all(text.as_bytes()));
         }
     }
     for path in [

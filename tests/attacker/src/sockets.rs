@@ -357,7 +357,8 @@ pub(crate) fn fast_open(port: u16) {
     );
     close(fd);
     let fd = fresh();
-    let two = [message(&address, data).header, message(&address, data).header];
+    let messages = [message(&address, data), message(&address, data)];
+    let two = [messages[0].header, messages[1].header];
     try_call(
         "sendmmsg",
         libc::SYS_sendmmsg,

@@ -56,8 +56,8 @@ pub(crate) fn run(directory: &str, secret: &str, rounds: u64) {
                     }
                 }
             }
-            if std::fs::write(path("name/secret-name"), "broken").is_ok() {
-                let _ = std::fs::remove_file(path("name/secret-name"));
+            if std::fs::write(path("name/planted"), "broken").is_ok() {
+                let _ = std::fs::remove_file(path("name/planted"));
             }
         }
         done.store(true, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! From a subject's policy to a plan.
 
-use crate::pins::{GIT_POINTERS, Missing, Pins};
+use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
 use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
@@ -304,11 +304,8 @@ impl View {
                 pins.protect(&work.path.join(path))
                     .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
             }
-            for path in GIT_POINTERS
-                .iter()
-                .map(|name| work.path.join(name))
-                .chain(around.pinned.iter().cloned())
-            {
+            let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
+            for path in pointers.map(|name| work.path.join(name)).chain(around.pinned.iter().cloned()) {
                 pins.protect_if_there(&path);
             }
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {

@@ -17,7 +17,7 @@ mod view;
 
 pub use build::{HOME, PlanError, Surroundings, Work};
 pub use landlock_fence::{landlock_available, landlock_holds_descriptors};
-pub use pins::GIT_POINTERS;
+pub use pins::{GIT_POINTERS, protects_git};
 pub use plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

@@ -1,13 +1,19 @@
 //! What stays as it is inside a work directory that the program may write.
 
 use crate::plan::{Access, Entry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Files that send git elsewhere for its settings and hooks. Git makes neither in a plain repository; where they are, they
 /// are as dangerous as what they replace (gitrepository-layout(5)).
 pub const GIT_POINTERS: [&str; 2] = [".git/commondir", ".git/config.worktree"];
+
+/// Whether a policy's `work_protect` speaks of git's own files. Where it does not, git's are like all others.
+#[must_use]
+pub fn protects_git(work_protect: &BTreeSet<String>) -> bool {
+    work_protect.iter().any(|path| Path::new(path).starts_with(".git"))
+}
 
 /// A protected path that is not there, although what it stands in is: nothing keeps the program from making it.
 #[derive(Debug, PartialEq, Eq)]

@@ -268,7 +268,7 @@ fn a_descriptor_that_changes_between_look_and_act_reaches_nobody_else() {
         host.assert_nothing();
         // The racer listens as well; on the host it must not have.
         attack.home.assert_nothing_left();
-        attack.bare(&["race-descriptor", &open_port, &forbidden_port, &path, "600"]);
+        attack.bare(&["race-descriptor", &open_port, &forbidden_port, &path, "30000"]);
         forbidden.assert_something();
     }
 }

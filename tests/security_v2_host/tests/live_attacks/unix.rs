@@ -4,7 +4,7 @@ use std::path::Path;
 
 use security_v2_host::users;
 
-use crate::kit::{Attack, Catcher};
+use crate::kit::{Attack, Catcher, open_to_all};
 
 fn attack_paths(attack: &Attack, place: &Path, names: &[&str], caught: &[&Catcher]) {
     let mut words = vec!["unix"];
@@ -65,10 +65,12 @@ fn a_path_in_a_work_directory_that_is_a_socket_of_the_hosts_is_out_of_reach() {
 fn a_path_that_policy_shows_is_out_of_reach_if_it_is_a_socket() {
     for user in users() {
         let mut attack = Attack::new(user);
-        // Beside the work directory, and shown as `/usr` is.
-        let place = attack.home.home().join("shown");
-        std::fs::create_dir(&place).unwrap();
+        // Not in the home of the test, which is in `/tmp`: that is the session's own.
+        let base = if rustix::process::geteuid().is_root() { "/var/lib".into() } else { std::env::var("HOME").unwrap() };
+        let holder = tempfile::Builder::new().prefix("nexus-test-").tempdir_in(base).unwrap();
+        let place = std::fs::canonicalize(holder.path()).unwrap();
         attack.home.give(&place);
+        open_to_all(&place);
         let stream = Catcher::unix(&place.join("stream"));
         let datagram = Catcher::unix_datagram(&place.join("datagram"));
         let shown = format!(

@@ -3,8 +3,9 @@
 //! Nothing keeps a name from being made in a directory that may be written. So what would make git run the program's
 //! choice of commands outside the sandbox is looked for as soon as the program has ended.
 
-use execd::{Access, GIT_POINTERS, Work};
+use execd::{Access, GIT_POINTERS, Work, protects_git};
 use rustix::fs::{CWD, RenameFlags};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What was not there when the session began.
@@ -15,9 +16,9 @@ pub(crate) struct Absent {
 }
 
 impl Absent {
-    /// Looks, before anything is started.
-    pub(crate) fn before(work: Option<&Work>) -> Self {
-        let Some(work) = work.filter(|work| work.access == Access::ReadWrite) else {
+    /// Looks, before anything is started, if policy protects git's files at all.
+    pub(crate) fn before(work: Option<&Work>, protected: &BTreeSet<String>) -> Self {
+        let Some(work) = work.filter(|work| work.access == Access::ReadWrite && protects_git(protected)) else {
             return Self::default();
         };
         let is_absent = |path: &PathBuf| path.symlink_metadata().is_err();
@@ -82,6 +83,10 @@ fn aside(pointer: &Path, session: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn before(work: &Work) -> Absent {
+        Absent::before(Some(work), &[".git/hooks".to_owned()].into())
+    }
+
     fn place() -> (tempfile::TempDir, Work) {
         let holder = tempfile::tempdir().unwrap();
         let path = std::fs::canonicalize(holder.path()).unwrap();
@@ -99,7 +104,7 @@ mod tests {
         let (_holder, work) = place();
         std::fs::create_dir(work.path.join(".git")).unwrap();
         std::fs::write(work.path.join(".git/config.worktree"), "").unwrap();
-        let absent = Absent::before(Some(&work));
+        let absent = before(&work);
         std::fs::write(work.path.join(".git/commondir"), "../evil").unwrap();
         let lines = absent.after("0123");
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -111,10 +116,10 @@ mod tests {
     #[test]
     fn a_new_repository_is_told_of_and_an_old_one_is_not() {
         let (_holder, work) = place();
-        let absent = Absent::before(Some(&work));
+        let absent = before(&work);
         assert_eq!(absent.after("0123"), Vec::<String>::new());
         std::fs::create_dir(work.path.join(".git")).unwrap();
         assert_eq!(absent.after("0123").len(), 1);
-        assert_eq!(Absent::before(Some(&work)).after("0123"), Vec::<String>::new());
+        assert_eq!(before(&work).after("0123"), Vec::<String>::new());
     }
 }

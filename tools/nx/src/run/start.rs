@@ -95,11 +95,13 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         umask: current_umask(),
         hidden: hidden(&places, work.as_ref())?,
         work,
+        // As they really are: the one that was named may be relative, or a link.
         pinned: loaded
             .origin
             .directory()
-            .map(|path| path.to_owned())
             .into_iter()
+            .chain(loaded.ceiling.as_deref())
+            .filter_map(|path| std::fs::canonicalize(path).ok())
             .collect(),
         fence: if !landlock {
             Fence::Missing
@@ -113,7 +115,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
-    let absent = Absent::before(around.work.as_ref());
+    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
