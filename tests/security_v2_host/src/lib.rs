@@ -21,7 +21,8 @@ mod server;
 mod tree;
 mod user;
 
-pub use binary::{nx, program};
+pub use binary::{attacker, nx, program};
+pub use gate::{copy_program, spawn};
 pub use home::Home;
 pub use run::{DEADLINE, Output, Run};
 pub use server::Server;

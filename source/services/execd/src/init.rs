@@ -4,6 +4,7 @@
 
 use crate::broker;
 use crate::build::HOST_NAME;
+use crate::input::{self, Input};
 use crate::launch::{self, Launched};
 use crate::plan::Plan;
 use crate::spawn::Links;
@@ -24,7 +25,13 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) fn run(plan: &Plan, links: Links) -> ! {
     let Links { control, broker, mask } = links;
     let code = match start(plan, &control, &broker, &mask) {
-        Ok(Some(launched)) => serve(&control, &broker, launched.pid),
+        Ok(Some((launched, input))) => {
+            let code = serve(&control, &broker, launched.pid);
+            if let Some(input) = input {
+                input.hand_back();
+            }
+            code
+        }
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
@@ -42,7 +49,7 @@ fn start(
     control: &PacketSocket,
     broker: &PacketSocket,
     mask: &SignalSet,
-) -> Result<Option<Launched>, Failed> {
+) -> Result<Option<(Launched, Option<Input>)>, Failed> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
     process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
@@ -53,6 +60,7 @@ fn start(
     }
     // While this process still is the user, with the user's right to look; then never again.
     let sources = view::open_sources(plan)?;
+    let input = input::close_in().map_err(Failed::at(Step::Input))?;
     take_identity(plan)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
     launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
@@ -82,7 +90,7 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
-    Ok(Some(launched))
+    Ok(Some((launched, input)))
 }
 
 fn libc_af_inet() -> i32 {

@@ -231,8 +231,9 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
             )
         }
     };
-    // A core file would leave the areas' budgets out and hold what the program read.
-    set(Resource::Core, Some(0))?;
+    // A core file would leave the areas' budgets out and hold what the program read. Not 0: that does not keep the kernel from
+    // handing the dump to a program of the host's; 1 does, and no dump fits into it. core(5).
+    set(Resource::Core, Some(1))?;
     set(Resource::Nproc, limits.processes)?;
     set(Resource::Nofile, limits.open_files)?;
     set(Resource::Data, limits.data_bytes)

@@ -6,15 +6,18 @@
 mod broker;
 mod build;
 mod init;
+mod input;
 mod landlock_fence;
 mod launch;
+mod pins;
 mod plan;
 mod spawn;
 mod step;
 mod view;
 
 pub use build::{HOME, PlanError, Surroundings, Work};
-pub use landlock_fence::landlock_available;
+pub use landlock_fence::{landlock_available, landlock_holds_descriptors};
+pub use pins::GIT_POINTERS;
 pub use plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

@@ -93,26 +93,24 @@ pub(crate) fn follow(
             (signal, event, gone, word)
         };
         // Everything that init said before it ended is there once its end is seen.
-        while event || gone {
-            match control
+        let told = || {
+            control
                 .try_receive()
                 .ok()
                 .and_then(|packet| Event::decode(packet.bytes()))
-            {
-                Some(Event::Started) => on_start(),
-                Some(Event::Stopped(signal)) => stop_too(signal, control, terminal.as_ref()),
-                Some(Event::Continued) => {}
-                Some(Event::Exited(code)) => end = Some(End::Exited(code)),
-                Some(Event::Signaled(signal)) => end = Some(End::Signaled(signal)),
-                Some(Event::ExecFailed(errno)) => end = Some(End::ExecFailed(errno)),
-                Some(Event::SetupFailed { step, errno }) => end = Some(End::SetupFailed { step, errno }),
-                // Nothing more, or closed: `gone` says the rest.
-                None => {
-                    silent |= !gone && end.is_some();
-                    break;
-                }
+        };
+        while let Some(word) = (event || gone).then(told).flatten() {
+            match word {
+                Event::Started => on_start(),
+                Event::Stopped(signal) => stop_too(signal, control, terminal.as_ref()),
+                Event::Continued => {}
+                Event::Exited(code) => end = Some(End::Exited(code)),
+                Event::Signaled(signal) => end = Some(End::Signaled(signal)),
+                Event::ExecFailed(errno) => end = Some(End::ExecFailed(errno)),
+                Event::SetupFailed { step, errno } => end = Some(End::SetupFailed { step, errno }),
             }
         }
+        silent |= event && end.is_some();
         if gone {
             // The kernel has ended whatever was left in the namespace by now.
             spawned.kill();

@@ -2,6 +2,7 @@
 
 use super::failure::{Exit, Failure};
 use super::front::{End, Signals, follow};
+use super::made::Absent;
 use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::status::Status;
@@ -9,7 +10,7 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
@@ -19,7 +20,8 @@ use policyd::LoadError;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vfsd::Joining;
 
@@ -30,6 +32,7 @@ struct Decided {
     plan: Plan,
     judges: Judges,
     note: Option<String>,
+    absent: Absent,
 }
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
@@ -69,7 +72,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    let file_handed_in = descriptors::check(rules.fds, landlock).map_err(|refused| {
+    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
             format!(
                 "{} is {}, which is not handed to the program",
@@ -90,8 +93,8 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         umask: current_umask(),
+        hidden: hidden(&places, work.as_ref())?,
         work,
-        hidden: hidden(&places),
         pinned: loaded
             .origin
             .directory()
@@ -110,6 +113,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
+    let absent = Absent::before(around.work.as_ref());
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
@@ -124,18 +128,41 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         plan,
         judges,
         note,
+        absent,
     })
 }
 
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
-fn hidden(places: &Places) -> Vec<PathBuf> {
-    let mut hidden = vec![places.state.clone()];
-    hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
-    hidden.push(PathBuf::from("/etc/nexus"));
-    hidden
-        .iter()
+/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
+/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
+fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
+    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    for path in &own {
+        let endangered = work.is_some_and(|work| {
+            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
+        });
+        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            return Err(Failure::rejected(
+                format!(
+                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
+                    path.display()
+                ),
+                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
+            ));
+        }
+    }
+    let system = PathBuf::from("/etc/nexus");
+    Ok(own
+        .into_iter()
+        .chain([system])
         .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect()
+        .collect())
+}
+
+/// Whether a path, as far as it is there, leads into a directory.
+fn leads_into(path: &Path, directory: &Path) -> bool {
+    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
+    there.is_some_and(|there| there.starts_with(directory))
 }
 
 fn current_umask() -> u32 {
@@ -197,8 +224,18 @@ fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
 fn plan_failure(error: &execd::PlanError) -> Failure {
     let help = match error {
         execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } => "name another directory with `--work DIR`",
+        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
+            "name another directory with `--work DIR`"
+        }
         execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
+        execd::PlanError::CannotProtect { path } => {
+            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
+            let help = format!(
+                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
@@ -210,6 +247,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         places,
         plan,
         judges,
+        absent,
         ..
     } = decided;
     let internal = |what: &str| {
@@ -256,7 +294,12 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
     let end = follow(&spawned, &control, &front, &mut signals, on_start);
-    drop((control, front));
+    drop(control);
+    // Also with `--quiet`: this is no summary.
+    for line in absent.after(&session.id) {
+        eprintln!("nx: {line}");
+    }
+    drop(front);
     wait(&child);
     finish(end, plan, &signals, status)
 }
