@@ -3,6 +3,8 @@
 /// From init to `nx run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The sandbox stands, and the program is about to be made: from here on it gets what goes to the process group.
+    Launching,
     /// The program was started: its exec succeeded.
     Started,
     /// The program was stopped by this signal.
@@ -22,6 +24,8 @@ pub enum Event {
         /// Why.
         errno: i32,
     },
+    /// The answer to [`Command::Pending`]: bit n-1 stands for signal n.
+    Pending(u64),
 }
 
 /// From `nx run` to init.
@@ -29,10 +33,16 @@ pub enum Event {
 pub enum Command {
     /// The identity maps are written: go on.
     Go,
+    /// Which signals came since this was last asked? Init stands in the process group that `nx run` stands in and takes
+    /// none, so what came here went to the whole group.
+    Pending,
     /// `nx run` received this signal; pass it to the program unless the program got it itself.
-    Signal(i32),
-    /// Continue the program's process group.
-    Continue,
+    Signal {
+        /// Which.
+        number: i32,
+        /// Whether it went to the whole process group of `nx run`.
+        everybody: bool,
+    },
 }
 
 /// How many bytes a message has.
@@ -62,6 +72,7 @@ impl Event {
     #[must_use]
     pub fn encode(self) -> [u8; MESSAGE_BYTES] {
         match self {
+            Self::Launching => encode(9, 0, 0),
             Self::Started => encode(1, 0, 0),
             Self::Stopped(signal) => encode(2, signal, 0),
             Self::Continued => encode(3, 0, 0),
@@ -69,6 +80,10 @@ impl Event {
             Self::Signaled(signal) => encode(5, signal, 0),
             Self::ExecFailed(errno) => encode(6, errno, 0),
             Self::SetupFailed { step, errno } => encode(7, step.cast_signed(), errno),
+            Self::Pending(signals) => {
+                let [a, b, c, d, e, f, g, h] = signals.to_le_bytes();
+                encode(8, i32::from_le_bytes([a, b, c, d]), i32::from_le_bytes([e, f, g, h]))
+            }
         }
     }
 
@@ -76,6 +91,7 @@ impl Event {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
+            (9, 0, 0) => Self::Launching,
             (1, 0, 0) => Self::Started,
             (2, signal, 0) => Self::Stopped(signal),
             (3, 0, 0) => Self::Continued,
@@ -86,6 +102,9 @@ impl Event {
                 step: step.cast_unsigned(),
                 errno,
             },
+            (8, low, high) => {
+                Self::Pending(u64::from(low.cast_unsigned()) | u64::from(high.cast_unsigned()).wrapping_shl(u32::BITS))
+            }
             _ => return None,
         })
     }
@@ -97,8 +116,8 @@ impl Command {
     pub fn encode(self) -> [u8; MESSAGE_BYTES] {
         match self {
             Self::Go => encode(1, 0, 0),
-            Self::Signal(signal) => encode(2, signal, 0),
-            Self::Continue => encode(3, 0, 0),
+            Self::Signal { number, everybody } => encode(2, number, i32::from(everybody)),
+            Self::Pending => encode(3, 0, 0),
         }
     }
 
@@ -107,8 +126,9 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
             (1, 0, 0) => Self::Go,
-            (2, signal, 0) => Self::Signal(signal),
-            (3, 0, 0) => Self::Continue,
+            (2, number, 0) => Self::Signal { number, everybody: false },
+            (2, number, 1) => Self::Signal { number, everybody: true },
+            (3, 0, 0) => Self::Pending,
             _ => return None,
         })
     }
@@ -121,6 +141,7 @@ mod tests {
     #[test]
     fn every_message_survives_the_wire() {
         for event in [
+            Event::Launching,
             Event::Started,
             Event::Stopped(20),
             Event::Continued,
@@ -131,10 +152,13 @@ mod tests {
                 step: u32::MAX,
                 errno: 1,
             },
+            Event::Pending(0x8000_0001_8000_0001),
+            Event::Pending(0),
         ] {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
-        for command in [Command::Go, Command::Signal(2), Command::Continue] {
+        let signal = |everybody| Command::Signal { number: 2, everybody };
+        for command in [Command::Go, signal(true), signal(false), Command::Pending] {
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

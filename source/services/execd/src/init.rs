@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::spawn::Links;
 use crate::step::{Failed, Step};
 use crate::view::{self, Areas};
-use nexus_sys::signal::{SignalSet, descriptor, set_mask, take_pending};
+use nexus_sys::signal::{SignalSet, bit, descriptor, is_ignored, set_default, set_ignored, set_mask, take};
 use nexus_sys::{process, socket};
 use nexus_wire::broker::Reply;
 use nexus_wire::control::{Command, Event};
@@ -32,6 +32,7 @@ pub(crate) fn run(plan: &Plan, links: Links) -> ! {
             drop(areas);
             serve(&control, &broker, launched.pid)
         }
+        // What became of it was told.
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
@@ -49,7 +50,8 @@ pub(crate) fn run(plan: &Plan, links: Links) -> ! {
     process::exit_now(code)
 }
 
-/// Builds everything up to the running program; `None` if `nx run` went away or exec failed and was told.
+/// Builds everything up to the running program; `None` if `nx run` went away, or exec failed or a signal came before it,
+/// and that was told.
 fn start(
     plan: &Plan,
     control: &PacketSocket,
@@ -63,6 +65,10 @@ fn start(
     let kept = [control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
     process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
+    // Were it ignored, the kernel would reap in this process's place and the program's end be lost; the program finds it
+    // as it was.
+    let ignores_children = is_ignored(CHILD_SIGNAL);
+    set_default(CHILD_SIGNAL);
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
@@ -79,8 +85,17 @@ fn start(
             shm: shm.as_fd(),
         },
     )?;
-    let mut launched = launch::launch(plan, mask)?;
+    control.send(&Event::Launching.encode(), &[]).map_err(Failed::at(Step::Fork))?;
+    let mut launched = launch::launch(plan, mask, || {
+        if ignores_children {
+            set_ignored(CHILD_SIGNAL);
+        }
+    })?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
+    if let Some(signal) = launched.signal {
+        let _ = control.send(&Event::Signaled(signal).encode(), &[]);
+        return Ok(None);
+    }
     if launched.exec_errno != 0 {
         let _ = control.send(&Event::ExecFailed(launched.exec_errno).encode(), &[]);
         return Ok(None);
@@ -139,7 +154,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
     }
     let mut supervised = true;
     loop {
-        while let Ok(Some(_)) = nexus_sys::signal::next(&signals) {}
+        while take(&SignalSet::empty().with(CHILD_SIGNAL)).is_some() {}
         if reap(control, program) {
             return 0;
         }
@@ -193,23 +208,30 @@ fn event_of(status: WaitStatus) -> Option<Event> {
 fn obey(control: &PacketSocket, program: Pid) -> bool {
     let Ok(packet) = control.receive() else { return false };
     match Command::decode(packet.bytes()) {
-        Some(Command::Signal(signal)) => {
-            // A signal that went to the whole process group reached init too, and stays pending here because all
-            // are blocked; then the program, if it still is in that group, has it already.
-            let group_wide = take_pending(signal);
-            let same_group = rustix::process::getpgid(Some(program)) == rustix::process::getpgid(None);
-            if !(group_wide && same_group) {
-                let _ = nexus_sys::signal::kill(program.as_raw_nonzero().get(), signal);
+        Some(Command::Signal { number, everybody }) => {
+            // What went to the whole process group has reached a program that still is in that group.
+            let has_it = everybody && in_same_group(program);
+            if !has_it {
+                let _ = nexus_sys::signal::kill(program.as_raw_nonzero().get(), number);
             }
             true
         }
-        Some(Command::Continue) => {
-            let pid = program.as_raw_nonzero().get();
-            // The program's group, if it made one; the group that it shares with `nx run` was continued with it.
-            let _ = nexus_sys::signal::kill(-pid, rustix::process::Signal::CONT.as_raw());
-            let _ = nexus_sys::signal::kill(pid, rustix::process::Signal::CONT.as_raw());
-            true
-        }
+        Some(Command::Pending) => control.send(&Event::Pending(take_all()).encode(), &[]).is_ok(),
         Some(Command::Go) | None => !packet.bytes().is_empty(),
     }
+}
+
+fn in_same_group(program: Pid) -> bool {
+    let own = process::group_of(0).ok();
+    own.is_some() && process::group_of(program.as_raw_nonzero().get()).ok() == own
+}
+
+/// Takes every signal that waits here; all are blocked.
+fn take_all() -> u64 {
+    let set = SignalSet::full_without(CHILD_SIGNAL);
+    let mut signals = 0;
+    while let Some(taken) = take(&set) {
+        signals |= bit(taken.number);
+    }
+    signals
 }

@@ -9,11 +9,13 @@ mod places;
 mod print;
 mod records;
 mod session;
+mod signals;
 mod start;
 mod status;
 mod summary;
 mod supervisor;
 mod syscall;
+mod terminal;
 mod work;
 
 use crate::cli::RunArgs;
@@ -24,7 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     match start::run(args, &mut status) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("{failure}");
+            summary::say(&failure.to_string());
             status.failed(&failure);
             failure.exit.code()
         }

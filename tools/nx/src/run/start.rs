@@ -1,10 +1,12 @@
 //! From the command line to a running session, and to its end.
 
 use super::failure::{Exit, Failure};
-use super::front::{End, Signals, follow};
+use super::front::{End, Front};
 use super::places::{Places, identity, user_name};
 use super::session::Session;
+use super::signals::Signals;
 use super::status::Status;
+use super::supervisor::Link;
 use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
-        eprintln!("nx: {note}");
+        super::summary::say(&format!("nx: {note}"));
     }
     start(args, status, &decided)
 }
@@ -173,6 +175,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         }
         Fork::Parent(child) => {
             drop((supervisor, broker));
+            let front = Link::new(front, child.pid);
             let links =
                 Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
             let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
@@ -198,7 +201,7 @@ fn begin(
     links: Links,
     files: VfsdConnection,
     control: &PacketSocket,
-    front: &PacketSocket,
+    front: &Link,
     signals: &mut Signals,
     mut on_start: impl FnMut(i32),
 ) -> Result<End, Failure> {
@@ -225,7 +228,7 @@ fn begin(
     }
     spawned.go(control).map_err(|error| spawn_failure(&error))?;
     let pid = spawned.init.pid;
-    Ok(follow(&spawned, control, front, signals, || on_start(pid)))
+    Ok(Front::new(&spawned, control, front, signals).follow(|| on_start(pid)))
 }
 
 fn supervisor_failure(words: &[u8]) -> Failure {
@@ -235,7 +238,7 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn last_words(front: &PacketSocket) -> Option<String> {
+fn last_words(front: &Link) -> Option<String> {
     let packet = front.try_receive().ok()?;
     (!packet.bytes().is_empty()).then(|| String::from_utf8_lossy(packet.bytes()).into_owned())
 }

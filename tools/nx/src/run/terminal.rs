@@ -1,0 +1,49 @@
+//! The controlling terminal and whose turn it is. tty_ioctl(4), setpgid(2).
+
+use nexus_sys::process::group_of;
+use rustix::process::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The controlling terminal, if this process has one.
+pub(crate) struct Terminal {
+    fd: OwnedFd,
+    group: Pid,
+}
+
+impl Terminal {
+    pub(crate) fn of_this_process() -> Option<Self> {
+        use rustix::fs::{Mode, OFlags};
+        // A group from outside a container has no number here, and no terminal can be given to it.
+        let group = Pid::from_raw(group_of(0).ok()?)?;
+        let fd = rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?;
+        Some(Self { fd, group })
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        rustix::termios::tcgetpgrp(self.fd.as_fd()) == Ok(self.group)
+    }
+
+    /// The foreground group, if it is not ours.
+    pub(crate) fn foreground_of_others(&self) -> Option<Pid> {
+        rustix::termios::tcgetpgrp(self.fd.as_fd()).ok().filter(|group| *group != self.group)
+    }
+
+    pub(crate) fn give_to(&self, group: Pid) {
+        // SIGTTOU is blocked, as all signals are; a group that is gone is no loss.
+        let _ = rustix::termios::tcsetpgrp(self.fd.as_fd(), group);
+    }
+
+    /// A job-control shell inside gave the terminal to groups of its own; the kernel does not give it back.
+    pub(crate) fn reclaim(&self) {
+        let foreground = rustix::termios::tcgetpgrp(self.fd.as_fd());
+        let abandoned = match foreground {
+            Ok(group) => {
+                group != self.group && rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH)
+            }
+            Err(_) => true,
+        };
+        if abandoned {
+            self.give_to(self.group);
+        }
+    }
+}
