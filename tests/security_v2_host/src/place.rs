@@ -158,6 +158,31 @@ impl Place {
         assert!(status.success());
     }
 
+    /// The states (proc_pid_stat(5)) of the processes of this name that were started here.
+    #[must_use]
+    pub fn states(&self, name: &str) -> String {
+        let processes = self.running();
+        let pids = processes.iter().filter_map(|process| process.split_once(' ')).filter(|(_, found)| *found == name);
+        pids.filter_map(|(pid, _)| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(") ")?.1.chars().next()
+        })
+        .collect()
+    }
+
+    /// Waits until every `nx` waits for something to happen, as it does when the program runs.
+    pub fn nx_waits(&self) {
+        eventually("nx waits", || {
+            let states = self.states("nx");
+            !states.is_empty() && states.chars().all(|state| state == 'S')
+        });
+    }
+
+    /// Waits until some `nx` is a stopped job, or until none is.
+    pub fn nx_stops(&self, stops: bool) {
+        eventually("nx stops or goes on", || self.states("nx").contains('T') == stops);
+    }
+
     /// Waits until nothing that was started here runs any more.
     pub fn becomes_empty(&self) {
         let mut left = Vec::new();

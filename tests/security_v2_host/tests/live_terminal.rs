@@ -148,6 +148,7 @@ fn ctrl_z_stops_the_program_and_fg_continues_it_once() {
             assert_eq!(terminal.status(), 0);
             terminal.line("fg");
             terminal.see("<CONT>");
+            place.nx_waits();
         }
         terminal.line("a line");
         let shown = terminal.see("got a line");
@@ -165,7 +166,6 @@ fn bg_lets_a_stopped_program_go_on_and_kill_ends_it() {
         assert!(place.shell(&format!("kill -STOP -{nx}")).status.success());
         assert_eq!(terminal.status(), 147);
         terminal.line("bg");
-        // It prints at once, so not in this order with the prompt.
         terminal.see("<CONT>");
         terminal.line("jobs -r");
         terminal.see("Running");
@@ -219,6 +219,7 @@ fn a_stopped_program_that_is_killed_is_gone_for_the_shell_at_once() {
         assert_eq!(terminal.status(), 148);
         // The program itself, not nx: as the kernel does that runs out of memory.
         place.kill("sleep", "KILL");
+        place.nx_stops(false);
         terminal.line("wait %1");
         assert_eq!(terminal.status(), 137);
     });
@@ -262,7 +263,7 @@ fn closing_the_window_hangs_the_program_up_and_leaves_nothing() {
             let place = Place::new(who);
             let told = place.work().join("told");
             // What it says goes to a pipe: the terminal is gone by then.
-            let trap = if catches { "trap \"echo hung up >&2; exit 0\" HUP; " } else { "" };
+            let trap = if catches { "trap \"trap : HUP; echo hung up >&2; exit 0\" HUP; " } else { "" };
             let inside = format!("{trap}echo go >/dev/tty; while :; do read -t 0.05 -r line </dev/null; done");
             place.file("reader.sh", &format!("trap '' HUP; exec cat >{}", told.display()));
             let mut terminal = Terminal::open(&place);
@@ -313,7 +314,7 @@ fn a_shell_inside_has_job_control_and_gives_the_terminal_back() {
             terminal.line("echo outside $(hostname)");
             assert!(!terminal.see("\x02[0]> ").contains("nexus"));
             terminal.line("fg");
-            assert_eq!(terminal.status(), 147);
+            assert_eq!(terminal.status(), 0);
             terminal.line("echo inside $(hostname)");
             terminal.see("inside nexus");
             assert_eq!(terminal.status(), 0);
@@ -349,10 +350,11 @@ fn a_shell_inside_that_is_killed_leaves_the_terminal_to_the_outer_one() {
 
 #[test]
 fn reading_the_terminal_from_the_background_stops_the_program_until_fg() {
-    in_a_terminal(|_, terminal| {
+    in_a_terminal(|place, terminal| {
         terminal.line("nx run -q demo -- sh -c 'read line; echo got $line' &");
         assert_eq!(terminal.status(), 0);
-        terminal.line("while [ -z \"$(jobs -s)\" ]; do read -t 0.05 line </dev/null; done; jobs -s");
+        place.nx_stops(true);
+        terminal.line("jobs -s");
         terminal.see("Stopped");
         assert_eq!(terminal.status(), 0);
         terminal.line("fg");
@@ -399,6 +401,7 @@ fn ctrl_z_stops_a_whole_pipeline_with_nx_at_both_ends() {
             assert_eq!(terminal.status(), 148);
             terminal.line("fg");
             terminal.see("<CONT>");
+            place.nx_waits();
         }
         terminal.line("a line");
         terminal.see("got a line");

@@ -34,7 +34,7 @@ pub enum Command {
     /// The identity maps are written: go on.
     Go,
     /// Which signals came since this was last asked? Init stands in the process group that `nx run` stands in and takes
-    /// none, so what came here went to the whole group.
+    /// none, so what came here went to the whole group. Everything that the program did before is told before the answer.
     Pending,
     /// `nx run` received this signal; pass it to the program unless the program got it itself.
     Signal {

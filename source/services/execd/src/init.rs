@@ -169,7 +169,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
         }
         let [_, command, request] = fds.map(|fd| !fd.revents().is_empty());
         if command && !obey(control, program) {
-            return 1;
+            return 0;
         }
         // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
         // earlier, `nx run` ends the session.
@@ -204,7 +204,7 @@ fn event_of(status: WaitStatus) -> Option<Event> {
         .or_else(|| status.continued().then_some(Event::Continued))
 }
 
-/// Does what `nx run` says; false once it is gone.
+/// Does what `nx run` says; false once it is gone, or the program.
 fn obey(control: &PacketSocket, program: Pid) -> bool {
     let Ok(packet) = control.receive() else { return false };
     match Command::decode(packet.bytes()) {
@@ -216,7 +216,13 @@ fn obey(control: &PacketSocket, program: Pid) -> bool {
             }
             true
         }
-        Some(Command::Pending) => control.send(&Event::Pending(take_all()).encode(), &[]).is_ok(),
+        Some(Command::Pending) => {
+            // What the program did so far is told before the answer.
+            if reap(control, program) {
+                return false;
+            }
+            control.send(&Event::Pending(take_all()).encode(), &[]).is_ok()
+        }
         Some(Command::Go) | None => !packet.bytes().is_empty(),
     }
 }

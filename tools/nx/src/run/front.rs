@@ -3,8 +3,8 @@
 //! It stays in the shell's process group and so does the program, so that the terminal treats both alike. It stops when
 //! the program stops, passes on what is sent to it alone, and ends as the program ends.
 
+use super::link::Link;
 use super::signals::{Default, Signals};
-use super::supervisor::Link;
 use super::terminal::Terminal;
 use execd::Spawned;
 use nexus_sys::signal::bit;
@@ -206,9 +206,11 @@ impl<'a> Front<'a> {
             match self.signals.default_of(signal.number) {
                 _ if self.supervisor.has_sent(&signal) => {}
                 Default::End if self.phase == Phase::Building => return Some(signal.number),
+                Default::Stop if self.phase == Phase::Launching && self.begins_soon() => self.early.push(signal.number),
                 // Init waits for the program's exec and would not notice that it stopped.
                 Default::Stop => {
-                    self.supervisor.while_watching(self.control, || self.signals.stop_by(signal.number));
+                    let stop = || self.signals.stop_by(signal.number);
+                    self.supervisor.while_watched(self.control, &mut self.said, stop);
                 }
                 Default::Nothing if self.phase == Phase::Building => {}
                 Default::End | Default::Wait | Default::Nothing => self.early.push(signal.number),
@@ -217,15 +219,26 @@ impl<'a> Front<'a> {
         None
     }
 
+    /// Waits a little for word that the program has begun; then its stop will be told.
+    fn begins_soon(&mut self) -> bool {
+        // Between an exec and init's word of it lies less than a hundredth of this.
+        const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let _ = poll(&mut [PollFd::new(self.control, PollFlags::IN)], Some(&SOON));
+        self.listen();
+        !self.said.is_empty()
+    }
+
     /// Stops this process as its program was stopped, so that the shell sees a stopped job; returns when it is continued.
     fn stop_too(&mut self, signal: i32) {
-        self.listen();
-        // Whatever came after the stop undid it.
+        // A stop that was told late may be over: the keys of a terminal stop this process too while it is about to be
+        // stopped, and a shell has continued it since.
+        let of_init = self.pending_of_init();
+        self.signals.of_everybody(of_init, &[], 0);
         if !self.said.iter().all(|event| matches!(event, Event::Stopped(_))) {
             return;
         }
-        let inner = self.terminal.as_ref().and_then(Terminal::foreground_of_others);
-        let stopped = self.supervisor.while_watching(self.control, || self.signals.stop_by(signal));
+        let inner = self.terminal.as_ref().and_then(Terminal::foreground_inside);
+        let stopped = self.supervisor.while_watched(self.control, &mut self.said, || self.signals.stop_by(signal));
         if let (Some(terminal), Some(group)) = (&self.terminal, inner)
             && terminal.is_ours()
         {

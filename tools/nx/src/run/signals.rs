@@ -84,7 +84,9 @@ impl Signals {
         }
     }
 
-    /// Stops this process by this signal until it is continued. False if it cannot be stopped by it: the kernel does not
+    /// Stops this process by this signal until it is continued: by this one and not by `SIGSTOP`, because the shell's `$?`
+    /// tells them apart. Until the continued process runs again the signal is not blocked; a key press in that instant
+    /// stops it ahead of the program. False if it cannot be stopped by it: the kernel does not
     /// stop a group that no shell waits for, but by `SIGSTOP`.
     pub(crate) fn stop_by(&self, signal: i32) -> bool {
         // The same key press may still be pending here; it must not stop us a second time.

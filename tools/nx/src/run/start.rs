@@ -2,11 +2,11 @@
 
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
+use super::link::{Link, READY};
 use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
-use super::supervisor::Link;
 use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
@@ -216,7 +216,7 @@ fn begin(
     // Nothing starts before the supervisor can judge and write down.
     let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
     match ready {
-        Ok(packet) if packet.bytes() == supervisor::READY => {}
+        Ok(packet) if packet.bytes() == READY => {}
         Ok(packet) => {
             spawned.kill();
             return Err(supervisor_failure(packet.bytes()));

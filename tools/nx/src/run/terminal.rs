@@ -23,9 +23,10 @@ impl Terminal {
         rustix::termios::tcgetpgrp(self.fd.as_fd()) == Ok(self.group)
     }
 
-    /// The foreground group, if it is not ours.
-    pub(crate) fn foreground_of_others(&self) -> Option<Pid> {
-        rustix::termios::tcgetpgrp(self.fd.as_fd()).ok().filter(|group| *group != self.group)
+    /// The foreground group, if it is one inside the sandbox: a shell there made it.
+    pub(crate) fn foreground_inside(&self) -> Option<Pid> {
+        let group = rustix::termios::tcgetpgrp(self.fd.as_fd()).ok()?;
+        (group != self.group && depth(group) > depth(rustix::process::getpid())).then_some(group)
     }
 
     pub(crate) fn give_to(&self, group: Pid) {
@@ -46,4 +47,13 @@ impl Terminal {
             self.give_to(self.group);
         }
     }
+}
+
+/// In how many pid namespaces a process has a number, 0 for one that is gone. proc_pid_status(5), `NSpid`.
+fn depth(pid: Pid) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .map_or(0, |numbers| numbers.split_ascii_whitespace().count())
 }
