@@ -24,7 +24,13 @@ struct Promise {
 fn main() -> Result<()> {
     let check = std::env::args().any(|arg| arg == "--check");
     let bench = Bench::new()?;
-    let promises = [bench.null_allowed()?, bench.null_with_argument_rule()?, bench.tar()?, bench.start()?, bench.denied()?];
+    let promises = [
+        bench.null_allowed()?,
+        bench.null_with_argument_rule()?,
+        bench.tar()?,
+        bench.start()?,
+        bench.denied()?,
+    ];
     let mut broken = 0;
     for promise in promises.into_iter().flatten() {
         let kept = promise.ratio <= promise.ratio_max;
@@ -58,7 +64,10 @@ impl Bench {
             return Err("nx does not build".into());
         }
         let bin = std::env::current_exe()?.parent().ok_or("no directory")?.to_owned();
-        let bench = Self { bin, scratch: tempfile::tempdir()? };
+        let bench = Self {
+            bin,
+            scratch: tempfile::tempdir()?,
+        };
         bench.write_policy()?;
         Ok(bench)
     }
@@ -103,7 +112,11 @@ impl Bench {
     }
 
     fn probe(&self, mut command: Command, what: &str, count: u32) -> Result<f64> {
-        let out = command.arg(what).arg(count.to_string()).stderr(Stdio::inherit()).output()?;
+        let out = command
+            .arg(what)
+            .arg(count.to_string())
+            .stderr(Stdio::inherit())
+            .output()?;
         if !out.status.success() {
             return Err(format!("the probe ended with {}", out.status).into());
         }
@@ -126,7 +139,12 @@ impl Bench {
             || self.probe(self.bare_probe(), "getppid", COUNT),
             || self.probe(self.inside_probe(subject), "getppid", COUNT),
         )?;
-        Ok(Some(Promise { name, ratio_max, ratio, detail: format!("{bare:.0} ns bare, {inside:.0} ns inside") }))
+        Ok(Some(Promise {
+            name,
+            ratio_max,
+            ratio,
+            detail: format!("{bare:.0} ns bare, {inside:.0} ns inside"),
+        }))
     }
 
     fn null_allowed(&self) -> Result<Option<Promise>> {
@@ -163,13 +181,28 @@ impl Bench {
             },
         )?;
         let detail = format!("{:.0} ms bare, {:.0} ms inside", bare * 1e3, inside * 1e3);
-        Ok(Some(Promise { name: "tar of 20,000 small files", ratio_max: 1.03, ratio, detail }))
+        Ok(Some(Promise {
+            name: "tar of 20,000 small files",
+            ratio_max: 1.03,
+            ratio,
+            detail,
+        }))
     }
 
     fn start(&self) -> Result<Option<Promise>> {
         const RUNS: u32 = 20;
         let mut other = Command::new("bwrap");
-        other.args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "true"]);
+        other.args([
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "--unshare-all",
+            "true",
+        ]);
         if other.status().is_err() {
             println!("start: bwrap is not installed, so there is nothing to compare with: not measured");
             return Ok(None);
@@ -187,7 +220,12 @@ impl Bench {
         ours.arg("true");
         let (ratio, bare, inside) = pairs(|| each(&mut other), || each(&mut ours))?;
         let detail = format!("{:.2} ms bwrap, {:.2} ms nx", bare * 1e3, inside * 1e3);
-        Ok(Some(Promise { name: "nx run demo -- true against bwrap", ratio_max: 1.5, ratio, detail }))
+        Ok(Some(Promise {
+            name: "nx run demo -- true against bwrap",
+            ratio_max: 1.5,
+            ratio,
+            detail,
+        }))
     }
 
     fn denied(&self) -> Result<Option<Promise>> {
@@ -197,8 +235,17 @@ impl Bench {
             || self.probe(self.inside_probe("demo"), "denied", COUNT),
         )?;
         // 20 µs where a bare round trip takes 5.
-        let detail = format!("{:.1} µs bare notification, {:.1} µs denied and recorded", bare / 1e3, inside / 1e3);
-        Ok(Some(Promise { name: "denied syscall against a bare notification", ratio_max: 4.0, ratio, detail }))
+        let detail = format!(
+            "{:.1} µs bare notification, {:.1} µs denied and recorded",
+            bare / 1e3,
+            inside / 1e3
+        );
+        Ok(Some(Promise {
+            name: "denied syscall against a bare notification",
+            ratio_max: 4.0,
+            ratio,
+            detail,
+        }))
     }
 }
 

@@ -41,7 +41,10 @@ pub(crate) fn round_trip(count: u32) -> Result<f64> {
             }
             let mut each = [0; 8];
             from_child.read_exact(&mut each)?;
-            rustix::process::waitpid(rustix::process::Pid::from_raw(child.pid), rustix::process::WaitOptions::empty())?;
+            rustix::process::waitpid(
+                rustix::process::Pid::from_raw(child.pid),
+                rustix::process::WaitOptions::empty(),
+            )?;
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one call are far below 2^52")]
             Ok(u64::from_le_bytes(each) as f64)
         }
@@ -50,6 +53,16 @@ pub(crate) fn round_trip(count: u32) -> Result<f64> {
 
 /// `sethostname` (170 on x86-64) to the listener, everything else through.
 fn filter() -> Vec<Instruction> {
-    let one = |code, jump_true, jump_false, k| Instruction { code, jump_true, jump_false, k };
-    vec![one(0x20, 0, 0, 0), one(0x15, 0, 1, 170), one(6, 0, 0, 0x7fc0_0000), one(6, 0, 0, 0x7fff_0000)]
+    let one = |code, jump_true, jump_false, k| Instruction {
+        code,
+        jump_true,
+        jump_false,
+        k,
+    };
+    vec![
+        one(0x20, 0, 0, 0),
+        one(0x15, 0, 1, 170),
+        one(6, 0, 0, 0x7fc0_0000),
+        one(6, 0, 0, 0x7fff_0000),
+    ]
 }

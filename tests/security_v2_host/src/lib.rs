@@ -1,6 +1,33 @@
-//! What live tests need: a place to run `nx` in, as root and as an ordinary user, and a terminal.
-#![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
+//! The harness of the live tests: `nx run` on real programs, as root and as an ordinary user, with nothing left behind.
+//!
+//! ```no_run
+//! use security_v2_host::{Run, users};
+//!
+//! for user in users() {
+//!     let done = Run::new(user).args(["true"]).run();
+//!     assert_eq!(done.code(), Some(0), "{done}");
+//!     done.assert_nothing_left();
+//! }
+//! ```
+//!
+//! A test that can't run here says so on stderr and is skipped; with `NEXUS_REQUIRE_LIVE=1` it fails instead.
 
-pub mod place;
-pub mod terminal;
+mod binary;
+mod gate;
+mod home;
+mod processes;
+mod run;
+mod server;
+mod terminal;
+mod tree;
+mod user;
+mod watch;
+
+pub use binary::{nx, program};
+pub use home::Home;
+pub use run::{DEADLINE, Output, Run};
+pub use server::Server;
+pub use terminal::{Key, PROMPT, Terminal};
+pub use tree::Tree;
+pub use user::{ORDINARY_ID, REQUIRE_LIVE, User, users};
+pub use watch::{Process, eventually};

@@ -1,6 +1,6 @@
 //! A pseudo-terminal with an interactive shell in it, as a person has one.
 
-use crate::place::{DEADLINE, Place};
+use crate::{DEADLINE, Home, gate};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -48,27 +48,27 @@ impl Terminal {
     /// A terminal in which an interactive `bash` with job control waits for a line. It does not echo, and its prompt is
     /// `[$?]> `.
     #[must_use]
-    pub fn open(place: &Place) -> Self {
-        Self::running(place, &["bash", "--norc", "--noprofile", "--noediting", "-i"], true)
+    pub fn open(home: &Home) -> Self {
+        Self::running(home, &["bash", "--norc", "--noprofile", "--noediting", "-i"], true)
     }
 
     /// A terminal whose session leader is this command.
     #[must_use]
-    pub fn of(place: &Place, command: &[&str]) -> Self {
-        Self::running(place, command, false)
+    pub fn of(home: &Home, command: &[&str]) -> Self {
+        Self::running(home, command, false)
     }
 
-    fn running(place: &Place, command: &[&str], shell: bool) -> Self {
+    fn running(home: &Home, command: &[&str], shell: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
-        let mut start = place.command("/usr/bin/setsid");
+        let mut start = home.command("/usr/bin/setsid");
         start.args(["--ctty", "--wait", "--"]).args(command).env("PS1", PROMPT).env("PS2", "");
         start.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(Stdio::from(slave));
-        let child = start.spawn().unwrap();
+        let child = gate::spawn(&mut start).unwrap();
         let mut terminal = Self { master: Some(master), shell: child, screen: String::new(), seen: 0 };
         if shell {
             terminal.line("stty -echo; echo rea''dy");

@@ -1,21 +1,20 @@
 //! In a terminal, under a shell with job control, a program behaves under `nx` as if the shell had started it.
 
-use security_v2_host::place::{Place, everybody};
-use security_v2_host::terminal::{Key, PROMPT, Terminal};
+use security_v2_host::{Home, Key, PROMPT, Terminal, users};
 use std::fs;
 
 /// Runs a test as everybody, each in a place and a terminal of its own, and sees that nothing is left.
-fn in_a_terminal(test: impl Fn(&Place, &mut Terminal)) {
-    for who in everybody() {
-        eprintln!("as {who:?}");
-        let place = Place::new(who);
-        let mut terminal = Terminal::open(&place);
-        test(&place, &mut terminal);
+fn in_a_terminal(test: impl Fn(&Home, &mut Terminal)) {
+    for user in users() {
+        eprintln!("as {user:?}");
+        let home = Home::new(user);
+        let mut terminal = Terminal::open(&home);
+        test(&home, &mut terminal);
         terminal.line("exit");
         terminal.rest();
         terminal.wait();
         drop(terminal);
-        place.becomes_empty();
+        home.becomes_empty();
     }
 }
 
@@ -58,8 +57,8 @@ exit 5;
 "#;
 
 /// Starts the counter in the foreground, `deaf` to the terminal or not; returns nx's pid.
-fn count(place: &Place, terminal: &mut Terminal, how: &str) -> i32 {
-    place.file("counter.pl", COUNTER);
+fn count(home: &Home, terminal: &mut Terminal, how: &str) -> i32 {
+    home.write_work("counter.pl", COUNTER);
     terminal.line(&format!("sh -c 'echo nxpid=$$; exec nx run -q demo -- perl counter.pl {how}'"));
     let pid = terminal.number("nxpid=");
     terminal.see("counting");
@@ -67,10 +66,10 @@ fn count(place: &Place, terminal: &mut Terminal, how: &str) -> i32 {
 }
 
 /// Everything that was on its way to the program has arrived when this one has: signals are passed on in order.
-fn counts(place: &Place, terminal: &mut Terminal, nx: i32) -> String {
-    assert!(place.shell(&format!("kill -USR1 {nx}")).status.success());
+fn counts(home: &Home, terminal: &mut Terminal, nx: i32) -> String {
+    assert!(home.shell(&format!("kill -USR1 {nx}")).status.success());
     terminal.see("<USR1>");
-    assert!(place.shell(&format!("kill -USR2 {nx}")).status.success());
+    assert!(home.shell(&format!("kill -USR2 {nx}")).status.success());
     terminal.see("counts ");
     let counts = terminal.see(" end");
     assert_eq!(terminal.status(), 42);
@@ -91,10 +90,10 @@ fn ctrl_c_ends_a_program_that_does_not_catch_it_with_130() {
 
 #[test]
 fn ctrl_c_stops_the_shells_loop_around_the_program() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         let turn = "for i in 1 2 3; do nx run -q demo -- sh -c \"echo round $i; exec sleep 1000\"; done";
         // A script's loop too: the shell that runs it asks how the program ended.
-        place.file("loop.sh", turn);
+        home.write_work("loop.sh", turn);
         for command in [&format!("{turn}; echo behind"), "bash loop.sh; echo behind"] {
             terminal.line(command);
             terminal.see("round 1");
@@ -107,25 +106,25 @@ fn ctrl_c_stops_the_shells_loop_around_the_program() {
 
 #[test]
 fn ctrl_c_reaches_a_program_that_catches_it_once_and_neither_it_nor_nx_ends() {
-    in_a_terminal(|place, terminal| {
-        let nx = count(place, terminal, "reading");
+    in_a_terminal(|home, terminal| {
+        let nx = count(home, terminal, "reading");
         for _ in 0..5 {
             terminal.press(Key::CtrlC);
             terminal.see("<INT>");
         }
         terminal.line("still here");
         terminal.see("read still here");
-        assert_eq!(counts(place, terminal, nx), "INT=5 USR1=1");
+        assert_eq!(counts(home, terminal, nx), "INT=5 USR1=1");
     });
 }
 
 #[test]
 fn ctrl_backslash_reaches_the_program_once_and_ends_one_that_does_not_catch_it_with_131() {
-    in_a_terminal(|place, terminal| {
-        let nx = count(place, terminal, "reading");
+    in_a_terminal(|home, terminal| {
+        let nx = count(home, terminal, "reading");
         terminal.press(Key::CtrlBackslash);
         terminal.see("<QUIT>");
-        assert_eq!(counts(place, terminal, nx), "QUIT=1 USR1=1");
+        assert_eq!(counts(home, terminal, nx), "QUIT=1 USR1=1");
         terminal.line("nx run -q demo -- sh -c 'echo go; exec sleep 1000'");
         terminal.see("go");
         terminal.press(Key::CtrlBackslash);
@@ -135,8 +134,8 @@ fn ctrl_backslash_reaches_the_program_once_and_ends_one_that_does_not_catch_it_w
 
 #[test]
 fn ctrl_z_stops_the_program_and_fg_continues_it_once() {
-    in_a_terminal(|place, terminal| {
-        place.file("stopper.pl", STOPPER);
+    in_a_terminal(|home, terminal| {
+        home.write_work("stopper.pl", STOPPER);
         terminal.line("nx run -q demo -- perl stopper.pl");
         terminal.see("go");
         for _ in 0..3 {
@@ -148,7 +147,7 @@ fn ctrl_z_stops_the_program_and_fg_continues_it_once() {
             assert_eq!(terminal.status(), 0);
             terminal.line("fg");
             terminal.see("<CONT>");
-            place.nx_waits();
+            home.nx_waits();
         }
         terminal.line("a line");
         let shown = terminal.see("got a line");
@@ -159,11 +158,11 @@ fn ctrl_z_stops_the_program_and_fg_continues_it_once() {
 
 #[test]
 fn bg_lets_a_stopped_program_go_on_and_kill_ends_it() {
-    in_a_terminal(|place, terminal| {
-        let nx = count(place, terminal, "deaf");
+    in_a_terminal(|home, terminal| {
+        let nx = count(home, terminal, "deaf");
         terminal.press(Key::CtrlZ);
         terminal.see("<TSTP>");
-        assert!(place.shell(&format!("kill -STOP -{nx}")).status.success());
+        assert!(home.shell(&format!("kill -STOP -{nx}")).status.success());
         assert_eq!(terminal.status(), 147);
         terminal.line("bg");
         terminal.see("<CONT>");
@@ -171,7 +170,7 @@ fn bg_lets_a_stopped_program_go_on_and_kill_ends_it() {
         terminal.see("Running");
         terminal.line("kill %1; wait %1");
         terminal.see("<TERM>");
-        assert!(place.shell(&format!("kill -USR2 {nx}")).status.success());
+        assert!(home.shell(&format!("kill -USR2 {nx}")).status.success());
         terminal.see("counts CONT=1 TERM=1 TSTP=1 end");
         terminal.see("\x02[42]> ");
     });
@@ -179,7 +178,7 @@ fn bg_lets_a_stopped_program_go_on_and_kill_ends_it() {
 
 #[test]
 fn a_program_that_catches_ctrl_z_and_stops_itself_is_a_stopped_job() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         // As vi does: the terminal is put in order before the stop and taken again after it.
         let editor = r#"
             use POSIX;
@@ -195,7 +194,7 @@ fn a_program_that_catches_ctrl_z_and_stops_itself_is_a_stopped_job() {
             print "editing\n";
             while (1) { my $line = <STDIN> }
         "#;
-        place.file("editor.pl", editor);
+        home.write_work("editor.pl", editor);
         for whom in ["self", "group"] {
             terminal.line(&format!("nx run -q demo -- perl editor.pl {whom}"));
             terminal.see("editing");
@@ -212,14 +211,14 @@ fn a_program_that_catches_ctrl_z_and_stops_itself_is_a_stopped_job() {
 
 #[test]
 fn a_stopped_program_that_is_killed_is_gone_for_the_shell_at_once() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         terminal.line("nx run -q demo -- sh -c 'echo go; exec sleep 1000'");
         terminal.see("go");
         terminal.press(Key::CtrlZ);
         assert_eq!(terminal.status(), 148);
         // The program itself, not nx: as the kernel does that runs out of memory.
-        place.kill("sleep", "KILL");
-        place.nx_stops(false);
+        home.signal("sleep", rustix::process::Signal::KILL);
+        home.nx_stops(false);
         terminal.line("wait %1");
         assert_eq!(terminal.status(), 137);
     });
@@ -227,10 +226,10 @@ fn a_stopped_program_that_is_killed_is_gone_for_the_shell_at_once() {
 
 #[test]
 fn a_program_that_is_stopped_and_continued_from_inside_goes_on() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         // No person types `fg`: the shell is a script's.
         let wait = "while ! grep -q ^State:.T /proc/$$/status; do :; done; kill -CONT $$";
-        place.file("script.sh", &format!("nx run -q demo -- sh -c '({wait}) & kill -STOP $$; echo going on; exit 8'"));
+        home.write_work("script.sh", &format!("nx run -q demo -- sh -c '({wait}) & kill -STOP $$; echo going on; exit 8'"));
         terminal.line("bash script.sh");
         terminal.see("going on");
         assert_eq!(terminal.status(), 8);
@@ -239,17 +238,17 @@ fn a_program_that_is_stopped_and_continued_from_inside_goes_on() {
 
 #[test]
 fn the_window_has_the_terminals_size_and_a_change_arrives_once() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         terminal.resize(31, 97);
         terminal.line("nx run -q demo -- stty size");
         terminal.see("31 97");
         assert_eq!(terminal.status(), 0);
-        let nx = count(place, terminal, "reading");
+        let nx = count(home, terminal, "reading");
         terminal.resize(32, 98);
         terminal.see("<WINCH>");
         terminal.resize(33, 99);
         terminal.see("<WINCH>");
-        assert_eq!(counts(place, terminal, nx), "USR1=1 WINCH=2");
+        assert_eq!(counts(home, terminal, nx), "USR1=1 WINCH=2");
         terminal.line("nx run -q demo -- stty size");
         terminal.see("33 99");
         assert_eq!(terminal.status(), 0);
@@ -258,19 +257,19 @@ fn the_window_has_the_terminals_size_and_a_change_arrives_once() {
 
 #[test]
 fn closing_the_window_hangs_the_program_up_and_leaves_nothing() {
-    for who in everybody() {
+    for user in users() {
         for catches in [true, false] {
-            let place = Place::new(who);
-            let told = place.work().join("told");
+            let home = Home::new(user);
+            let told = home.work().join("told");
             // What it says goes to a pipe: the terminal is gone by then.
             let trap = if catches { "trap \"trap : HUP; echo hung up >&2; exit 0\" HUP; " } else { "" };
             let inside = format!("{trap}echo go >/dev/tty; while :; do read -t 0.05 -r line </dev/null; done");
-            place.file("reader.sh", &format!("trap '' HUP; exec cat >{}", told.display()));
-            let mut terminal = Terminal::open(&place);
+            home.write_work("reader.sh", &format!("trap '' HUP; exec cat >{}", told.display()));
+            let mut terminal = Terminal::open(&home);
             terminal.line(&format!("nx run -q demo -- bash -c '{inside}' 2>&1 >/dev/null | bash reader.sh"));
             terminal.see("go");
             terminal.close();
-            place.becomes_empty();
+            home.becomes_empty();
             let told = fs::read_to_string(told).unwrap();
             assert_eq!(told, if catches { "hung up\n" } else { "" });
         }
@@ -279,22 +278,22 @@ fn closing_the_window_hangs_the_program_up_and_leaves_nothing() {
 
 #[test]
 fn nx_as_the_terminals_own_session_leader_passes_the_hangup_on() {
-    for who in everybody() {
-        let place = Place::new(who);
-        place.file("leader.pl", "$SIG{HUP} = sub { exit 3 }; $| = 1; print \"go\\n\"; sleep 1 while 1");
-        let mut terminal = Terminal::of(&place, &["nx", "run", "-q", "demo", "--", "perl", "leader.pl"]);
+    for user in users() {
+        let home = Home::new(user);
+        home.write_work("leader.pl", "$SIG{HUP} = sub { exit 3 }; $| = 1; print \"go\\n\"; sleep 1 while 1");
+        let mut terminal = Terminal::of(&home, &["nx", "run", "-q", "demo", "--", "perl", "leader.pl"]);
         terminal.see("go");
         terminal.close();
         assert_eq!(terminal.wait().code(), Some(3));
-        place.becomes_empty();
+        home.becomes_empty();
     }
 }
 
 #[test]
 fn a_shell_inside_has_job_control_and_gives_the_terminal_back() {
-    in_a_terminal(|place, terminal| {
-        place.file("stopper.pl", STOPPER);
-        place.file("inner", &format!("PS1='{PROMPT}'"));
+    in_a_terminal(|home, terminal| {
+        home.write_work("stopper.pl", STOPPER);
+        home.write_work("inner", &format!("PS1='{PROMPT}'"));
         terminal.line("nx run -q demo -- bash --noprofile --noediting --rcfile inner -i");
         assert_eq!(terminal.status(), 0);
         terminal.line("perl stopper.pl");
@@ -334,8 +333,8 @@ fn a_shell_inside_has_job_control_and_gives_the_terminal_back() {
 
 #[test]
 fn a_shell_inside_that_is_killed_leaves_the_terminal_to_the_outer_one() {
-    in_a_terminal(|place, terminal| {
-        place.file("inner", &format!("PS1='{PROMPT}'"));
+    in_a_terminal(|home, terminal| {
+        home.write_work("inner", &format!("PS1='{PROMPT}'"));
         // No shell with job control stands around it, which would take the terminal back by itself.
         let inner = "nx run -q demo -- bash --noprofile --noediting --rcfile inner -i";
         terminal.line(&format!("sh -c '{inner}; echo ended; read -r line; echo read \"<$line>\"'"));
@@ -350,10 +349,10 @@ fn a_shell_inside_that_is_killed_leaves_the_terminal_to_the_outer_one() {
 
 #[test]
 fn reading_the_terminal_from_the_background_stops_the_program_until_fg() {
-    in_a_terminal(|place, terminal| {
+    in_a_terminal(|home, terminal| {
         terminal.line("nx run -q demo -- sh -c 'read line; echo got $line' &");
         assert_eq!(terminal.status(), 0);
-        place.nx_stops(true);
+        home.nx_stops(true);
         terminal.line("jobs -s");
         terminal.see("Stopped");
         assert_eq!(terminal.status(), 0);
@@ -391,8 +390,8 @@ fn a_pipeline_keeps_the_terminal_for_whoever_reads_it() {
 
 #[test]
 fn ctrl_z_stops_a_whole_pipeline_with_nx_at_both_ends() {
-    in_a_terminal(|place, terminal| {
-        place.file("stopper.pl", &STOPPER.replace("STDOUT", "STDERR"));
+    in_a_terminal(|home, terminal| {
+        home.write_work("stopper.pl", &STOPPER.replace("STDOUT", "STDERR"));
         terminal.line("nx run -q demo -- perl stopper.pl | nx run -q demo -- cat");
         terminal.see("go");
         for _ in 0..3 {
@@ -401,7 +400,7 @@ fn ctrl_z_stops_a_whole_pipeline_with_nx_at_both_ends() {
             assert_eq!(terminal.status(), 148);
             terminal.line("fg");
             terminal.see("<CONT>");
-            place.nx_waits();
+            home.nx_waits();
         }
         terminal.line("a line");
         terminal.see("got a line");

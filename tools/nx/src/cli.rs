@@ -3,6 +3,7 @@
 use crate::run;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,21 @@ enum Command {
     /// program ends, with 128+n for a signal; its own failures are 2 (usage), 3 (policy says no), 4 (something is
     /// missing), 6 (this machine cannot enforce the policy), 7 (internal), 126 and 127 (no such program).
     Run(RunArgs),
+    /// See what is in force and what this machine can give
+    #[command(subcommand)]
+    Sec(SecCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum SecCommand {
+    /// Try what this machine can give, and say how to mend what it lacks
+    ///
+    /// Ends with 0 if `nx run` works here, with 4 if something is missing.
+    Doctor {
+        /// Say it as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `nx run`.
@@ -62,5 +78,28 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     match command {
         Command::Run(args) => ExitCode::from(run::run(&args)),
+        Command::Sec(SecCommand::Doctor { json }) => doctor(json),
+    }
+}
+
+fn doctor(json: bool) -> ExitCode {
+    let report = crate::doctor::examine();
+    let text = if json {
+        match report.json() {
+            Ok(text) => format!("{text}\n"),
+            Err(error) => {
+                eprintln!("nx: the report cannot be written as JSON: {error}");
+                return ExitCode::from(run::Exit::Internal.code());
+            }
+        }
+    } else {
+        report.text()
+    };
+    // A reader that has seen enough is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if report.ready() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(run::Exit::Missing.code())
     }
 }

@@ -8,8 +8,14 @@ use std::io::IsTerminal;
 /// The errors of a tree as a person reads them; colour only on a terminal.
 pub(crate) fn draw(diagnostics: &Diagnostics) -> String {
     let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    let theme = if coloured {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(100)
+        .with_links(false);
     let mut out = String::new();
     for item in diagnostics.items() {
         let report = report(item, diagnostics);
@@ -26,9 +32,19 @@ pub(crate) fn draw(diagnostics: &Diagnostics) -> String {
 
 fn report(item: &Diagnostic, all: &Diagnostics) -> Report {
     let span = |place: &nexus_policy::Place| place.span.start..place.span.end.max(place.span.start);
-    let mut labels = vec![LabeledSpan::new_primary_with_span(Some(item.label.clone()), span(&item.place))];
-    if let Some(related) = item.related.as_ref().filter(|related| related.place.file == item.place.file) {
-        labels.push(LabeledSpan::new_with_span(Some(related.label.clone()), span(&related.place)));
+    let mut labels = vec![LabeledSpan::new_primary_with_span(
+        Some(item.label.clone()),
+        span(&item.place),
+    )];
+    if let Some(related) = item
+        .related
+        .as_ref()
+        .filter(|related| related.place.file == item.place.file)
+    {
+        labels.push(LabeledSpan::new_with_span(
+            Some(related.label.clone()),
+            span(&related.place),
+        ));
     }
     let mut diagnostic = MietteDiagnostic::new(item.message.clone())
         .with_severity(Severity::Error)
@@ -39,7 +55,11 @@ fn report(item: &Diagnostic, all: &Diagnostics) -> Report {
         .as_ref()
         .filter(|related| related.place.file != item.place.file)
         .map(|related| format!("{}: {}", all.sources().at(&related.place), related.label));
-    let help = [item.help.clone(), elsewhere].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    let help = [item.help.clone(), elsewhere]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("\n");
     if !help.is_empty() {
         diagnostic = diagnostic.with_help(help);
     }

@@ -6,6 +6,7 @@
 
 mod cli;
 mod diagnostics;
+pub mod doctor;
 mod run;
 
 pub use cli::main;

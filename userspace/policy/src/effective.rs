@@ -180,6 +180,8 @@ pub struct SubjectPolicy {
     pub audit: AuditSettings,
     pub(crate) view: Layers<Vec<ViewPath>>,
     pub(crate) env: Layers<EnvLayer>,
+    /// [`nexus_abi_policy::floor`], kept here so that no judge of the profiles can forget it.
+    pub(crate) floor: Profile,
 }
 
 impl SubjectPolicy {
@@ -265,10 +267,12 @@ impl SubjectPolicy {
         EgressGate::new(&self.egress)
     }
 
-    /// The syscall profiles, the outermost ceiling first, as `nexus_abi_policy::Guard::new` and `compile` take them.
+    /// The syscall profiles, the outermost ceiling first and what no policy can open last, as
+    /// `nexus_abi_policy::Guard::new` and `compile` take them.
     #[must_use]
     pub fn profiles(&self) -> Vec<&Profile> {
-        self.syscalls.iter().map(|layer| &layer.profile).collect()
+        let written = self.syscalls.iter().map(|layer| &layer.profile);
+        written.chain(std::iter::once(&self.floor)).collect()
     }
 
     /// Which syscalls it may make, as a number.

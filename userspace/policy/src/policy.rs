@@ -298,6 +298,7 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
         fds,
         limits,
         audit,
+        floor: nexus_abi_policy::floor(),
         view: Layers::new(view_outer, view),
         env: Layers::new(env_outer, env),
     }

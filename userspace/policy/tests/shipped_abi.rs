@@ -3,7 +3,7 @@
 
 use nexus_abi::syscall::{group, nr, number};
 use nexus_abi::{Errno, Reason, Verdict};
-use nexus_abi_policy::{Call, Guard, NoFacts, Request, compile};
+use nexus_abi_policy::{Call, Guard, NoFacts, Program, Request, SECCOMP_RET_ALLOW, compile};
 use nexus_policy::{MemoryTree, Policy, SubjectPolicy};
 
 fn demo() -> SubjectPolicy {
@@ -257,6 +257,10 @@ fn sockets_are_unix_tcp_and_udp_and_nothing_else() {
     }
     demo.allows(nr::socketpair, &[1, 0x80001, 0]);
     demo.answers(nr::socketpair, &[2, 1, 0], Errno::EPERM, Reason::EgressFamily);
+    for kind in [2, 3, 0x80002] {
+        demo.answers(nr::socket, &[1, kind, 0], Errno::EPERM, Reason::EgressFamily);
+        demo.answers(nr::socketpair, &[1, kind, 0], Errno::EPERM, Reason::EgressFamily);
+    }
     // Raw, ping, SCTP, seqpacket over IP; packet, netlink, vsock, AF_ALG, Bluetooth, a family with rubbish above it.
     for (family, kind, protocol) in [
         (2, 3, 6),
@@ -423,10 +427,78 @@ fn a_process_changes_its_name_and_not_what_the_kernel_knows_of_its_memory() {
 }
 
 #[test]
-fn the_profile_fits_a_filter_several_times() {
+fn the_profile_and_what_no_policy_can_open_fit_a_filter_several_times() {
     let demo = demo();
+    assert_eq!(demo.profiles().len(), 2, "the tree's own, and the floor");
     let program = compile(&demo.profiles(), &[]).unwrap();
     assert!(program.instructions().len() < 1024, "{}", program.instructions().len());
+}
+
+/// `seccomp_is_const_allow` of the kernel, for the instructions that a filter has: whether a number is in its map of calls
+/// that are always allowed.
+fn is_in_the_kernels_map(program: &Program, number: u32) -> bool {
+    let native = Call::native(number, [0; 6]);
+    let (mut value, mut place) = (0, 0);
+    while let Some(one) = program.instructions().get(place).copied() {
+        place += 1;
+        let jump = |holds: bool| usize::from(if holds { one.jt } else { one.jf });
+        match (one.code, one.k) {
+            (0x20, 0) => value = native.number,
+            (0x20, 4) => value = native.arch,
+            (0x05, skip) => place += usize::try_from(skip).unwrap(),
+            (0x15, k) => place += jump(value == k),
+            (0x25, k) => place += jump(value > k),
+            (0x35, k) => place += jump(value >= k),
+            (0x06, action) => return action == SECCOMP_RET_ALLOW,
+            _ => return false,
+        }
+    }
+    false
+}
+
+#[test]
+fn what_programs_call_most_is_in_the_kernels_map_with_the_floor_under_it() {
+    let demo = demo();
+    let program = compile(&demo.profiles(), &[]).unwrap();
+    for name in [
+        "read",
+        "write",
+        "pread64",
+        "writev",
+        "close",
+        "lseek",
+        "mmap",
+        "munmap",
+        "brk",
+        "futex",
+        "fstat",
+        "newfstatat",
+        "statx",
+        "getdents64",
+        "poll",
+        "epoll_wait",
+        "epoll_pwait",
+        "epoll_ctl",
+        "execve",
+        "wait4",
+        "recvfrom",
+        "recvmsg",
+        "clock_gettime",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "fcntl",
+        "dup",
+        "pipe2",
+        "unlink",
+        "rename",
+        "getrandom",
+    ] {
+        assert!(is_in_the_kernels_map(&program, number(name).unwrap()), "{name}");
+    }
+    // A mode is looked at, and what is denied is asked about.
+    for name in ["openat", "ioctl", "socket", "ptrace", "clone3"] {
+        assert!(!is_in_the_kernels_map(&program, number(name).unwrap()), "{name}");
+    }
 }
 
 #[test]

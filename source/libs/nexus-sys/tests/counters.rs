@@ -1,5 +1,8 @@
 //! Counters shared by processes that are killed at any moment, and files that are not ours.
-#![expect(clippy::unwrap_used, reason = "helpers of tests; the lint knows only functions that are tests themselves")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; the lint knows only functions that are tests themselves"
+)]
 
 use nexus_sys::counters::{
     COUNTER_NAME_BYTES_MAX, COUNTER_SLOTS_MAX, COUNTERS_PER_SLOT, CountersError, SharedCounters,
@@ -92,11 +95,12 @@ fn writers_killed_in_the_middle_leave_every_step_that_they_told_of() {
     for round in 0..12_u64 {
         let mut writers: Vec<Writer> = (0..3).map(|_| Writer::start(&file, "demo", 1_000_000)).collect();
         for (index, writer) in writers.iter_mut().enumerate() {
-            let out = BufReader::new(writer.0.stdout.take().unwrap());
+            // Stays open until the writer is dead: nothing but the signal ends it.
+            let mut out = BufReader::new(writer.0.stdout.take().unwrap()).lines();
             // Reads some steps, then kills: what was said has been counted, at most the pipe's content more.
             let wanted = 10 + (round * 7919 + index as u64 * 104_729) % 500;
             let mut last = 0;
-            for line in out.lines().map(Result::unwrap) {
+            for line in out.by_ref().map(Result::unwrap) {
                 if let Some(step) = line.strip_prefix("step ") {
                     last = step.parse().unwrap();
                     if last >= wanted {

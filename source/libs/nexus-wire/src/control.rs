@@ -31,8 +31,10 @@ pub enum Event {
 /// From `nx run` to init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The identity maps are written: go on.
+    /// The identity maps are written: build what needs nobody else.
     Go,
+    /// The areas' mounts come along, and somebody judges: finish the view and start the program.
+    Areas,
     /// Which signals came since this was last asked? Init stands in the process group that `nx run` stands in and takes
     /// none, so what came here went to the whole group. Everything that the program did before is told before the answer.
     Pending,
@@ -118,6 +120,7 @@ impl Command {
             Self::Go => encode(1, 0, 0),
             Self::Signal { number, everybody } => encode(2, number, i32::from(everybody)),
             Self::Pending => encode(3, 0, 0),
+            Self::Areas => encode(4, 0, 0),
         }
     }
 
@@ -129,6 +132,7 @@ impl Command {
             (2, number, 0) => Self::Signal { number, everybody: false },
             (2, number, 1) => Self::Signal { number, everybody: true },
             (3, 0, 0) => Self::Pending,
+            (4, 0, 0) => Self::Areas,
             _ => return None,
         })
     }
@@ -158,7 +162,7 @@ mod tests {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
         let signal = |everybody| Command::Signal { number: 2, everybody };
-        for command in [Command::Go, signal(true), signal(false), Command::Pending] {
+        for command in [Command::Go, Command::Areas, signal(true), signal(false), Command::Pending] {
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

@@ -7,6 +7,7 @@ use nexus_policy::{Device, EgressGate, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -69,6 +70,9 @@ pub enum PlanError {
         own: &'static str,
     },
 }
+
+/// What the machine is called in every session: the host's name is nobody's business.
+pub(crate) const HOST_NAME: &str = "nexus";
 
 /// Where the program's home is: in `state`, so that it is kept.
 pub const HOME: &str = "/state/home";
@@ -342,12 +346,21 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.
-            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Directory { .. }) => {}
+            (Some(_), Entry::Link { .. } | Entry::File { .. } | Entry::Copy { .. } | Entry::Directory { .. }) => {}
             (_, entry) => out.push(entry),
         }
     }
     out
 }
+
+/// A file that anybody on the host may read: a copy of it tells nobody more than the file itself would.
+fn is_public(found: &std::fs::Metadata) -> bool {
+    const READABLE_BY_OTHERS: u32 = 0o004;
+    found.is_file() && found.mode() & READABLE_BY_OTHERS != 0
+}
+
+/// The longest file that is copied rather than mounted; a view's root has room for a few hundred such.
+const COPY_BYTES_MAX: u64 = crate::view::COPY_BYTES_MAX as u64;
 
 /// Something that policy shows: a link as a link, names as the session's own, everything else as it is.
 fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
@@ -364,6 +377,15 @@ fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
              nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
         ),
         Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
+        // Java, `hostname -f` and others look their own name up and fail without an answer.
+        Some("/etc/hosts") if is_public(&found) && found.len() <= COPY_BYTES_MAX => {
+            let hosts = std::fs::read(&path)?;
+            let hosts = String::from_utf8_lossy(&hosts);
+            format!("{}\n127.0.0.1 {HOST_NAME}\n", hosts.trim_end())
+        }
+        Some(_) if path.starts_with("/etc") && is_public(&found) && found.len() <= COPY_BYTES_MAX => {
+            return Ok(Entry::Copy { at: path });
+        }
         _ => {
             return Ok(Entry::Bind {
                 source: path.clone(),

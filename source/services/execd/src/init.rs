@@ -3,6 +3,7 @@
 //! Nobody inside can trace it (it is not dumpable), signal it (it is the namespace's init) or outlive it.
 
 use crate::broker;
+use crate::build::HOST_NAME;
 use crate::launch::{self, Launched};
 use crate::plan::Plan;
 use crate::spawn::Links;
@@ -21,29 +22,15 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
 pub(crate) fn run(plan: &Plan, links: Links) -> ! {
-    let Links {
-        control,
-        broker,
-        areas,
-        mask,
-    } = links;
-    let code = match start(plan, &control, &broker, &areas, &mask) {
-        Ok(Some(launched)) => {
-            drop(areas);
-            serve(&control, &broker, launched.pid)
-        }
+    let Links { control, broker, mask } = links;
+    let code = match start(plan, &control, &broker, &mask) {
+        Ok(Some(launched)) => serve(&control, &broker, launched.pid),
         // What became of it was told.
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
-            let _ = control.send(
-                &Event::SetupFailed {
-                    step: step.number(),
-                    errno,
-                }
-                .encode(),
-                &[],
-            );
+            let step = step.number();
+            let _ = control.send(&Event::SetupFailed { step, errno }.encode(), &[]);
             1
         }
     };
@@ -56,14 +43,11 @@ fn start(
     plan: &Plan,
     control: &PacketSocket,
     broker: &PacketSocket,
-    areas: &[OwnedFd; 3],
     mask: &SignalSet,
 ) -> Result<Option<Launched>, Failed> {
-    let [tmp, state, shm] = areas;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
-    let kept = [control.as_fd(), broker.as_fd(), tmp.as_fd(), state.as_fd(), shm.as_fd()];
-    process::close_all_but(3, &kept).map_err(Failed::io(Step::Prepare))?;
+    process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
     // Were it ignored, the kernel would reap in this process's place and the program's end be lost; the program finds it
     // as it was.
@@ -77,14 +61,19 @@ fn start(
     let sources = view::open_sources(plan)?;
     take_identity(plan)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
-    view::build(
-        sources,
-        &Areas {
-            tmp: tmp.as_fd(),
-            state: state.as_fd(),
-            shm: shm.as_fd(),
-        },
-    )?;
+    launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
+    let view = view::build(sources)?;
+    let word = control.receive().map_err(Failed::at(Step::Prepare))?;
+    if Command::decode(word.bytes()) != Some(Command::Areas) {
+        return Ok(None);
+    }
+    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(word.descriptors) else {
+        return Err(Failed {
+            step: Step::Prepare,
+            errno: 0,
+        });
+    };
+    view::finish(view, &Areas { tmp, state, shm })?;
     control.send(&Event::Launching.encode(), &[]).map_err(Failed::at(Step::Fork))?;
     let mut launched = launch::launch(plan, mask, || {
         if ignores_children {
@@ -127,7 +116,7 @@ fn take_identity(plan: &Plan) -> Result<(), Failed> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(&failed)?;
     // setresuid clears the death signal.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(&failed)?;
-    rustix::system::sethostname(b"nexus").map_err(&failed)?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).map_err(&failed)?;
     rustix::process::umask(Mode::empty());
     // A kernel without keyrings has nothing to inherit.
     match process::new_session_keyring() {
@@ -223,7 +212,7 @@ fn obey(control: &PacketSocket, program: Pid) -> bool {
             }
             control.send(&Event::Pending(take_all()).encode(), &[]).is_ok()
         }
-        Some(Command::Go) | None => !packet.bytes().is_empty(),
+        Some(Command::Go | Command::Areas) | None => !packet.bytes().is_empty(),
     }
 }
 

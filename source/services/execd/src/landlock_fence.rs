@@ -22,12 +22,12 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
         .handle_access(everything)?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    // Directories may be listed everywhere: the view holds nothing that is secret by its name.
-    rules = allow(rules, "/", AccessFs::ReadDir.into())?;
+    // All of the view may be read and started: it holds nothing else. What a descriptor from outside leads to is not
+    // below this root, wherever it is mounted on the host.
+    rules = allow(rules, "/", AccessFs::from_read(NEWEST))?;
     for entry in &plan.view {
         let at = entry.at();
         let access = match entry {
-            Entry::Directory { .. } | Entry::Link { .. } | Entry::Hide { .. } => continue,
             Entry::Bind {
                 access: Access::ReadWrite,
                 ..
@@ -37,7 +37,13 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
                 ..
             }
             | Entry::Area { .. } => everything,
-            Entry::Bind { .. } | Entry::Pin { .. } | Entry::File { .. } => AccessFs::from_read(NEWEST),
+            Entry::Bind { .. }
+            | Entry::Pin { .. }
+            | Entry::File { .. }
+            | Entry::Copy { .. }
+            | Entry::Directory { .. }
+            | Entry::Link { .. }
+            | Entry::Hide { .. } => continue,
             Entry::Device { .. } | Entry::Terminals => {
                 AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::IoctlDev | AccessFs::Truncate
             }

@@ -272,8 +272,9 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
     set(Resource::Data, limits.data_bytes)
 }
 
-/// Empties every capability set, the bounding set too, and makes uid 0 mean nothing. capabilities(7).
-pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+/// Takes every capability out of the bounding set and makes uid 0 mean nothing, for this process and all that it makes.
+/// capabilities(7).
+pub(crate) fn bound_capabilities() -> Result<(), Errno> {
     for capability in CapabilitySet::all().iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // A capability that this kernel does not know.
@@ -289,7 +290,11 @@ pub(crate) fn drop_capabilities() -> Result<(), Errno> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(locked)?;
-    rustix::thread::clear_ambient_capability_set()?;
+    rustix::thread::clear_ambient_capability_set()
+}
+
+/// Gives up every capability that this process has.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
         None,

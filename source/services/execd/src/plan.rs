@@ -85,6 +85,12 @@ pub enum Entry {
         /// What may be done with it.
         access: Access,
     },
+    /// A small file of the host's, as it is when the program starts: cheaper than a mount, and as good for what does not
+    /// change while a program runs.
+    Copy {
+        /// On the host and inside.
+        at: PathBuf,
+    },
     /// A part of a bind that was mounted before, over itself: so that it cannot be renamed, and with its own access.
     Pin {
         /// On the host.
@@ -138,6 +144,7 @@ impl Entry {
         match self {
             Self::Directory { at }
             | Self::Bind { at, .. }
+            | Self::Copy { at }
             | Self::Pin { at, .. }
             | Self::Hide { at }
             | Self::Link { at, .. }

@@ -7,7 +7,7 @@ use nexus_sys::signal::SignalSet;
 use nexus_wire::control::Command;
 use nexus_wire::packet::PacketSocket;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use thiserror::Error;
 
 /// What connects a session's processes; each end is given away to the process that uses it.
@@ -17,8 +17,6 @@ pub struct Links {
     pub control: PacketSocket,
     /// Init's end of the pair that it shares with the supervisor: [`nexus_wire::broker`].
     pub broker: PacketSocket,
-    /// vfsd's detached mounts: `tmp`, `state` and shared memory.
-    pub areas: [OwnedFd; 3],
     /// The signal mask that the program gets: what `nx` itself was started with.
     pub mask: SignalSet,
 }
@@ -45,13 +43,14 @@ pub enum SpawnError {
     Init(#[source] rustix::io::Errno),
 }
 
-/// Makes init with its namespaces and gives it its identity; it waits for [`Spawned::go`].
+/// Makes init with its namespaces and gives it its identity; it builds most of the view and waits for
+/// [`Spawned::provide`]. `control` is the caller's end of the control pair.
 ///
 /// The calling process must have one thread.
 ///
 /// # Errors
 /// [`SpawnError`]; nothing is left running then.
-pub fn spawn(plan: &Plan, links: Links) -> Result<Spawned, SpawnError> {
+pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket) -> Result<Spawned, SpawnError> {
     match clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces)? {
         Fork::Child => init::run(plan, links),
         Fork::Parent(init) => {
@@ -61,19 +60,23 @@ pub fn spawn(plan: &Plan, links: Links) -> Result<Spawned, SpawnError> {
                 spawned.kill();
                 SpawnError::IdentityMap(error)
             })?;
+            control.send(&Command::Go.encode(), &[]).map_err(|error| {
+                spawned.kill();
+                SpawnError::Init(error)
+            })?;
             Ok(spawned)
         }
     }
 }
 
 impl Spawned {
-    /// Lets init go on. The program's start, or a failure, comes as an event over the control pair, of which `control` is
-    /// the caller's end.
+    /// Lets init finish the view, with vfsd's detached mounts `tmp`, `state` and shared memory, and start the program.
+    /// The start, or a failure, comes as an event over the control pair, of which `control` is the caller's end.
     ///
     /// # Errors
     /// [`SpawnError::Init`] if it is gone.
-    pub fn go(&self, control: &PacketSocket) -> Result<(), SpawnError> {
-        control.send(&Command::Go.encode(), &[]).map_err(SpawnError::Init)
+    pub fn provide(&self, control: &PacketSocket, areas: [BorrowedFd<'_>; 3]) -> Result<(), SpawnError> {
+        control.send(&Command::Areas.encode(), &areas).map_err(SpawnError::Init)
     }
 
     /// Ends init, and with it everything in its pid namespace, and waits for it.

@@ -7,15 +7,15 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 /// The detached mounts that vfsd handed over.
-pub(crate) struct Areas<'a> {
-    pub(crate) tmp: BorrowedFd<'a>,
-    pub(crate) state: BorrowedFd<'a>,
-    pub(crate) shm: BorrowedFd<'a>,
+pub(crate) struct Areas {
+    pub(crate) tmp: OwnedFd,
+    pub(crate) state: OwnedFd,
+    pub(crate) shm: OwnedFd,
 }
 
 /// A plan's entry with the host's side of it already in hand.
@@ -23,7 +23,11 @@ pub(crate) struct Prepared<'a> {
     entry: &'a Entry,
     mount: Option<OwnedFd>,
     is_directory: bool,
+    content: Vec<u8>,
 }
+
+/// The longest file that is copied into a view's root.
+pub(crate) const COPY_BYTES_MAX: usize = 128 * 1024;
 
 /// Opens what the view shows of the host, while this process still is who the user is.
 ///
@@ -65,6 +69,16 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
                 entry,
                 mount: Some(mount),
                 is_directory: false,
+                content: Vec::new(),
+            });
+        }
+        Entry::Copy { at } => {
+            let content = read_small(at).map_err(&failed)?;
+            return Ok(Prepared {
+                entry,
+                mount: None,
+                is_directory: false,
+                content,
             });
         }
         _ => {
@@ -72,6 +86,7 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
                 entry,
                 mount: None,
                 is_directory: true,
+                content: Vec::new(),
             });
         }
     };
@@ -83,7 +98,32 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
         entry,
         mount: Some(mount),
         is_directory,
+        content: Vec::new(),
     })
+}
+
+/// The whole of a small file. One that has grown since the plan was made is refused, not cut.
+fn read_small(path: &Path) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let size = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(usize::MAX);
+    if size > COPY_BYTES_MAX {
+        return Err(Errno::FBIG);
+    }
+    // One byte more, to see that there is no more.
+    let mut content = vec![0; size + 1];
+    let mut length = 0;
+    loop {
+        let rest = content.get_mut(length..).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(Errno::FBIG);
+        }
+        match rustix::io::read(&file, rest)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    content.truncate(length);
+    Ok(content)
 }
 
 fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
@@ -91,15 +131,39 @@ fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(CWD, source, flags)
 }
 
-/// Mounts the view on a new root and makes it this process's only one.
-pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<(), Failed> {
+/// A view on its way: a new root, and what has to wait for the areas.
+pub(crate) struct Building<'a> {
+    root: OwnedFd,
+    later: Vec<Prepared<'a>>,
+}
+
+/// Mounts what needs nobody else on a new root. The areas are made by another process meanwhile.
+pub(crate) fn build(prepared: Vec<Prepared<'_>>) -> Result<Building<'_>, Failed> {
     let root = new_root().map_err(Failed::at(Step::Root))?;
     // Any directory that every system has does as the place to stand on while turning around.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&root, "", CWD, "/proc", flags).map_err(Failed::at(Step::Root))?;
+    // What lies in an area comes after it.
+    let areas: Vec<_> = prepared
+        .iter()
+        .filter(|item| matches!(item.entry, Entry::Area { .. }))
+        .map(|item| item.entry.at())
+        .collect();
+    let (later, now): (Vec<_>, Vec<_>) = prepared
+        .into_iter()
+        .partition(|item| areas.iter().any(|area| item.entry.at().starts_with(area)));
+    for item in now {
+        place(&root, item, None, &mut Vec::new())?;
+    }
+    Ok(Building { root, later })
+}
+
+/// Mounts the areas and what lies in them, and makes the new root this process's only one.
+pub(crate) fn finish(building: Building<'_>, areas: &Areas) -> Result<(), Failed> {
+    let Building { root, later } = building;
     let mut mounted = Vec::new();
-    for item in prepared {
-        place(&root, item, areas, &mut mounted)?;
+    for item in later {
+        place(&root, item, Some(areas), &mut mounted)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
     let sealed = Attributes {
@@ -112,8 +176,8 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>, areas: &Areas<'_>) -> Result<()
 }
 
 fn new_root() -> Result<OwnedFd, Errno> {
-    // The root holds only mount points, links and a few small files, and is read-only before the program starts.
-    const ROOT_BYTES: &str = "1m";
+    // The root holds only mount points, links and copies of small files, and is read-only before the program starts.
+    const ROOT_BYTES: &str = "16m";
     const ROOT_INODES: &str = "4096";
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
@@ -127,7 +191,7 @@ fn new_root() -> Result<OwnedFd, Errno> {
 fn place(
     root: &OwnedFd,
     item: Prepared<'_>,
-    areas: &Areas<'_>,
+    areas: Option<&Areas>,
     mounted: &mut Vec<AreaMount>,
 ) -> Result<(), Failed> {
     let at = item.entry.at();
@@ -140,32 +204,36 @@ fn place(
         }
         Entry::File { content, .. } => {
             let (parent, name) = make_parent(root, &at).map_err(&point)?;
-            write_file(&parent, name, content).map_err(point)
+            write_file(&parent, name, content).map(drop).map_err(point)
+        }
+        Entry::Copy { .. } => {
+            let (parent, name) = make_parent(root, &at).map_err(&point)?;
+            write_file(&parent, name, &item.content).map(drop).map_err(point)
         }
         Entry::Bind { .. } | Entry::Device { .. } => {
             let Some(mount) = item.mount else { return Ok(()) };
-            if item.is_directory {
-                make_directory(root, &at).map_err(&point)?;
+            let target = if item.is_directory {
+                make_directory(root, &at).map_err(&point)?
             } else {
                 let (parent, name) = make_parent(root, &at).map_err(&point)?;
-                write_file(&parent, name, &[]).map_err(&point)?;
-            }
-            attach(root, &mount, &at)
+                write_file(&parent, name, &[]).map_err(&point)?
+            };
+            attach_to(mount, &target)
         }
         Entry::Pin { .. } => item.mount.map_or(Ok(()), |mount| attach(root, &mount, &at)),
         Entry::Hide { .. } => hide(root, &at),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
+            let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
-                AreaMount::Tmp => areas.tmp,
-                AreaMount::State => areas.state,
-                AreaMount::Shm => areas.shm,
+                AreaMount::Tmp => &areas.tmp,
+                AreaMount::State => &areas.state,
+                AreaMount::Shm => &areas.shm,
             };
             if mounted.contains(area) {
                 // A second place for it: moving the mount again would take it away from the first.
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_EMPTY_PATH;
+                let flags =
+                    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
                 let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
                 return attach(root, again, &at);
             }
@@ -240,10 +308,13 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
 }
 
 fn attach(root: &OwnedFd, mount: impl AsFd, at: &Path) -> Result<(), Failed> {
-    let failed = Failed::at(Step::Mount);
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Mount))?;
+    attach_to(mount, &target)
+}
+
+fn attach_to(mount: impl AsFd, target: &OwnedFd) -> Result<(), Failed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount, "", &target, "", flags).map_err(failed)
+    rustix::mount::move_mount(mount, "", target, "", flags).map_err(Failed::at(Step::Mount))
 }
 
 fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -263,6 +334,10 @@ fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Er
 
 /// Makes `at` and what leads to it; what is there already stays.
 fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
+    match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
     let mut directory = rustix::fs::openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     for part in at.components() {
         let name = match part {
@@ -290,7 +365,7 @@ fn make_parent<'p>(root: &OwnedFd, at: &'p Path) -> Result<(OwnedFd, &'p OsStr),
     Ok((make_directory(root, at.parent().unwrap_or(Path::new("/")))?, name))
 }
 
-fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<(), Errno> {
+fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(parent, name.as_bytes(), flags, Mode::from_raw_mode(0o444))?;
     let mut rest = content;
@@ -298,7 +373,7 @@ fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<(), Errn
         let count = rustix::io::write(&file, rest)?;
         rest = rest.get(count..).unwrap_or_default();
     }
-    Ok(())
+    Ok(file)
 }
 
 fn pivot(root: &OwnedFd) -> Result<(), Errno> {

@@ -1,5 +1,6 @@
 use crate::JournalError;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, mkdir, openat, renameat, statat, unlinkat};
+use crate::limits::FILES_MOST;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, mkdir, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,19 @@ pub(crate) fn file_name(index: u32) -> String {
         CURRENT.to_owned()
     } else {
         format!("journal.{index}.jsonl")
+    }
+}
+
+/// The index of a file's name, if [`file_name`] gives that name.
+fn index_of(name: &str) -> Option<u32> {
+    if name == CURRENT {
+        return Some(0);
+    }
+    let index = name.strip_prefix("journal.")?.strip_suffix(".jsonl")?.parse().ok()?;
+    if index != 0 && file_name(index) == name {
+        Some(index)
+    } else {
+        None
     }
 }
 
@@ -108,6 +122,19 @@ impl Directory {
         }
     }
 
+    /// The indices of the journal's files that are there, newest first. Names that are not the journal's own are passed
+    /// over.
+    pub(crate) fn indices(&self) -> Result<Vec<u32>, JournalError> {
+        let mut indices = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(self.failed("list", "."))? {
+            let entry = entry.map_err(self.failed("list", "."))?;
+            let index = entry.file_name().to_str().ok().and_then(index_of);
+            indices.extend(index.filter(|index| *index < FILES_MOST));
+        }
+        indices.sort_unstable();
+        Ok(indices)
+    }
+
     /// Makes names that were changed in here last through a power cut.
     pub(crate) fn sync(&self) -> Result<(), JournalError> {
         rustix::fs::fsync(&self.fd).map_err(self.failed("sync", "."))
@@ -151,4 +178,26 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errn
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_are_given_lead_back_to_an_index() {
+        for index in [0, 1, 7, 10, 999] {
+            assert_eq!(index_of(&file_name(index)), Some(index));
+        }
+        for name in [
+            "journal.0.jsonl",
+            "journal.01.jsonl",
+            "journal.+1.jsonl",
+            "journal..jsonl",
+            "journal.key",
+            "x",
+        ] {
+            assert_eq!(index_of(name), None, "{name}");
+        }
+    }
 }

@@ -1,5 +1,4 @@
 use crate::directory::{CURRENT, Directory, TORN, file_name, write_all};
-use crate::limits::FILES_MOST;
 use crate::tail::{find, read_range};
 use crate::{Anchor, Clock, JournalError, JournalLimits};
 use nexus_abi::{Operation, Reason};
@@ -156,9 +155,9 @@ impl Files {
 
     /// The end of the chain in the files that are not written any more.
     fn last_of_older(&self) -> Result<(u64, Mac), JournalError> {
-        for index in 1..FILES_MOST {
+        // A rotation that was killed leaves a gap in the names.
+        for index in self.directory.indices()?.into_iter().filter(|index| *index != 0) {
             let name = file_name(index);
-            // A rotation that was killed leaves a gap in the names, so what is missing does not end the search.
             let Some((file, stat)) = self.directory.file(&name, OFlags::RDONLY)? else {
                 continue;
             };
@@ -276,10 +275,7 @@ impl Files {
                 .rename(&file_name(index), &file_name(index.saturating_add(1)))?;
         }
         // What an earlier, larger limit left.
-        for index in self.limits.files_max..FILES_MOST {
-            if self.directory.stat(&file_name(index))?.is_none() {
-                break;
-            }
+        for index in self.directory.indices()?.into_iter().filter(|index| *index > oldest) {
             self.directory.remove(&file_name(index))?;
         }
         self.begin(chain)

@@ -1,6 +1,5 @@
 use crate::JournalError;
 use crate::directory::{Directory, file_name};
-use crate::limits::FILES_MOST;
 use crate::lock::LockFile;
 use nexus_abi::Reason;
 use nexus_audit::{LINE_BYTES_MAX, Mac, ReadError, Record, UnixMillis, read_line};
@@ -159,7 +158,7 @@ impl Lines {
         // While they are opened nobody renames them; an open file stays what it is.
         let locked = lock.as_ref().map(|lock| lock.shared(directory)).transpose()?;
         let mut files = VecDeque::new();
-        for index in 0..FILES_MOST {
+        for index in directory.indices()? {
             let name = file_name(index);
             if let Some((fd, stat)) = directory.file(&name, OFlags::RDONLY)? {
                 let bytes = u64::try_from(stat.st_size).unwrap_or(0);

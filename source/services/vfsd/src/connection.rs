@@ -34,10 +34,11 @@ pub enum VfsdMessage {
     },
 }
 
-/// A session at the file server of its subject. Dropping it ends the session; with a subject's last one, `tmp` goes.
+/// What a file server answers to a greeting: the session, and what is to be mounted.
 #[derive(Debug)]
 pub struct VfsdConnection {
-    socket: PacketSocket,
+    /// The session itself. Dropping it, and every copy of its descriptor, ends it.
+    pub session: VfsdSession,
     /// To be mounted at `/tmp` and `/var/tmp`.
     pub tmp: OwnedFd,
     /// To be mounted at `/state`.
@@ -48,22 +49,59 @@ pub struct VfsdConnection {
     pub vfsd_pid: u32,
     /// Whether it started for this session: the first setting of the subject's budgets.
     pub fresh: bool,
-    waiting: VecDeque<VfsdMessage>,
-    /// More than [`WAITING_MAX`] came while an answer was waited for.
-    lost: Vec<VfsdMessage>,
 }
 
 impl VfsdConnection {
     /// The connection after Welcome.
     pub(crate) fn new(socket: PacketSocket, mounts: [OwnedFd; 3], vfsd_pid: u32, fresh: bool) -> Self {
         let [tmp, state, shm] = mounts;
+        let session = VfsdSession::new(socket);
         Self {
-            socket,
+            session,
             tmp,
             state,
             shm,
             vfsd_pid,
             fresh,
+        }
+    }
+}
+
+impl std::ops::Deref for VfsdConnection {
+    type Target = VfsdSession;
+
+    fn deref(&self) -> &VfsdSession {
+        &self.session
+    }
+}
+
+impl std::ops::DerefMut for VfsdConnection {
+    fn deref_mut(&mut self) -> &mut VfsdSession {
+        &mut self.session
+    }
+}
+
+/// A session at the file server of its subject. When the last copy of its descriptor is closed, the session ends; with a
+/// subject's last one, `tmp` goes.
+#[derive(Debug)]
+pub struct VfsdSession {
+    socket: PacketSocket,
+    waiting: VecDeque<VfsdMessage>,
+    /// More than [`WAITING_MAX`] came while an answer was waited for.
+    lost: Vec<VfsdMessage>,
+}
+
+impl From<OwnedFd> for VfsdSession {
+    /// The session whose descriptor another process handed over.
+    fn from(fd: OwnedFd) -> Self {
+        Self::new(PacketSocket::from(fd))
+    }
+}
+
+impl VfsdSession {
+    fn new(socket: PacketSocket) -> Self {
+        Self {
+            socket,
             waiting: VecDeque::new(),
             lost: Vec::new(),
         }
@@ -207,7 +245,7 @@ impl VfsdConnection {
     }
 }
 
-impl AsFd for VfsdConnection {
+impl AsFd for VfsdSession {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::Bounded;
 use nexus_wire::packet::PacketSocket;
 use nexus_wire::vfs::{FromVfsd, Refusal, ToVfsd};
@@ -18,6 +18,9 @@ use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
 
+/// How long a server that was started may take to answer: it measures the state first, some microseconds a file.
+const START_WAIT: Duration = Duration::from_secs(60);
+
 /// Between two tries while another server of the subject ends: short, then longer.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
 const RETRY_LAST: Duration = Duration::from_millis(50);
@@ -25,7 +28,19 @@ const RETRY_LAST: Duration = Duration::from_millis(50);
 /// How many sessions may be waiting to be taken.
 const BACKLOG: i32 = 64;
 
-/// Connects to the file server of the subject, and starts it first if it does not run.
+/// A session on its way to its file server, which answers while the caller does something else.
+#[derive(Debug)]
+pub struct Joining {
+    config: VfsdConfig,
+    /// Where Hello was said.
+    asked: PacketSocket,
+    until: Instant,
+    /// The process between us and a server that was started.
+    between: Option<Child>,
+}
+
+/// Connects to the file server of the subject, or starts it if it does not run, and greets it without waiting for the
+/// answer, which [`Joining::finish`] does.
 ///
 /// The caller must have one thread: a server is made by forking. Only one server of a subject can run, because it holds
 /// a lock that lies with the subject's files; a session that meets one on its way out waits for it to be gone, and only
@@ -33,7 +48,7 @@ const BACKLOG: i32 = 64;
 ///
 /// # Errors
 /// [`VfsdError`] says which step failed; [`VfsdError::Timeout`] after eight seconds.
-pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
+pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     config.validate()?;
     let until = Instant::now() + JOIN_WAIT;
     layout::make_runtime_dir(&config.runtime_dir)?;
@@ -41,20 +56,63 @@ pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        if let Some(socket) = connect(&path)?
-            && let Some(connection) = greet(config, socket, until)?
-        {
-            return Ok(connection);
+        let joining = |asked, until, between| Joining {
+            config: config.clone(),
+            asked,
+            until,
+            between,
+        };
+        if let Some(asked) = connect(&path)? {
+            hello(config, &asked)?;
+            return Ok(joining(asked, until, None));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
-            let socket = start(config, &path, &dir, lock)?;
-            return greet(config, socket, until)?.ok_or(VfsdError::Gone);
+            let (asked, between) = start(config, &path, &dir, lock)?;
+            hello(config, &asked)?;
+            return Ok(joining(asked, Instant::now() + START_WAIT, between));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
         }
         std::thread::sleep(pause);
         pause = pause.saturating_mul(2).min(RETRY_LAST);
+    }
+}
+
+/// [`begin`] and [`Joining::finish`].
+///
+/// # Errors
+/// As both.
+pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
+    begin(config)?.finish()
+}
+
+impl Joining {
+    /// Waits for the file server's answer. The caller must still have one thread: a server that was on its way out
+    /// when it was asked is replaced by another.
+    ///
+    /// # Errors
+    /// [`VfsdError`]; [`VfsdError::Timeout`] after eight seconds, or after a minute if a server was started and does not
+    /// answer.
+    pub fn finish(mut self) -> Result<VfsdConnection, VfsdError> {
+        let until = self.until;
+        loop {
+            let answer = answer(self.asked, self.until);
+            if let Some(between) = self.between.take() {
+                let pid = rustix::process::Pid::from_raw(between.pid);
+                // It ends as soon as the server stands on its own, which it does or it would not have answered.
+                let _ =
+                    rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
+            }
+            if let Some(connection) = answer? {
+                return Ok(connection);
+            }
+            if Instant::now() >= until {
+                return Err(VfsdError::Gone);
+            }
+            // It was on its way out.
+            self = begin(&self.config)?;
+        }
     }
 }
 
@@ -95,8 +153,7 @@ fn connect(path: &Path) -> Result<Option<PacketSocket>, VfsdError> {
     }
 }
 
-/// Says Hello and takes the mounts; `None` if the server went away instead of answering.
-fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
+fn hello(config: &VfsdConfig, socket: &PacketSocket) -> Result<(), VfsdError> {
     let hello = ToVfsd::Hello {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
@@ -104,10 +161,15 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
     };
     match socket.send(&hello.encode(), &[]) {
         // What it said before it closed may say why.
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
-        Err(errno) => return Err(VfsdError::Connection(errno)),
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(VfsdError::Connection(errno)),
     }
-    let left = until.saturating_duration_since(Instant::now());
+}
+
+/// Takes the mounts; `None` if the server went away instead of answering.
+fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
+    let began = Instant::now();
+    let left = until.saturating_duration_since(began);
     let timeout = Timespec {
         tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: left.subsec_nanos().into(),
@@ -115,7 +177,7 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
     let ready =
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)));
     if ready.map_err(VfsdError::Connection)? == 0 {
-        return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
+        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
     }
     let mut packet = match socket.receive() {
         Ok(packet) => packet,
@@ -140,7 +202,10 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
             _,
         ) => Err(VfsdError::Start {
             stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
-            source: Errno::from_raw_os_error(i32::try_from(errno).unwrap_or_default()),
+            source: i32::try_from(errno)
+                .ok()
+                .filter(|errno| (1..4096).contains(errno))
+                .map_or(Errno::IO, Errno::from_raw_os_error),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
         _ => Err(VfsdError::Refused(Refusal::Protocol)),
@@ -149,9 +214,9 @@ fn greet(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Op
 
 /// Starts a server that holds `lock`, and returns our connection to it.
 ///
-/// Between us and the server stands a process that ends at once, so that the server is nobody's child to wait for; where
-/// the server gives up root, that process also writes its identity maps, which the server may not.
-fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<PacketSocket, VfsdError> {
+/// Where the server gives up root, a process stands between it and us that writes its identity maps, which the server
+/// may not, and ends at once.
+fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<(PacketSocket, Option<Child>), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
@@ -170,17 +235,18 @@ fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Resu
         first,
         mapper: None,
     };
+    let from_root = start.from_root;
     match clone(CloneFlags::NONE).map_err(VfsdError::Fork)? {
+        // An ordinary user's server maps itself and needs nobody in between; whoever starts it ends before it does.
+        Fork::Child if !start.from_root => {
+            run(start);
+            exit_now(0)
+        }
         Fork::Child => {
             between(start);
             exit_now(0)
         }
-        Fork::Parent(child) => {
-            let pid = rustix::process::Pid::from_raw(child.pid);
-            // It ends as soon as the server stands on its own; the server answers by itself.
-            let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
-            Ok(ours)
-        }
+        Fork::Parent(child) => Ok((ours, from_root.then_some(child))),
     }
 }
 

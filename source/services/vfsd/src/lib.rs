@@ -17,6 +17,6 @@ mod server;
 mod walk;
 
 pub use config::{Identity, SUBJECT_BYTES_MAX, VfsdConfig};
-pub use connection::{VfsdConnection, VfsdMessage};
+pub use connection::{VfsdConnection, VfsdMessage, VfsdSession};
 pub use error::VfsdError;
-pub use join::join;
+pub use join::{Joining, begin, join};

@@ -6,8 +6,8 @@ use super::records::Records;
 use super::session::Session;
 use execd::Identity;
 use nexus_wire::vfs::{AreaUsage, Budgets};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use vfsd::{VfsdConfig, VfsdConnection};
+use std::os::fd::{AsFd, BorrowedFd};
+use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession};
 
 /// What is used of the two areas that every subject has.
 #[derive(Clone, Copy, Debug)]
@@ -16,31 +16,36 @@ pub(crate) struct Usage {
     pub(crate) state: AreaUsage,
 }
 
-/// Joins the subject's file server, and starts it if it does not run.
-pub(crate) fn join(session: &Session, places: &Places, identity: Identity) -> Result<VfsdConnection, Failure> {
+/// Asks the subject's file server for the areas, and starts it if it does not run; it answers while the session is made.
+pub(crate) fn begin(session: &Session, places: &Places, identity: Identity) -> Result<Joining, Failure> {
     let budgets = &session.rules.budgets;
     let config = VfsdConfig {
         base_dir: places.state.clone(),
         runtime_dir: places.runtime.clone(),
         subject: session.subject.to_string(),
-        budgets: Budgets { tmp: budgets.tmp.budget, state: budgets.state.budget },
+        budgets: Budgets {
+            tmp: budgets.tmp.budget,
+            state: budgets.state.budget,
+        },
         policy: session.version.to_string(),
-        identity: identity.assumed.then_some(vfsd::Identity { uid: identity.uid, gid: identity.gid }),
+        identity: identity.assumed.then_some(vfsd::Identity {
+            uid: identity.uid,
+            gid: identity.gid,
+        }),
     };
-    vfsd::join(&config).map_err(|error| {
-        Failure::new(Exit::Missing, format!("the file server of `{}` cannot be reached: {error}", session.subject))
-            .with_help("`nx sec doctor` says what this machine lacks and how to mend it")
-    })
+    vfsd::begin(&config).map_err(|error| failure(&error))
 }
 
-/// Copies of the three mounts, for init to mount.
-pub(crate) fn mounts(files: &VfsdConnection) -> std::io::Result<[OwnedFd; 3]> {
-    let copy = |fd: &OwnedFd| fd.try_clone();
-    Ok([copy(&files.tmp)?, copy(&files.state)?, copy(&files.shm)?])
+pub(crate) fn failure(error: &VfsdError) -> Failure {
+    Failure::new(
+        Exit::Missing,
+        format!("the subject's file server cannot be reached: {error}"),
+    )
+    .of_machine()
 }
 
 /// Writes down what the file server says; false once it is gone.
-pub(crate) fn tell(files: &mut VfsdConnection, records: &Records) -> bool {
+pub(crate) fn tell(files: &mut VfsdSession, records: &Records) -> bool {
     loop {
         match files.next_message() {
             Ok(Some(message)) => records.quota(&message),
@@ -51,7 +56,7 @@ pub(crate) fn tell(files: &mut VfsdConnection, records: &Records) -> bool {
 }
 
 /// What is used at the end, and the last words of the file server before it. `None` if it does not say.
-pub(crate) fn usage(files: &mut VfsdConnection, records: &Records) -> Option<Usage> {
+pub(crate) fn usage(files: &mut VfsdSession, records: &Records) -> Option<Usage> {
     let usage = files.usage().ok();
     // What it said before its answer is here by now.
     let _ = tell(files, records);
@@ -59,6 +64,6 @@ pub(crate) fn usage(files: &mut VfsdConnection, records: &Records) -> Option<Usa
 }
 
 /// What to wait on.
-pub(crate) fn descriptor(files: &VfsdConnection) -> BorrowedFd<'_> {
+pub(crate) fn descriptor(files: &VfsdSession) -> BorrowedFd<'_> {
     files.as_fd()
 }

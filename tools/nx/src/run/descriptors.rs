@@ -18,18 +18,17 @@ pub(crate) struct Refused {
 /// Checks the three: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
 pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
+    for (name, fd) in [
+        ("stdin", stdin.as_fd()),
+        ("stdout", stdout.as_fd()),
+        ("stderr", stderr.as_fd()),
+    ] {
         check_one(name, fd, allowed, landlock)?;
     }
     Ok(())
 }
 
-fn check_one(
-    name: &'static str,
-    fd: BorrowedFd<'_>,
-    allowed: InheritedFds,
-    landlock: bool,
-) -> Result<(), Refused> {
+fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
     let by_key = |what, key: &str, instead: &str| Refused {
         name,
         what,
@@ -39,8 +38,8 @@ fn check_one(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => Ok(()),
         FileType::RegularFile => {
-            let read_only = rustix::fs::fcntl_getfl(fd)
-                .is_ok_and(|flags| !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+            let read_only =
+                rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
             if read_only && !landlock {
                 // Nothing but Landlock keeps the program from opening /proc/self/fd/0 again for writing.
                 return Err(Refused {
@@ -78,11 +77,16 @@ mod tests {
     use super::*;
     use std::fs::File;
 
-    const NOTHING: InheritedFds =
-        InheritedFds { allow_sockets: false, allow_directories: false, allow_devices: false };
+    const NOTHING: InheritedFds = InheritedFds {
+        allow_sockets: false,
+        allow_directories: false,
+        allow_devices: false,
+    };
 
     fn verdict(fd: impl AsFd, allowed: InheritedFds) -> Option<&'static str> {
-        check_one("stdin", fd.as_fd(), allowed, true).err().map(|refused| refused.what)
+        check_one("stdin", fd.as_fd(), allowed, true)
+            .err()
+            .map(|refused| refused.what)
     }
 
     #[test]
@@ -102,10 +106,46 @@ mod tests {
         assert_eq!(verdict(&socket, NOTHING), Some("a socket"));
         assert_eq!(verdict(&directory, NOTHING), Some("a directory"));
         assert_eq!(verdict(&device, NOTHING), Some("a device"));
-        assert_eq!(verdict(&socket, InheritedFds { allow_sockets: true, ..NOTHING }), None);
-        assert_eq!(verdict(&directory, InheritedFds { allow_directories: true, ..NOTHING }), None);
-        assert_eq!(verdict(&device, InheritedFds { allow_devices: true, ..NOTHING }), None);
-        assert_eq!(verdict(&device, InheritedFds { allow_sockets: true, ..NOTHING }), Some("a device"));
+        assert_eq!(
+            verdict(
+                &socket,
+                InheritedFds {
+                    allow_sockets: true,
+                    ..NOTHING
+                }
+            ),
+            None
+        );
+        assert_eq!(
+            verdict(
+                &directory,
+                InheritedFds {
+                    allow_directories: true,
+                    ..NOTHING
+                }
+            ),
+            None
+        );
+        assert_eq!(
+            verdict(
+                &device,
+                InheritedFds {
+                    allow_devices: true,
+                    ..NOTHING
+                }
+            ),
+            None
+        );
+        assert_eq!(
+            verdict(
+                &device,
+                InheritedFds {
+                    allow_sockets: true,
+                    ..NOTHING
+                }
+            ),
+            Some("a device")
+        );
     }
 
     #[test]

@@ -42,7 +42,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: String) -> Self {
-        Self { exit, message, help: None }
+        Self {
+            exit,
+            message,
+            help: None,
+        }
     }
 
     pub(crate) fn usage(message: String) -> Self {
@@ -59,6 +63,23 @@ impl Failure {
 
     pub(crate) fn internal(message: String) -> Self {
         Self::new(Exit::Internal, message)
+    }
+
+    /// A failure that this machine may be the cause of: says the very words of `nx sec doctor`, where it finds a lack.
+    ///
+    /// The calling process must have one thread.
+    pub(crate) fn of_machine(self) -> Self {
+        let report = crate::doctor::examine();
+        match report.first_refusal() {
+            // Nothing can be installed that would make nx work inside nx.
+            Some(words) if report.words_for("nesting").is_some() => Self {
+                exit: Exit::Unsupported,
+                ..self
+            }
+            .with_help(words),
+            Some(words) => self.with_help(words),
+            None => self.with_help("`nx sec doctor` finds nothing missing: this may be a fault of nx's own"),
+        }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {

@@ -3,20 +3,20 @@
 //! It stays in the shell's process group and so does the program, so that the terminal treats both alike. It stops when
 //! the program stops, passes on what is sent to it alone, and ends as the program ends.
 
-use super::link::Link;
+use super::link::{DONE, Link};
 use super::signals::{Default, Signals};
 use super::terminal::Terminal;
 use execd::Spawned;
 use nexus_sys::signal::bit;
 use nexus_wire::control::{Command, Event};
-use nexus_wire::packet::PacketSocket;
+use nexus_wire::packet::{Packet, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 
 /// How the session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The program ended with this code.
     Exited(i32),
@@ -34,7 +34,10 @@ pub(crate) enum End {
     /// Init ended without a word.
     InitLost,
     /// The supervisor ended before the program, which was ended with it.
-    SupervisorLost,
+    SupervisorLost {
+        /// Its last words, if it had any.
+        words: Option<String>,
+    },
 }
 
 /// How far the program is.
@@ -58,6 +61,8 @@ pub(crate) struct Front<'a> {
     /// What init said and nobody has looked at yet.
     said: VecDeque<Event>,
     phase: Phase,
+    /// Whether init says nothing any more.
+    silent: bool,
     /// Whether the supervisor has done its part, which it has when nobody is filtered any more.
     supervised: bool,
     /// Signals that came before it began and wait for it.
@@ -79,6 +84,7 @@ impl<'a> Front<'a> {
             terminal: Terminal::of_this_process(),
             said: VecDeque::new(),
             phase: Phase::Building,
+            silent: false,
             supervised: true,
             early: Vec::new(),
         }
@@ -88,7 +94,7 @@ impl<'a> Front<'a> {
     pub(crate) fn follow(mut self, mut on_start: impl FnMut()) -> End {
         let mut end = None;
         loop {
-            let (signal, gone, lost) = self.wait();
+            let (signal, gone, word) = self.wait();
             // Everything that init said before it ended is there once its end is seen.
             self.listen();
             while let Some(event) = self.said.pop_front() {
@@ -116,10 +122,14 @@ impl<'a> Front<'a> {
                 }
                 return end.unwrap_or(End::InitLost);
             }
-            if lost && end.is_none() {
-                if !self.supervisor.is_done() {
+            if word {
+                // It sees the last process end before init has reaped it, and then goes on without being watched.
+                let said = self.supervisor.try_receive();
+                let said = said.as_ref().map(Packet::bytes).unwrap_or_default();
+                if said != DONE && end.is_none() {
                     self.spawned.kill();
-                    return End::SupervisorLost;
+                    let words = (!said.is_empty()).then(|| String::from_utf8_lossy(said).into_owned());
+                    return End::SupervisorLost { words };
                 }
                 self.supervised = false;
             }
@@ -141,21 +151,30 @@ impl<'a> Front<'a> {
             PollFd::new(self.control, PollFlags::IN),
             PollFd::new(&supervisor, PollFlags::IN),
         ];
-        let watched = if self.supervised { fds.len() } else { fds.len() - 1 };
+        // A closed pair would be told again and again.
+        let watched = match (self.supervised, self.silent) {
+            (true, false) => 4,
+            (false, false) => 3,
+            (_, true) => 2,
+        };
         // What was heard while an answer was waited for is looked at first.
         let now = Timespec::default();
-        let timeout = if self.said.is_empty() { None } else { Some(&now) };
+        let timeout = (!self.said.is_empty() || self.supervisor.has_word()).then_some(&now);
         if fds.get_mut(..watched).is_none_or(|fds| poll(fds, timeout).is_err()) {
             return (false, false, false);
         }
-        let [signal, gone, _, lost] = fds.map(|fd| !fd.revents().is_empty());
-        (signal, gone, lost)
+        let [signal, gone, _, word] = fds.map(|fd| !fd.revents().is_empty());
+        (signal, gone, word || (self.supervised && self.supervisor.has_word()))
     }
 
     /// Takes what init has said so far.
     fn listen(&mut self) {
-        while let Some(event) = self.control.try_receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
-            self.said.push_back(event);
+        while !self.silent
+            && let Ok(packet) = self.control.try_receive()
+        {
+            // Nothing comes after an empty packet, and soon the end of init is seen.
+            self.silent = packet.bytes().is_empty();
+            self.said.extend(Event::decode(packet.bytes()));
         }
     }
 

@@ -4,13 +4,13 @@
 
 use super::records::Records;
 use super::syscall::describe;
+use netd::{Answer, Broker, Denial, Effects, Judges, Netd};
 use nexus_abi::{Errno, Operation, Reason, Verdict, syscall};
 use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use nexus_wire::broker::Reply;
 use nexus_wire::packet::PacketSocket;
-use netd::{Answer, Broker, Denial, Effects, Judges, Netd};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -94,15 +94,26 @@ impl Judge {
                 let _ = set_mask(&SignalSet::full_without(nudge()));
                 let _ = tell.send(ThreadHandle::current());
                 while !done.load(Ordering::Acquire) {
-                    if let Ok(call) = loop_.listener.receive() {
-                        loop_.answer(&call);
+                    match loop_.listener.receive() {
+                        Ok(call) => loop_.answer(&call),
+                        // A call was given up before it was read, or nobody is left to make one.
+                        Err(_) if hung_up(&loop_.listener) => break,
+                        Err(_) => {}
                     }
                 }
             };
-            thread::Builder::new().name("judge".into()).spawn(work).map_err(SuperviseError::Thread)?
+            thread::Builder::new()
+                .name("judge".into())
+                .spawn(work)
+                .map_err(SuperviseError::Thread)?
         };
         let handle = told.recv().map_err(|_| SuperviseError::NoListener)?;
-        Ok(Self { listener, done, thread, handle })
+        Ok(Self {
+            listener,
+            done,
+            thread,
+            handle,
+        })
     }
 
     /// What to watch for the end: it hangs up when nobody is filtered any more.
@@ -116,10 +127,18 @@ impl Judge {
         while !self.thread.is_finished() {
             self.handle.interrupt(nudge());
             // It may just be about to wait: once more, until it has seen it.
-            thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(std::time::Duration::from_micros(50));
         }
         let _ = self.thread.join();
     }
+}
+
+/// Whether nobody is filtered any more. seccomp_unotify(2).
+fn hung_up(listener: &Listener) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(listener, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
 }
 
 fn nudge() -> i32 {
@@ -136,7 +155,11 @@ struct Loop {
 
 impl Loop {
     fn answer(&mut self, call: &Notification) {
-        let judged = Call { number: call.number.cast_unsigned(), arch: call.arch, args: call.args };
+        let judged = Call {
+            number: call.number.cast_unsigned(),
+            arch: call.arch,
+            args: call.args,
+        };
         let foreign = judged.is_foreign();
         if !foreign && judged.number == self.mediated.connect {
             let mut effects = Effects::default();
@@ -151,7 +174,13 @@ impl Loop {
             let _ = self.listener.fail(call.id, errno.raw());
             let operation = operation_of(judged.number, &self.mediated);
             let object = describe(call, foreign);
-            return self.records.denied(&Denial { operation, object, reason, errno, rule });
+            return self.records.denied(&Denial {
+                operation,
+                object,
+                reason,
+                errno,
+                rule,
+            });
         }
         let answer = match judged.number {
             number if number == self.mediated.bind => self.netd.bind(call),

@@ -19,6 +19,8 @@ mod syscall;
 mod terminal;
 mod work;
 
+pub(crate) use failure::Exit;
+
 use crate::cli::RunArgs;
 
 /// Runs a program and says with what status `nx` ends.

@@ -20,8 +20,7 @@ impl Places {
     /// # Errors
     /// What to set, where nothing tells a user's place.
     pub(crate) fn of_caller(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let absolute =
-            |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let home = absolute("HOME");
         let root = rustix::process::geteuid().is_root();
         let state = if let Some(base) = absolute("XDG_STATE_HOME") {
@@ -59,16 +58,25 @@ pub(crate) fn identity(subject: &str) -> Identity {
         };
     }
     // FNV-1a, 32 bits: the same on every machine and in every version.
-    let hash = subject.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = subject.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     let number = ASSUMED_FIRST + hash % ASSUMED_COUNT;
-    Identity { uid: number, gid: number, assumed: true }
+    Identity {
+        uid: number,
+        gid: number,
+        assumed: true,
+    }
 }
 
 /// The name that the program sees itself under: the caller's login name, or the subject's for an assumed identity.
 pub(crate) fn user_name(identity: Identity, subject: &str, passwd: &str) -> String {
     let uid = identity.uid.to_string();
     let fits = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
     let known = || {
         passwd.lines().find_map(|line| {
@@ -78,7 +86,13 @@ pub(crate) fn user_name(identity: Identity, subject: &str, passwd: &str) -> Stri
         })
     };
     let name = if identity.assumed { None } else { known() };
-    name.unwrap_or_else(|| if fits(subject) { subject.to_owned() } else { "user".to_owned() })
+    name.unwrap_or_else(|| {
+        if fits(subject) {
+            subject.to_owned()
+        } else {
+            "user".to_owned()
+        }
+    })
 }
 
 #[cfg(test)]
@@ -88,7 +102,11 @@ mod tests {
     #[test]
     fn a_login_name_comes_from_passwd_and_an_assumed_one_from_the_subject() {
         let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
-        let plain = Identity { uid: 1000, gid: 1000, assumed: false };
+        let plain = Identity {
+            uid: 1000,
+            gid: 1000,
+            assumed: false,
+        };
         assert_eq!(user_name(plain, "demo", passwd), "ann");
         assert_eq!(user_name(Identity { uid: 1001, ..plain }, "demo", passwd), "demo");
         assert_eq!(user_name(Identity { assumed: true, ..plain }, "demo", passwd), "demo");
@@ -96,7 +114,11 @@ mod tests {
 
     #[test]
     fn a_name_that_would_break_passwd_is_not_used() {
-        let plain = Identity { uid: 7, gid: 7, assumed: false };
+        let plain = Identity {
+            uid: 7,
+            gid: 7,
+            assumed: false,
+        };
         assert_eq!(user_name(plain, "a:b", "x y:x:7:7::/:/bin/sh"), "user");
     }
 }

@@ -3,41 +3,77 @@
 use super::session::Session;
 use execd::{Access, AreaMount, Entry, Plan};
 use serde_json::{Value, json};
+use std::fmt::Write;
 
-/// Prints what would be done: as text for reading, or as one JSON object.
-pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) {
+/// One line more. A `String` takes everything.
+macro_rules! line {
+    ($out:ident, $($text:tt)*) => {
+        let _ = writeln!($out, $($text)*);
+    };
+}
+
+/// What would be done: as text for reading, or as one JSON object.
+pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     let value = to_json(plan, session);
     if as_json {
-        println!("{value}");
-        return;
+        return format!(
+            "{value}
+"
+        );
     }
+    let mut out = String::new();
     let text = |key: &str| value.get(key).map_or_else(String::new, plain);
-    println!("subject      {}", session.subject);
-    println!("policy       {}", session.version);
-    println!("program      {}", text("program"));
-    println!("directory    {}", text("directory"));
-    println!("runs as      uid {} gid {}{}", plan.identity.uid, plan.identity.gid, if plan.identity.assumed { " (assumed: nx is root)" } else { "" });
-    println!("namespaces   user mount pid ipc uts net cgroup");
-    println!("filter       {} instructions, no_new_privs, no capabilities", plan.filter.len());
-    println!("landlock     {}", if plan.landlock { "on" } else { "unsupported: this kernel does not have it" });
-    println!("limits       {}", text("limits"));
-    println!("view");
+    line!(out, "subject      {}", session.subject);
+    line!(out, "policy       {}", session.version);
+    line!(out, "program      {}", text("program"));
+    line!(out, "directory    {}", text("directory"));
+    line!(
+        out,
+        "runs as      uid {} gid {}{}",
+        plan.identity.uid,
+        plan.identity.gid,
+        if plan.identity.assumed {
+            " (assumed: nx is root)"
+        } else {
+            ""
+        }
+    );
+    line!(out, "namespaces   user mount pid ipc uts net cgroup");
+    line!(
+        out,
+        "filter       {} instructions, no_new_privs, no capabilities",
+        plan.filter.len()
+    );
+    line!(
+        out,
+        "landlock     {}",
+        if plan.landlock {
+            "on"
+        } else {
+            "unsupported: this kernel does not have it"
+        }
+    );
+    line!(out, "limits       {}", text("limits"));
+    line!(out, "view");
     for entry in &plan.view {
-        println!("  {:<32} {}", entry.at().display().to_string(), describe(entry));
+        line!(out, "  {:<32} {}", entry.at().display().to_string(), describe(entry));
     }
-    println!("environment");
+    line!(out, "environment");
     for (name, value) in &plan.environment {
-        println!("  {}={}", name.to_string_lossy(), value.to_string_lossy());
+        line!(out, "  {}={}", name.to_string_lossy(), value.to_string_lossy());
     }
+    out
 }
 
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Value::Null => "none".into(),
         other => other.to_string(),
     }
@@ -54,13 +90,20 @@ fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Directory { .. } => "directory".into(),
         Entry::Bind { access: mode, .. } => format!("the host's, {}", access(*mode)),
+        Entry::Copy { .. } => "a copy of the host's, read-only".into(),
         Entry::Pin { access: mode, .. } => format!("the host's, {}, cannot be moved", access(*mode)),
         Entry::Hide { .. } => "hidden".into(),
         Entry::Link { to, .. } => format!("link to {}", to.display()),
         Entry::File { .. } => "the session's own file, read-only".into(),
-        Entry::Area { area: AreaMount::Tmp, .. } => "tmp, metered".into(),
-        Entry::Area { area: AreaMount::State, .. } => "state, metered".into(),
-        Entry::Area { area: AreaMount::Shm, .. } => "shared memory, charged to tmp".into(),
+        Entry::Area {
+            area: AreaMount::Tmp, ..
+        } => "tmp, metered".into(),
+        Entry::Area {
+            area: AreaMount::State, ..
+        } => "state, metered".into(),
+        Entry::Area {
+            area: AreaMount::Shm, ..
+        } => "shared memory, charged to tmp".into(),
         Entry::Device { .. } => "device".into(),
         Entry::Terminals => "pseudo-terminals of the session's own".into(),
         Entry::Processes => "processes of the session's own".into(),
@@ -78,7 +121,12 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         .iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into()))
         .collect();
-    let arguments: Vec<Value> = plan.program.arguments.iter().map(|one| one.to_string_lossy().into()).collect();
+    let arguments: Vec<Value> = plan
+        .program
+        .arguments
+        .iter()
+        .map(|one| one.to_string_lossy().into())
+        .collect();
     json!({
         "version": 1,
         "subject": &*session.subject,

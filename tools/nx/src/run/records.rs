@@ -5,11 +5,11 @@ use super::session::Session;
 use super::summary;
 use super::supervisor::Options;
 use logd::{Event, Handle, Journal, JournalLimits, Outcome, Recorder, Settings, Summary, SystemClock};
+use netd::Denial;
 use nexus_abi::{Area, Errno, Operation, Reason, RuleRef};
 use nexus_audit::{RateLimit, Record, object_text};
 use nexus_policy::{AuditSettings, OnJournalFailure};
 use nexus_sys::counters::SharedCounters;
-use netd::Denial;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use vfsd::VfsdMessage;
@@ -34,26 +34,41 @@ impl Records {
             .map_err(|error| format!("cannot make `{}`: {error}", directory.display()))?;
         let failed = |error: &dyn std::error::Error| {
             let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
-            format!("the journal in `{}` cannot be written: {error}{source}", directory.display())
+            format!(
+                "the journal in `{}` cannot be written: {error}{source}",
+                directory.display()
+            )
         };
         let clock = Arc::new(SystemClock);
         let key = logd::load_key(&directory).map_err(|error| failed(&error))?;
-        let journal = Journal::open(&directory, JournalLimits::DEFAULT, key, Arc::<SystemClock>::clone(&clock))
-            .map_err(|error| failed(&error))?;
+        let journal = Journal::open(
+            &directory,
+            JournalLimits::DEFAULT,
+            key,
+            Arc::<SystemClock>::clone(&clock),
+        )
+        .map_err(|error| failed(&error))?;
         let counters = SharedCounters::open(&directory.join("counters")).map_err(|error| failed(&error))?;
-        let settings = Settings { subject: Arc::clone(&session.subject), rate: rate(&session.rules.audit) };
+        let settings = Settings {
+            subject: Arc::clone(&session.subject),
+            rate: rate(&session.rules.audit),
+        };
         let as_json = options.json;
-        let sink = options.tells().then(|| -> Box<dyn logd::Sink> {
-            Box::new(move |record: &Record| summary::tell(record, as_json))
-        });
+        let sink = options
+            .tells()
+            .then(|| -> Box<dyn logd::Sink> { Box::new(move |record: &Record| summary::tell(record, as_json)) });
         let recorder =
             Recorder::start(settings, journal, Arc::new(counters), clock, sink).map_err(|error| failed(&error))?;
         let handle = recorder.handle();
-        Ok(Self { session: session.clone(), recorder: Mutex::new(Some(recorder)), handle })
+        Ok(Self {
+            session: session.clone(),
+            recorder: Mutex::new(Some(recorder)),
+            handle,
+        })
     }
 
     fn event(&self, op: Operation, object: String, outcome: Outcome, rule: Option<RuleRef>) -> Event {
-        let floor: Option<&'static str> = None;
+        let floor = rule.and_then(nexus_abi_policy::floor_rule_name);
         let info = self.session.rule(rule);
         Event {
             subject: Arc::clone(&self.session.subject),
@@ -61,18 +76,28 @@ impl Records {
             op,
             object,
             outcome,
-            rule: floor.map(Into::into).or_else(|| info.as_ref().map(|info| info.id.to_string().into())),
-            at: floor.map(|_| "built-in".into()).or_else(|| info.map(|info| info.at.into())),
+            rule: floor
+                .map(Into::into)
+                .or_else(|| info.as_ref().map(|info| info.id.to_string().into())),
+            at: floor
+                .map(|_| "built-in".into())
+                .or_else(|| info.map(|info| info.at.into())),
             policy: Arc::clone(&self.session.version),
         }
     }
 
     /// A call that was refused.
     pub(crate) fn denied(&self, denial: &Denial) {
-        let Denial { operation, reason, errno, .. } = *denial;
+        let Denial {
+            operation,
+            reason,
+            errno,
+            ..
+        } = *denial;
         let rule = denial.rule.or_else(|| self.lack_of_rule(reason));
         let object = object_text(denial.object.as_bytes());
-        self.handle.record(self.event(operation, object, Outcome::Deny { reason, errno }, rule));
+        self.handle
+            .record(self.event(operation, object, Outcome::Deny { reason, errno }, rule));
     }
 
     /// Where a rule would be written that would have allowed it.
@@ -87,7 +112,8 @@ impl Records {
 
     /// An outside destination was allowed: counted, not recorded.
     pub(crate) fn egress_allowed(&self) {
-        self.handle.record(self.event(Operation::Connect, String::new(), Outcome::Allow, None));
+        self.handle
+            .record(self.event(Operation::Connect, String::new(), Outcome::Allow, None));
     }
 
     /// What the file server denied or warned of.
@@ -101,7 +127,12 @@ impl Records {
                 };
                 self.quota_event(event.area, event.operation, event.reason, object);
             }
-            VfsdMessage::Lost { area, operation, reason, count } => {
+            VfsdMessage::Lost {
+                area,
+                operation,
+                reason,
+                count,
+            } => {
                 // Told as a number only because too many came at once; the counters are exact all the same.
                 for _ in 0..*count {
                     self.quota_event(*area, *operation, *reason, area.to_string());
@@ -119,7 +150,10 @@ impl Records {
         });
         let outcome = match reason {
             Reason::QuotaSoftBytes => Outcome::Warn { reason },
-            _ => Outcome::Deny { reason, errno: Errno::EDQUOT },
+            _ => Outcome::Deny {
+                reason,
+                errno: Errno::EDQUOT,
+            },
         };
         self.handle.record(self.event(operation, object, outcome, rule));
     }

@@ -2,7 +2,7 @@
 
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
-use super::link::{Link, READY};
+use super::link::{FILES, Link, READY};
 use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::signals::Signals;
@@ -11,16 +11,19 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Links, Plan, Program, SpawnError, Step, Surroundings};
+use execd::{Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
-use nexus_sys::process::{Fork, clone, CloneFlags};
+use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
-use netd::Judges;
 use policyd::LoadError;
+use std::io::Write;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use vfsd::VfsdConnection;
+use vfsd::Joining;
 
 /// Everything that is decided before anything is done.
 struct Decided {
@@ -33,12 +36,17 @@ struct Decided {
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if status.is_missing(args.status_fd) {
-        return Err(Failure::usage("the descriptor of `--status-fd` is not open for writing".into())
-            .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"));
+        return Err(
+            Failure::usage("the descriptor of `--status-fd` is not open for writing".into())
+                .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"),
+        );
     }
-    let decided = decide(args)?;
+    // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
+    let decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
-        print::plan(&decided.plan, &decided.session, args.json);
+        let text = print::plan(&decided.plan, &decided.session, args.json);
+        // A reader that has seen enough is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
@@ -48,17 +56,29 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
-    let loaded = policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
-    let rules = loaded.policy.subject(&args.subject).map_err(|error| no_subject(&error, &loaded.policy))?;
+    let loaded =
+        policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
+    let rules = loaded
+        .policy
+        .subject(&args.subject)
+        .map_err(|error| no_subject(&error, &loaded.policy))?;
     let places = Places::of_caller(|name| std::env::var(name).ok()).map_err(|why| {
         Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
             .with_help("set `HOME` or `XDG_STATE_HOME`")
     })?;
-    let egress = rules.egress_gate().map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
+    let egress = rules
+        .egress_gate()
+        .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
     descriptors::check(rules.fds, landlock).map_err(|refused| {
-        Failure::rejected(format!("{} is {}, which is not handed to the program", refused.name, refused.what), &refused.help)
+        Failure::rejected(
+            format!(
+                "{} is {}, which is not handed to the program",
+                refused.name, refused.what
+            ),
+            &refused.help,
+        )
     })?;
     let asked = args.work.as_deref().map(Asked::parse);
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
@@ -74,7 +94,12 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         umask: current_umask(),
         work,
         hidden: hidden(&places),
-        pinned: loaded.origin.directory().map(|path| path.to_owned()).into_iter().collect(),
+        pinned: loaded
+            .origin
+            .directory()
+            .map(|path| path.to_owned())
+            .into_iter()
+            .collect(),
         landlock,
     };
     let program = Program {
@@ -83,10 +108,19 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
-    let judges = Judges { guard: Arc::new(guard), egress };
+    let judges = Judges {
+        guard: Arc::new(guard),
+        egress,
+    };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-    Ok(Decided { session, places, plan, judges, note })
+    Ok(Decided {
+        session,
+        places,
+        plan,
+        judges,
+        note,
+    })
 }
 
 /// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
@@ -94,7 +128,10 @@ fn hidden(places: &Places) -> Vec<PathBuf> {
     let mut hidden = vec![places.state.clone()];
     hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
     hidden.push(PathBuf::from("/etc/nexus"));
-    hidden.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect()
+    hidden
+        .iter()
+        .filter_map(|path| std::fs::canonicalize(path).ok())
+        .collect()
 }
 
 fn current_umask() -> u32 {
@@ -105,17 +142,27 @@ fn current_umask() -> u32 {
 
 /// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
 fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
-    let at = |rule| policy.rule(rule).map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at));
+    let at = |rule| {
+        policy
+            .rule(rule)
+            .map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at))
+    };
     if let Some(name) = rules.needs_names() {
         return Err(Failure::unsupported(
-            format!("the egress rule for `{}`{} names a host, which this version cannot enforce", name.pattern, at(name.rule)),
+            format!(
+                "the egress rule for `{}`{} names a host, which this version cannot enforce",
+                name.pattern,
+                at(name.rule)
+            ),
             "write the addresses instead",
         ));
     }
     if egress.opens(nexus_abi::Protocol::Udp) {
-        let rule = rules.egress.iter().flat_map(|layer| &layer.rules).find(|rule| {
-            rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow
-        });
+        let rule = rules
+            .egress
+            .iter()
+            .flat_map(|layer| &layer.rules)
+            .find(|rule| rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow);
         return Err(Failure::unsupported(
             format!(
                 "an egress rule{} allows udp, which this version cannot enforce",
@@ -137,7 +184,10 @@ fn policy_failure(error: &LoadError) -> Failure {
 
 fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
     let known: Vec<&str> = policy.subjects().take(20).collect();
-    Failure::rejected(error.to_string(), &format!("{}; subjects that can run: {}", error.help(), known.join(", ")))
+    Failure::rejected(
+        error.to_string(),
+        &format!("{}; subjects that can run: {}", error.help(), known.join(", ")),
+    )
 }
 
 fn plan_failure(error: &execd::PlanError) -> Failure {
@@ -151,7 +201,13 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
 }
 
 fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
-    let Decided { session, places, plan, judges, .. } = decided;
+    let Decided {
+        session,
+        places,
+        plan,
+        judges,
+        ..
+    } = decided;
     let internal = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
@@ -161,74 +217,59 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
-    let files = areas::join(session, places, plan.identity)?;
-    let mounts = areas::mounts(&files).map_err(internal("copy descriptors"))?;
+    let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
     let (broker, init_broker) = pair()?;
-    match clone(CloneFlags::NONE).map_err(internal("fork"))? {
+    // Init builds the view and the file server measures the state while the supervisor opens the journal.
+    let links = Links {
+        control: init_control,
+        broker: init_broker,
+        mask: signals.inherited,
+    };
+    let spawned = execd::spawn(plan, links, &control).map_err(|error| spawn_failure(&error))?;
+    let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
-            drop((front, control, init_control, init_broker));
-            let options = supervisor::Options { quiet: args.quiet, watch: args.watch, json: args.json };
-            supervisor::run(session, places, judges.clone(), supervisor, broker, files, &options)
+            drop((front, control, spawned));
+            let options = supervisor::Options {
+                quiet: args.quiet,
+                watch: args.watch,
+                json: args.json,
+            };
+            supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
         }
-        Fork::Parent(child) => {
-            drop((supervisor, broker));
-            let front = Link::new(front, child.pid);
-            let links =
-                Links { control: init_control, broker: init_broker, areas: mounts, mask: signals.inherited };
-            let end = begin(plan, links, files, &control, &front, &mut signals, |init| {
-                status.started(&session.id, init);
-            });
-            if end.is_err() {
-                // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
-                drop((control, front));
-                wait(&child);
-                return end.map(|_| 0);
-            }
-            drop(control);
-            let lost = if matches!(end, Ok(End::SupervisorLost)) { last_words(&front) } else { None };
-            drop(front);
-            wait(&child);
-            finish(end?, lost, plan, &signals, status)
-        }
+        Fork::Parent(child) => child,
+    };
+    drop((supervisor, broker));
+    let front = Link::new(front, child.pid);
+    if let Err(failure) = begin(&spawned, joining, &control, &front) {
+        spawned.kill();
+        // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
+        drop((control, front));
+        wait(&child);
+        return Err(failure);
     }
+    let on_start = || status.started(&session.id, spawned.init.pid);
+    let end = Front::new(&spawned, &control, &front, &mut signals).follow(on_start);
+    drop((control, front));
+    wait(&child);
+    finish(end, plan, &signals, status)
 }
 
-fn begin(
-    plan: &Plan,
-    links: Links,
-    files: VfsdConnection,
-    control: &PacketSocket,
-    front: &Link,
-    signals: &mut Signals,
-    mut on_start: impl FnMut(i32),
-) -> Result<End, Failure> {
-    let spawned = execd::spawn(plan, links).map_err(|error| spawn_failure(&error))?;
-    let attached = files.attach(spawned.init.pid.cast_unsigned());
-    // The supervisor has the connection from here on.
-    drop(files);
-    if let Err(error) = attached {
-        spawned.kill();
-        return Err(Failure::internal(format!("the file server is gone: {error}")));
+/// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
+fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &Link) -> Result<(), Failure> {
+    let files = joining.finish().map_err(|error| areas::failure(&error))?;
+    let lost = |_| Failure::internal("the file server is gone before the program began".into());
+    files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
+    let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
+    let packet = front.receive().map_err(gone)?;
+    if packet.bytes() != READY {
+        return Err(supervisor_failure(packet.bytes()));
     }
-    // Nothing starts before the supervisor can judge and write down.
-    let ready = front.receive().map_err(|error| Failure::internal(format!("the supervisor is gone: {error}")));
-    match ready {
-        Ok(packet) if packet.bytes() == READY => {}
-        Ok(packet) => {
-            spawned.kill();
-            return Err(supervisor_failure(packet.bytes()));
-        }
-        Err(failure) => {
-            spawned.kill();
-            return Err(failure);
-        }
-    }
-    spawned.go(control).map_err(|error| spawn_failure(&error))?;
-    let pid = spawned.init.pid;
-    Ok(Front::new(&spawned, control, front, signals).follow(|| on_start(pid)))
+    front.send(FILES, &[files.session.as_fd()]).map_err(gone)?;
+    let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
+    spawned.provide(control, areas).map_err(|error| spawn_failure(&error))
 }
 
 fn supervisor_failure(words: &[u8]) -> Failure {
@@ -238,13 +279,7 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn last_words(front: &Link) -> Option<String> {
-    let packet = front.try_receive().ok()?;
-    (!packet.bytes().is_empty()).then(|| String::from_utf8_lossy(packet.bytes()).into_owned())
-}
-
 fn wait(child: &nexus_sys::process::Child) {
-    use std::os::fd::AsFd;
     // It fails only when there is nothing to wait for.
     let _ = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
@@ -252,13 +287,7 @@ fn wait(child: &nexus_sys::process::Child) {
     );
 }
 
-fn finish(
-    end: End,
-    lost: Option<String>,
-    plan: &Plan,
-    signals: &Signals,
-    status: &mut Status,
-) -> Result<u8, Failure> {
+fn finish(end: End, plan: &Plan, signals: &Signals, status: &mut Status) -> Result<u8, Failure> {
     let name = plan.program.name.to_string_lossy();
     match end {
         End::Exited(code) => {
@@ -275,7 +304,9 @@ fn finish(
             let exit = if missing { Exit::NotFound } else { Exit::NotExecutable };
             let failure = Failure::new(exit, format!("cannot execute `{name}`: {error}"));
             Err(if missing {
-                failure.with_help("the program must be in the subject's view: `read` in sandbox.toml, or the work directory")
+                failure.with_help(
+                    "the program must be in the subject's view: `read` in sandbox.toml, or the work directory",
+                )
             } else {
                 failure
             })
@@ -283,19 +314,20 @@ fn finish(
         End::SetupFailed { step, errno } => {
             let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
             let error = std::io::Error::from_raw_os_error(errno);
-            Err(Failure::unsupported(format!("cannot {what}: {error}"), "`nx sec doctor` says what this machine lacks"))
+            Err(Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine())
         }
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
-        End::SupervisorLost => Err(Failure::internal(
-            lost.unwrap_or_else(|| "the supervisor ended; the program was ended with it".into()),
-        )),
+        End::SupervisorLost { words } => {
+            Err(Failure::internal(words.unwrap_or_else(|| {
+                "the supervisor ended; the program was ended with it".into()
+            })))
+        }
     }
 }
 
 fn spawn_failure(error: &SpawnError) -> Failure {
     match error {
         SpawnError::Init(_) => Failure::internal(error.to_string()),
-        _ => Failure::unsupported(error.to_string(), "`nx sec doctor` says what this machine lacks and how to mend it"),
+        _ => Failure::new(Exit::Unsupported, error.to_string()).of_machine(),
     }
 }
-

@@ -29,7 +29,10 @@ pub(crate) fn tell(record: &Record, as_json: bool) {
         })
         .to_string()
     } else {
-        format!("nx: {verdict}: {} {}: {} ({at})", record.op, record.object, record.reason)
+        format!(
+            "nx: {verdict}: {} {}: {} ({at})",
+            record.op, record.object, record.reason
+        )
     };
     say(&line);
 }
@@ -47,7 +50,12 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
     if as_json {
         return say(&to_json(session, usage, done).to_string());
     }
-    let mut out = format!("nx: {} · session {} · policy {}\n", session.subject, session.id, short(&session.version));
+    let mut out = format!(
+        "nx: {} · session {} · policy {}\n",
+        session.subject,
+        session.id,
+        short(&session.version)
+    );
     match usage {
         Some(usage) => {
             let _ = writeln!(out, "  tmp     {}", area(&usage.tmp));
@@ -59,11 +67,22 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
     let (probes, denied): (Vec<&TopDeny>, Vec<&TopDeny>) =
         done.top.iter().partition(|deny| deny.reason == Reason::AbiUnknown);
     let total: u64 = done.denies.iter().map(|(_, count)| count).sum();
-    let probed: u64 = done.denies.iter().filter(|(reason, _)| *reason == Reason::AbiUnknown).map(|(_, n)| n).sum();
+    let probed: u64 = done
+        .denies
+        .iter()
+        .filter(|(reason, _)| *reason == Reason::AbiUnknown)
+        .map(|(_, n)| n)
+        .sum();
     let _ = writeln!(out, "  denied  {}", total.saturating_sub(probed));
     for deny in denied.iter().take(LISTED_MAX) {
         let at = deny.at.as_deref().unwrap_or("no rule");
-        let _ = writeln!(out, "    {:>5} × {:<44} {:<22} {at}", deny.count, deny.object, deny.reason.as_str());
+        let _ = writeln!(
+            out,
+            "    {:>5} × {:<44} {:<22} {at}",
+            deny.count,
+            deny.object,
+            deny.reason.as_str()
+        );
     }
     if denied.len() > LISTED_MAX {
         let _ = writeln!(out, "    and {} more kinds", denied.len().saturating_sub(LISTED_MAX));
@@ -72,13 +91,21 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
         let mut names: Vec<&str> = probes.iter().filter_map(|deny| deny.object.split('(').next()).collect();
         names.sort_unstable();
         names.dedup();
-        let _ = writeln!(out, "  probes  {probed} calls that libraries do without: {}", names.join(" "));
+        let _ = writeln!(
+            out,
+            "  probes  {probed} calls that libraries do without: {}",
+            names.join(" ")
+        );
     }
     for (reason, count) in &done.warnings {
         let _ = writeln!(out, "  warned  {count} × {reason}");
     }
     if done.suppressed > 0 {
-        let _ = writeln!(out, "  journal {} records held back by the rate limit; the counters are exact", done.suppressed);
+        let _ = writeln!(
+            out,
+            "  journal {} records held back by the rate limit; the counters are exact",
+            done.suppressed
+        );
     }
     if let Some(error) = &done.first_journal_error {
         let _ = writeln!(out, "  journal failed {} times, first: {error}", done.journal_errors);
@@ -120,7 +147,11 @@ fn to_json(session: &Session, usage: Option<&Usage>, done: &Summary) -> Value {
         })
     };
     let counts = |counts: &[(Reason, u64)]| -> Value {
-        counts.iter().map(|(reason, count)| (reason.to_string(), Value::from(*count))).collect::<serde_json::Map<_, _>>().into()
+        counts
+            .iter()
+            .map(|(reason, count)| (reason.to_string(), Value::from(*count)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
     let top: Vec<Value> = done
         .top

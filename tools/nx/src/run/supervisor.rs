@@ -5,17 +5,17 @@
 
 use super::areas;
 use super::judge::Judge;
-use super::link::{self, READY, Sleeper};
+use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
 use super::session::Session;
 use super::summary;
+use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
-use netd::Judges;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::Arc;
-use vfsd::VfsdConnection;
+use vfsd::VfsdSession;
 
 /// How much the user wants to hear.
 pub(crate) struct Options {
@@ -31,10 +31,9 @@ pub(crate) fn run(
     judges: Judges,
     front: PacketSocket,
     broker: PacketSocket,
-    files: VfsdConnection,
     options: &Options,
 ) -> ! {
-    let code = match supervise(session, places, judges, &front, broker, files, options) {
+    let code = match supervise(session, places, judges, &front, broker, options) {
         Ok(()) => 0,
         Err(words) => {
             let words = words.as_bytes();
@@ -53,13 +52,18 @@ fn supervise(
     judges: Judges,
     front: &PacketSocket,
     broker: PacketSocket,
-    mut files: VfsdConnection,
     options: &Options,
 ) -> Result<(), String> {
     harden()?;
     let mut sleeper = Sleeper::of_parent();
     let records = Arc::new(Records::open(session, places, options)?);
-    front.send(READY, &[]).map_err(|_| "the first process is gone".to_owned())?;
+    let gone = |_| "the first process is gone".to_owned();
+    front.send(READY, &[]).map_err(gone)?;
+    let Some(files) = front.receive().map_err(gone)?.descriptors.pop() else {
+        // The program will not begin; the first process knows why.
+        return Ok(());
+    };
+    let mut files = VfsdSession::from(files);
     let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
         // The program never began; the first process knows why from init.
         return Ok(());
@@ -93,6 +97,7 @@ fn supervise(
         }
         sleeper.wake_in_time();
         if word {
+            // Init dies with the first process, and with init everything that is filtered.
             front_gone = !sleeper.obey(front);
         }
         if records.must_stop() {
@@ -102,13 +107,17 @@ fn supervise(
             break;
         }
     }
+    front_gone = front_gone || !sleeper.rise(front);
+    if !front_gone {
+        // If it went just now, so did the program.
+        let _ = front.send(DONE, &[]);
+    }
     judge.finish();
     let usage = areas::usage(&mut files, &records);
     let done = records.finish();
     if !options.quiet && !front_gone {
         summary::print(session, usage.as_ref(), &done, options.json);
     }
-    link::done(front);
     Ok(())
 }
 

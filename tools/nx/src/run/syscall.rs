@@ -11,7 +11,9 @@ pub(crate) fn describe(call: &Notification, foreign: bool) -> String {
     if foreign {
         return format!("call {} of architecture {:#x}", call.number, call.arch);
     }
-    let Some(known) = by_number(number) else { return format!("call {}", call.number) };
+    let Some(known) = by_number(number) else {
+        return format!("call {}", call.number);
+    };
     let mut text = format!("{}(", known.name());
     for (index, value) in call.args.iter().enumerate().take(known.arguments()) {
         if index > 0 {
@@ -37,7 +39,13 @@ mod tests {
 
     fn call(name: &str, args: [u64; 6]) -> Notification {
         let number = nexus_abi::syscall::number(name).unwrap().cast_signed();
-        Notification { id: 0, tid: 0, arch: 0, number, args }
+        Notification {
+            id: 0,
+            tid: 0,
+            arch: 0,
+            number,
+            args,
+        }
     }
 
     #[test]

@@ -19,7 +19,10 @@ impl Asked {
             Some((directory, "unmetered")) => (directory, Some(WorkMode::Unmetered)),
             _ => (text, None),
         };
-        Self { directory: directory.into(), mode }
+        Self {
+            directory: directory.into(),
+            mode,
+        }
     }
 }
 
@@ -58,13 +61,19 @@ pub(crate) fn choose(
     };
     let resolve = |path: &Path| {
         std::fs::canonicalize(path).map_err(|error| {
-            Failure::usage(format!("cannot use `{}` as the work directory: {error}", path.display()))
+            Failure::usage(format!(
+                "cannot use `{}` as the work directory: {error}",
+                path.display()
+            ))
         })
     };
     let Some(asked) = asked else {
         let current = std::env::current_dir().and_then(std::fs::canonicalize);
         let Ok(path) = current else {
-            return Ok((None, Some("the working directory cannot be resolved and is not shown to the program".into())));
+            return Ok((
+                None,
+                Some("the working directory cannot be resolved and is not shown to the program".into()),
+            ));
         };
         return Ok(implied(path, access, home));
     };
@@ -73,7 +82,9 @@ pub(crate) fn choose(
         return Err(Failure::usage(format!("`{}` is not a directory", path.display())));
     }
     if path == Path::new("/") {
-        return Err(Failure::usage("`/` cannot be the work directory: that is the whole machine".into()));
+        return Err(Failure::usage(
+            "`/` cannot be the work directory: that is the whole machine".into(),
+        ));
     }
     Ok((Some(Work { path, access }), None))
 }
@@ -82,12 +93,23 @@ pub(crate) fn choose(
 fn implied(path: PathBuf, access: Access, home: Option<&Path>) -> (Option<Work>, Option<String>) {
     let home = home.and_then(|home| std::fs::canonicalize(home).ok());
     let holds_home = home.is_some_and(|home| home.starts_with(&path));
-    let system = ["/", "/usr", "/etc", "/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/var", "/run", "/boot", "/state"];
+    let system = [
+        "/", "/usr", "/etc", "/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/var", "/run", "/boot", "/state",
+    ];
     let is_system = system.iter().any(|system| path == Path::new(system))
-        || ["/proc", "/sys", "/dev", "/usr", "/state"].iter().any(|system| path.starts_with(system));
+        || ["/proc", "/sys", "/dev", "/usr", "/state"]
+            .iter()
+            .any(|system| path.starts_with(system));
     if holds_home || is_system {
-        let why = if holds_home { "holds your home directory" } else { "is the system's" };
-        let note = format!("`{}` {why} and is not shown to the program; name a directory with `--work DIR`", path.display());
+        let why = if holds_home {
+            "holds your home directory"
+        } else {
+            "is the system's"
+        };
+        let note = format!(
+            "`{}` {why} and is not shown to the program; name a directory with `--work DIR`",
+            path.display()
+        );
         return (None, Some(note));
     }
     (Some(Work { path, access }), None)
@@ -100,16 +122,43 @@ mod tests {
     #[test]
     fn a_suffix_is_a_mode_only_if_it_is_one() {
         let parse = |text| Asked::parse(text);
-        assert_eq!(parse("a:ro"), Asked { directory: "a".into(), mode: Some(WorkMode::ReadOnly) });
-        assert_eq!(parse("a:unmetered"), Asked { directory: "a".into(), mode: Some(WorkMode::Unmetered) });
-        assert_eq!(parse("a:b"), Asked { directory: "a:b".into(), mode: None });
-        assert_eq!(parse("a"), Asked { directory: "a".into(), mode: None });
+        assert_eq!(
+            parse("a:ro"),
+            Asked {
+                directory: "a".into(),
+                mode: Some(WorkMode::ReadOnly)
+            }
+        );
+        assert_eq!(
+            parse("a:unmetered"),
+            Asked {
+                directory: "a".into(),
+                mode: Some(WorkMode::Unmetered)
+            }
+        );
+        assert_eq!(
+            parse("a:b"),
+            Asked {
+                directory: "a:b".into(),
+                mode: None
+            }
+        );
+        assert_eq!(
+            parse("a"),
+            Asked {
+                directory: "a".into(),
+                mode: None
+            }
+        );
     }
 
     #[test]
     fn asking_for_more_than_policy_gives_is_refused_and_for_less_is_not() {
         let there = tempfile::tempdir().unwrap();
-        let ask = |mode| Asked { directory: there.path().into(), mode: Some(mode) };
+        let ask = |mode| Asked {
+            directory: there.path().into(),
+            mode: Some(mode),
+        };
         assert!(choose(Some(&ask(WorkMode::Unmetered)), WorkMode::ReadOnly, None).is_err());
         let (work, _) = choose(Some(&ask(WorkMode::ReadOnly)), WorkMode::Unmetered, None).unwrap();
         assert_eq!(work.unwrap().access, Access::ReadOnly);

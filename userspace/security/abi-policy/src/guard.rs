@@ -7,6 +7,7 @@ use nexus_abi::{Area, Effect, Errno, Protocol, Reason, Verdict};
 
 use crate::check::ProfileError;
 use crate::compile::CompileError;
+use crate::floor::floor_rule_name;
 use crate::limits::PROFILES_MAX;
 use crate::profile::{Call, Condition, Profile, SyscallRule, denied_by, lack_of_rule};
 use crate::trace::{Judgement, Outcome, Step, Trace};
@@ -126,7 +127,8 @@ enum Conditions {
 }
 
 impl Guard {
-    /// A guard over these profiles, the ceiling first: where several deny, the first one's reason is given.
+    /// A guard over these profiles, the ceiling first and the [`floor`](crate::floor()) last: where several deny, the first
+    /// one's reason is given; where all allow, the rule of the last but the floor.
     ///
     /// # Errors
     /// [`CompileError::NoProfile`], [`CompileError::TooManyProfiles`] or what is wrong with a profile; the same that
@@ -175,8 +177,10 @@ impl Guard {
             if !verdict.is_allow() {
                 return verdict;
             }
-            // The last profile is the subject's own: its rule is the one that a reader looks for.
-            allowed = verdict;
+            // The subject's own profile stands last but for the floor: its rule is the one that a reader looks for.
+            if verdict.rule().and_then(floor_rule_name).is_none() {
+                allowed = verdict;
+            }
         }
         allowed
     }

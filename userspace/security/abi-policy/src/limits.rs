@@ -19,8 +19,9 @@ pub const SET_MAX: usize = 256;
 /// Probed calls of one profile: the whole table.
 pub const PROBED_MAX: usize = NUMBERS_MAX as usize;
 
-/// Profiles that are judged together: an administrator's ceiling for the domain and for the subject, and the user's own.
-pub const PROFILES_MAX: usize = 4;
+/// Profiles that are judged together: an administrator's ceiling for the domain and for the subject, the user's own, one to
+/// spare, and the floor.
+pub const PROFILES_MAX: usize = 5;
 
 /// Patterns that a caller of [`compile`](crate::compile()) wants to see whatever the profiles say. Eight calls are
 /// mediated today, socket's twice.

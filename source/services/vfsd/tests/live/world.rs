@@ -163,6 +163,16 @@ impl World {
         join(&self.config(tmp, state))
     }
 
+    /// Puts the subject's files on a host's file system of only so many bytes, seen by this process and its children.
+    pub(crate) fn enter_small_host(&self, bytes: u64) {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        nexus_sys::userns::unshare_user_and_mounts().unwrap();
+        nexus_sys::userns::map_self(uid, gid).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes},mode=700")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", self.root.join("base"), "tmpfs", flags, options.as_c_str()).unwrap();
+    }
+
     /// Where the subject's files lie on the host.
     pub(crate) fn subject_dir(&self) -> PathBuf {
         self.root.join("base/subjects/demo")

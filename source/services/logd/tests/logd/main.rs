@@ -1,0 +1,14 @@
+//! The journal and the recorder on a real disk, with processes that are killed.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; the lint knows only functions that are tests themselves"
+)]
+
+mod broken;
+mod full;
+mod journal;
+mod killed;
+mod read;
+mod recorder;
+mod support;
+mod torn;

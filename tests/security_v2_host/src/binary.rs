@@ -1,0 +1,73 @@
+//! Finding and building the programs under test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The `nx` of this build, built at the first call; or the one that `$NEXUS_NX` names, for a machine without cargo.
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn nx() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| named("NEXUS_NX").unwrap_or_else(|| build("nx", "nx")))
+}
+
+/// The helper program that tries things from inside a sandbox (`src/bin/probe.rs`), built at the first call; or the one
+/// that `$NEXUS_PROBE` names.
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| named("NEXUS_PROBE").unwrap_or_else(|| build("security_v2_host", "probe")))
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
+}
+
+/// `target/PROFILE`, where the running test is in `target/PROFILE/deps`.
+fn profile_directory() -> PathBuf {
+    let own = std::env::current_exe().expect("the test knows where it is");
+    let deps = own.parent().expect("the test is in a directory");
+    if deps.ends_with("deps") {
+        deps.parent().expect("`deps` is in a directory").to_owned()
+    } else {
+        deps.to_owned()
+    }
+}
+
+/// Builds a binary with the profile of the running test, into the same target directory, so that what cargo has done
+/// already is done.
+fn build(package: &str, binary: &str) -> PathBuf {
+    let directory = profile_directory();
+    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
+    let profile = if name == "debug" { "dev" } else { name };
+    let target = directory
+        .parent()
+        .expect("the profile's directory is in the target directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            package,
+            "--bin",
+            binary,
+            "--profile",
+            profile,
+        ])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null());
+    let status = cargo
+        .status()
+        .unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
+    assert!(status.success(), "`{binary}` does not build: {cargo:?}");
+    directory.join(binary)
+}

@@ -1,0 +1,5 @@
+//! Real programs under `nx run`, as root and as an ordinary user.
+
+mod demo;
+mod floor;
+mod harness;
