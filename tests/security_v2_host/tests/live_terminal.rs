@@ -212,12 +212,13 @@ fn a_program_that_catches_ctrl_z_and_stops_itself_is_a_stopped_job() {
 #[test]
 fn a_stopped_program_that_is_killed_is_gone_for_the_shell_at_once() {
     in_a_terminal(|home, terminal| {
-        terminal.line("nx run -q demo -- sh -c 'echo go; exec sleep 1000'");
+        home.write_work("stopper.pl", STOPPER);
+        terminal.line("nx run -q demo -- perl stopper.pl");
         terminal.see("go");
         terminal.press(Key::CtrlZ);
         assert_eq!(terminal.status(), 148);
         // The program itself, not nx: as the kernel does that runs out of memory.
-        home.signal("sleep", rustix::process::Signal::KILL);
+        home.signal("perl", rustix::process::Signal::KILL);
         home.nx_stops(false);
         terminal.line("wait %1");
         assert_eq!(terminal.status(), 137);

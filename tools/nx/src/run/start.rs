@@ -252,8 +252,10 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
     let end = Front::new(&spawned, &control, &front, &mut signals).follow(on_start);
-    drop((control, front));
+    drop(control);
     wait(&child);
+    // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
+    drop(front);
     finish(end, plan, &signals, status)
 }
 
