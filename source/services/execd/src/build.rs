@@ -1,6 +1,7 @@
 //! From a subject's policy to a plan.
 
-use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+use crate::limits::Limits;
+use crate::plan::{Access, AreaMount, Entry, Identity, Plan, Program};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile, floor};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub pinned: Vec<PathBuf>,
     /// Whether the kernel has Landlock.
     pub landlock: bool,
+    /// What holds the session to the subject's limits here.
+    pub limits: Limits,
 }
 
 /// The `work` directory of a run.
@@ -92,7 +95,6 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, around)?.entries;
-        let limit = |limit: Option<nexus_policy::Limit>| limit.map(|limit| limit.value);
         Ok(Self {
             identity: around.identity,
             view,
@@ -103,11 +105,7 @@ impl Plan {
             program,
             environment: environment(subject, around),
             umask: around.umask,
-            limits: Limits {
-                processes: limit(subject.limits.processes),
-                open_files: limit(subject.limits.open_files),
-                data_bytes: limit(subject.limits.memory_bytes),
-            },
+            limits: around.limits.clone(),
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
             landlock: around.landlock,
         })

@@ -1,7 +1,8 @@
 //! From init to the program: limits, privileges, fences, filter, exec.
 
 use crate::landlock_fence;
-use crate::plan::{Limits, Plan};
+use crate::limits::{Limit, Limits};
+use crate::plan::Plan;
 use crate::step::{Failed, Step};
 use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now};
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
@@ -231,11 +232,13 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
             )
         }
     };
+    let value = |limit: &Option<Limit>| limit.as_ref().map(|limit| limit.value);
     // A core file would leave the areas' budgets out and hold what the program read.
     set(Resource::Core, Some(0))?;
-    set(Resource::Nproc, limits.processes)?;
-    set(Resource::Nofile, limits.open_files)?;
-    set(Resource::Data, limits.data_bytes)
+    // A second fence where a cgroup counts them.
+    set(Resource::Nproc, value(&limits.processes))?;
+    set(Resource::Nofile, value(&limits.open_files))?;
+    set(Resource::Data, limits.data_bytes())
 }
 
 /// Takes every capability out of the bounding set and makes uid 0 mean nothing, for this process and all that it makes.

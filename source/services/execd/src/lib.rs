@@ -5,9 +5,12 @@
 
 mod broker;
 mod build;
+pub mod cgroup;
 mod init;
 mod landlock_fence;
 mod launch;
+mod limits;
+pub mod mountinfo;
 mod plan;
 mod spawn;
 mod step;
@@ -15,6 +18,7 @@ mod view;
 
 pub use build::{HOME, PlanError, Surroundings, Work};
 pub use landlock_fence::landlock_available;
-pub use plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+pub use limits::{Asked, Backend, Enforcement, Limit, Limits};
+pub use plan::{Access, AreaMount, Entry, Identity, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

@@ -5,6 +5,7 @@ mod descriptors;
 mod failure;
 mod front;
 mod judge;
+mod limits;
 mod places;
 mod print;
 mod records;

@@ -6,9 +6,10 @@ use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, print, supervisor};
+use super::{areas, descriptors, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
+use execd::cgroup::Group;
 use execd::{Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
 use netd::Judges;
 use nexus_abi_policy::Guard;
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
                 .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"),
         );
     }
-    let decided = decide(args)?;
+    let mut decided = decide(args)?;
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -48,7 +49,8 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if let (Some(note), false) = (&decided.note, args.quiet) {
         eprintln!("nx: {note}");
     }
-    start(args, status, &decided)
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, status, &mut decided)
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
@@ -97,6 +99,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .into_iter()
             .collect(),
         landlock,
+        limits: limits::of(&rules),
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
@@ -199,7 +202,52 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
     Failure::rejected(error.to_string(), help)
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
+fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| Failure::internal(format!("cannot {what}: {error}"))
+}
+
+fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u8, Failure> {
+    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if decided.plan.identity.assumed {
+        // What root's groups may open is not the program's.
+        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
+    }
+    let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
+    let ended = run_session(args, status, decided, &mut signals, &mut group);
+    let out_of_memory = group.is_some_and(|group| {
+        let out_of_memory = group.ran_out_of_memory();
+        group.remove();
+        out_of_memory
+    });
+    let Decided { session, plan, .. } = &*decided;
+    if !out_of_memory {
+        return finish(ended?, plan, &signals, status);
+    }
+    let end = ended.map_err(|_| {
+        Failure::rejected(
+            "the subject's memory limit is too small for any program to start".into(),
+            "give it more: `limits.memory` in sandbox.toml",
+        )
+    })?;
+    if !args.quiet {
+        limits::tell_out_of_memory(plan, session, args.json);
+    }
+    // Init has no more to say when the kernel ends all of the session at once.
+    let end = match end {
+        End::InitLost => End::Signaled(rustix::process::Signal::KILL.as_raw()),
+        other => other,
+    };
+    finish(end, plan, &signals, status)
+}
+
+/// From the first process of the session to the last.
+fn run_session(
+    args: &RunArgs,
+    status: &mut Status,
+    decided: &Decided,
+    signals: &mut Signals,
+    group: &mut Option<Group>,
+) -> Result<End, Failure> {
     let Decided {
         session,
         places,
@@ -207,15 +255,6 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         judges,
         ..
     } = decided;
-    let internal = |what: &str| {
-        let what = what.to_owned();
-        move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
-    };
-    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
-    if plan.identity.assumed {
-        // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
-    }
     let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
@@ -227,10 +266,11 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         broker: init_broker,
         mask: signals.inherited,
     };
-    let spawned = execd::spawn(plan, links, &control).map_err(|error| spawn_failure(&error))?;
+    let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
-            drop((front, control, spawned));
+            // The cgroup is this process's to remove and to keep from being removed, not the supervisor's.
+            drop((front, control, spawned, group.take()));
             let options = supervisor::Options {
                 quiet: args.quiet,
                 watch: args.watch,
@@ -249,10 +289,10 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
-    let end = follow(&spawned, &control, &front, &mut signals, on_start);
+    let end = follow(&spawned, &control, &front, signals, on_start);
     drop((control, front));
     wait(&child);
-    finish(end, plan, &signals, status)
+    Ok(end)
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.

@@ -1,4 +1,4 @@
-//! proc_pid_mountinfo(5).
+//! What is mounted: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// Which directory of the file system is mounted.
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
     /// Where.
-    pub(crate) point: PathBuf,
+    pub point: PathBuf,
     /// The file system's name.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Whether the mount or its file system is read-only.
-    pub(crate) read_only: bool,
+    pub read_only: bool,
 }
 
 /// Every mount of a mountinfo text; lines that are none are left out.
-pub(crate) fn parse(text: &str) -> impl DoubleEndedIterator<Item = Mount> + '_ {
+pub fn parse(text: &str) -> impl DoubleEndedIterator<Item = Mount> + '_ {
     text.lines().filter_map(mount)
 }
 
