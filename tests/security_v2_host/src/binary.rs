@@ -4,24 +4,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The `nx` of this build, built at the first call.
+/// The `nx` of this build, built at the first call; or the one that `$NEXUS_NX` names, for a machine without cargo.
 ///
 /// # Panics
 /// Where it cannot be built.
 #[must_use]
 pub fn nx() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("nx", "nx"))
+    BUILT.get_or_init(|| named("NEXUS_NX").unwrap_or_else(|| build("nx", "nx")))
 }
 
-/// The helper program that tries things from inside a sandbox (`src/bin/probe.rs`), built at the first call.
+/// The helper program that tries things from inside a sandbox (`src/bin/probe.rs`), built at the first call; or the one
+/// that `$NEXUS_PROBE` names.
 ///
 /// # Panics
 /// Where it cannot be built.
 #[must_use]
 pub fn program() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("security_v2_host", "probe"))
+    BUILT.get_or_init(|| named("NEXUS_PROBE").unwrap_or_else(|| build("security_v2_host", "probe")))
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
 }
 
 /// `target/PROFILE`, where the running test is in `target/PROFILE/deps`.

@@ -119,6 +119,11 @@ impl Home {
         path
     }
 
+    /// Makes a command start as its user.
+    pub fn run_as_user(&self, command: &mut std::process::Command) {
+        self.user.starts(command);
+    }
+
     /// What is still there of its sessions: processes, and mounts in the caller's own namespace.
     #[must_use]
     pub fn left(&self) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use nexus_audit::Record;
+use nexus_audit::{Record, read_line};
 
 use crate::{Home, Tree, User, gate, processes};
 
@@ -261,14 +261,23 @@ fn gather(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     told
 }
 
+/// Every record of the home's journal by its sequence number. Read from the files themselves: the reader that `nx` has
+/// refuses what belongs to another user, as the journals of most tests do.
 fn read_journal(home: &Home) -> Vec<Record> {
-    if !home.journal().exists() {
-        return Vec::new();
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(home.journal()).into_iter().flatten().flatten() {
+        if entry.path().extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        let content = std::fs::read(entry.path()).expect("a journal's file");
+        for line in content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let (seq, record, _) =
+                read_line(line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)));
+            records.push((seq, record));
+        }
     }
-    let records = logd::read(&home.journal(), logd::Filter::default()).expect("the journal opens");
-    records
-        .map(|entry| entry.expect("every line of the journal is a record").record)
-        .collect()
+    records.sort_by_key(|(seq, _)| *seq);
+    records.into_iter().map(|(_, record)| record).collect()
 }
 
 /// What came of a run. Its home lives as long.

@@ -1,9 +1,9 @@
 //! From a subject's policy to a plan.
 
 use crate::limits::Limits;
-use crate::plan::{Access, AreaMount, Entry, Identity, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
 use nexus_abi::{Protocol, syscall};
-use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile, floor};
+use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
@@ -31,8 +31,8 @@ pub struct Surroundings {
     pub hidden: Vec<PathBuf>,
     /// The policy tree, which the program must not change.
     pub pinned: Vec<PathBuf>,
-    /// Whether the kernel has Landlock.
-    pub landlock: bool,
+    /// The second fence.
+    pub fence: Fence,
     /// What holds the session to the subject's limits here.
     pub limits: Limits,
 }
@@ -77,9 +77,6 @@ pub enum PlanError {
 /// What the machine is called in every session: the host's name is nobody's business.
 pub(crate) const HOST_NAME: &str = "nexus";
 
-/// The longest list of host names that is copied; a longer one, as against advertisements, is shown as it is.
-const HOSTS_BYTES_MAX: u64 = 64 * 1024;
-
 /// Where the program's home is: in `state`, so that it is kept.
 pub const HOME: &str = "/state/home";
 
@@ -107,7 +104,7 @@ impl Plan {
             umask: around.umask,
             limits: around.limits.clone(),
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
-            landlock: around.landlock,
+            fence: around.fence,
         })
     }
 }
@@ -144,12 +141,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    // Under every policy lies what none may open: without it the other guards would be void. Last, so that a policy's
-    // own rule is the one that is named.
-    let floor = floor();
-    let mut layers = profiles.to_vec();
-    layers.push(&floor);
-    let program = compile(&layers, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -384,7 +376,7 @@ fn shown_entry(path: PathBuf, around: &Surroundings) -> std::io::Result<Entry> {
         ),
         Some("/etc/group") => format!("root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n"),
         // Java, `hostname -f` and others look their own name up and fail without an answer.
-        Some("/etc/hosts") if found.len() <= HOSTS_BYTES_MAX => {
+        Some("/etc/hosts") if is_public(&found) && found.len() <= COPY_BYTES_MAX => {
             let hosts = std::fs::read(&path)?;
             let hosts = String::from_utf8_lossy(&hosts);
             format!("{}\n127.0.0.1 {HOST_NAME}\n", hosts.trim_end())

@@ -2,7 +2,7 @@
 
 use crate::landlock_fence;
 use crate::limits::{Limit, Limits};
-use crate::plan::Plan;
+use crate::plan::{Fence, Plan};
 use crate::step::{Failed, Step};
 use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now};
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
@@ -203,7 +203,7 @@ fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
     drop_capabilities().map_err(Failed::at(Step::Privileges))?;
     rustix::thread::set_no_new_privs(true).map_err(Failed::at(Step::Privileges))?;
     // Init is not dumpable, and fork passes that on; exec makes the program dumpable again, as it should be.
-    if plan.landlock {
+    if plan.fence != Fence::Missing {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let standard: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
         landlock_fence::apply(plan, standard).map_err(|_| Failed {

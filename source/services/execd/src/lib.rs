@@ -19,6 +19,6 @@ mod view;
 pub use build::{HOME, PlanError, Surroundings, Work};
 pub use landlock_fence::landlock_available;
 pub use limits::{Asked, Backend, Enforcement, Limit, Limits};
-pub use plan::{Access, AreaMount, Entry, Identity, Plan, Program};
+pub use plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

@@ -105,7 +105,12 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
 /// The whole of a small file. One that has grown since the plan was made is refused, not cut.
 fn read_small(path: &Path) -> Result<Vec<u8>, Errno> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
-    let mut content = vec![0; COPY_BYTES_MAX + 1];
+    let size = usize::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(usize::MAX);
+    if size > COPY_BYTES_MAX {
+        return Err(Errno::FBIG);
+    }
+    // One byte more, to see that there is no more.
+    let mut content = vec![0; size + 1];
     let mut length = 0;
     loop {
         let rest = content.get_mut(length..).unwrap_or_default();

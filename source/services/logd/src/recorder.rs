@@ -155,7 +155,10 @@ impl Recorder {
         let mut summary = self.shared.front().tally.summary();
         if let Some(mut writer) = writer {
             writer.tell_suppressed();
-            if let Err(error) = writer.journal.sync() {
+            // A session without a deny has nothing to bring to the disk.
+            if writer.written > 0
+                && let Err(error) = writer.journal.sync()
+            {
                 writer.failed(&error);
             }
             summary.written = writer.written;

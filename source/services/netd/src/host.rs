@@ -8,8 +8,7 @@ use thiserror::Error;
 
 /// Why the host's addresses are unknown.
 #[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum HostError {
+pub(crate) enum HostError {
     /// They could not be listed.
     #[error("cannot list the host's addresses: {0}")]
     List(#[source] std::io::Error),
@@ -26,7 +25,7 @@ const ADDRESS_CHANGES: u32 = 0x10 | 0x100;
 
 /// The host's own addresses. A rule opens one only by naming it, so a verdict needs those of now, not of the start.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     changes: OwnedFd,
     addresses: HostAddresses,
     stale: bool,
@@ -37,7 +36,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`].
-    pub fn watch() -> Result<Self, HostError> {
+    pub(crate) fn watch() -> Result<Self, HostError> {
         let changes = rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -57,7 +56,7 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError`]; then nothing may be judged by older ones.
-    pub fn now(&mut self) -> Result<&HostAddresses, HostError> {
+    pub(crate) fn now(&mut self) -> Result<&HostAddresses, HostError> {
         self.drain();
         if self.stale {
             self.addresses = list()?;

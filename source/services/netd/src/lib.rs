@@ -22,9 +22,9 @@ mod unix;
 mod worker;
 
 pub use broker::Broker;
-pub use host::{Host, HostError};
 pub use worker::LateDenial;
 
+use host::Host;
 use nexus_abi::{Errno, Operation, Reason, RuleRef};
 use nexus_abi_policy::Guard;
 use nexus_policy::EgressGate;
@@ -80,9 +80,6 @@ pub struct Denial {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The host's own addresses are unknown.
-    #[error(transparent)]
-    Host(#[from] HostError),
     /// The kernel refused something that every kernel from Linux 5.14 gives.
     #[error("cannot tell the program's sockets from the host's: {0}")]
     Cookie(#[source] std::io::Error),
@@ -104,7 +101,8 @@ pub struct Judges {
 #[derive(Debug)]
 pub struct Netd {
     judges: Judges,
-    host: Host,
+    /// Known from the first call that is judged by it.
+    host: Option<Host>,
     sides: side::Sides,
     broker: Arc<Broker>,
     listener: Arc<Listener>,
@@ -128,7 +126,7 @@ impl Netd {
     ) -> Result<Self, StartError> {
         Ok(Self {
             judges,
-            host: Host::watch()?,
+            host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,

@@ -1,5 +1,6 @@
 //! Where a destination leads.
 
+use crate::host::Host;
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason, Verdict};
 use nexus_abi_policy::{Call, Destination, Fact, Facts, Growth, NoFacts, Request};
@@ -54,7 +55,10 @@ pub(crate) fn judge(
         errno: Errno::EPERM,
         rule: None,
     };
-    let Ok(host) = host.now() else {
+    if host.is_none() {
+        *host = Host::watch().ok();
+    }
+    let Some(Ok(host)) = host.as_mut().map(Host::now) else {
         denied(unknown)?;
         return Err(Errno::EPERM.into());
     };

@@ -40,6 +40,8 @@ struct Shared {
     late: LateDenial,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     changed: Condvar,
+    /// Most programs never make a call that waits, and then nobody needs to look after them.
+    watched: AtomicBool,
 }
 
 struct Waiting {
@@ -75,13 +77,21 @@ impl Workers {
             late,
             waiting: Mutex::new(BTreeMap::new()),
             changed: Condvar::new(),
+            watched: AtomicBool::new(false),
         });
-        let watched = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("signals".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || watch(&watched))?;
         Ok(Self { shared })
+    }
+
+    /// Starts looking after waiting calls, with the first of them.
+    fn watch(&self) -> std::io::Result<()> {
+        if self.shared.watched.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let watched = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("signals".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || watch(&watched)).map(drop).inspect_err(|_| {
+            self.shared.watched.store(false, Ordering::Release);
+        })
     }
 
     /// Connects a blocking socket: in the kernel's own way, on the judged bytes, until it is done or the caller is
@@ -110,6 +120,7 @@ impl Workers {
         wait: impl Fn(&AtomicBool) -> std::io::Result<Reply> + Send + 'static,
         denial: Option<Denial>,
     ) -> std::io::Result<()> {
+        self.watch()?;
         let (id, tid) = (call.id, call.tid);
         let give_way = Arc::new(AtomicBool::new(false));
         {

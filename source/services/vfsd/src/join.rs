@@ -69,7 +69,7 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
             let (asked, between) = start(config, &path, &dir, lock)?;
             hello(config, &asked)?;
-            return Ok(joining(asked, Instant::now() + START_WAIT, Some(between)));
+            return Ok(joining(asked, Instant::now() + START_WAIT, between));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -214,9 +214,14 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
 
 /// Starts a server that holds `lock`, and returns our connection to it.
 ///
-/// Between us and the server stands a process that ends at once, so that the server is nobody's child to wait for; where
-/// the server gives up root, that process also writes its identity maps, which the server may not.
-fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<(PacketSocket, Child), VfsdError> {
+/// Where the server gives up root, a process stands between it and us that writes its identity maps, which the server
+/// may not, and ends at once.
+fn start(
+    config: &VfsdConfig,
+    path: &Path,
+    dir: &OwnedFd,
+    lock: OwnedFd,
+) -> Result<(PacketSocket, Option<Child>), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
@@ -235,12 +240,18 @@ fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Resu
         first,
         mapper: None,
     };
+    let from_root = start.from_root;
     match clone(CloneFlags::NONE).map_err(VfsdError::Fork)? {
+        // An ordinary user's server maps itself and needs nobody in between; whoever starts it ends before it does.
+        Fork::Child if !start.from_root => {
+            run(start);
+            exit_now(0)
+        }
         Fork::Child => {
             between(start);
             exit_now(0)
         }
-        Fork::Parent(between) => Ok((ours, between)),
+        Fork::Parent(child) => Ok((ours, from_root.then_some(child))),
     }
 }
 

@@ -67,10 +67,13 @@ fn try_place(place: &Place) -> Result<String, Refused> {
 
 fn mend(lack: &Lack, facts: &Facts) -> Vec<Mend> {
     match lack {
-        Lack::NotMounted | Lack::NoControllers(_) => vec![Mend::words(
-            "where version 1 holds them, boot with `systemd.unified_cgroup_hierarchy=1` on the kernel's command line",
+        Lack::NotMounted | Lack::HeldByVersion1 => vec![Mend::words(
+            "boot with `systemd.unified_cgroup_hierarchy=1` on the kernel's command line",
         )],
-        Lack::Unseen(_) | Lack::ReadOnly(_) => vec![],
+        Lack::NoControllers(_) if facts.container.is_none() => vec![Mend::words(
+            "where the kernel's command line has `cgroup_disable=memory`, boot without it",
+        )],
+        Lack::Unseen(_) | Lack::ReadOnly(_) | Lack::NoControllers(_) => vec![],
         Lack::NotDelegated(_) | Lack::Bounded(_) | Lack::Refused { .. } => delegate(facts),
     }
 }
@@ -105,7 +108,7 @@ mod tests {
         let facts = Facts::default();
         let path = || PathBuf::from("/c");
         assert!(!mend(&Lack::NotDelegated(path()), &facts).is_empty());
-        assert!(!mend(&Lack::NoControllers(path()), &facts).is_empty());
+        assert!(!mend(&Lack::HeldByVersion1, &facts).is_empty());
         assert!(mend(&Lack::ReadOnly(path()), &facts).is_empty());
     }
 }

@@ -15,8 +15,9 @@ pub(crate) struct Refused {
     pub(crate) help: String,
 }
 
-/// Checks the three: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
-pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
+/// Checks the three, and says whether one of them is a file: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
+pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<bool, Refused> {
+    let mut file = false;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for (name, fd) in [
         ("stdin", stdin.as_fd()),
@@ -24,8 +25,20 @@ pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<(), Refused
         ("stderr", stderr.as_fd()),
     ] {
         check_one(name, fd, allowed, landlock)?;
+        file |= is_file(fd);
     }
-    Ok(())
+    Ok(file)
+}
+
+/// Whether a descriptor leads to something that could be opened again for more; a pipe, `/dev/null` and a terminal do
+/// not.
+fn is_file(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(fd) else { return false };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::Socket => false,
+        FileType::CharacterDevice => !(is_null(&stat) || rustix::termios::isatty(fd)),
+        _ => true,
+    }
 }
 
 fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {

@@ -44,15 +44,7 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
         "filter       {} instructions, no_new_privs, no capabilities",
         plan.filter.len()
     );
-    line!(
-        out,
-        "landlock     {}",
-        if plan.landlock {
-            "on"
-        } else {
-            "unsupported: this kernel does not have it"
-        }
-    );
+    line!(out, "landlock     {}", plan.fence.as_str());
     line!(out, "limits");
     for (name, limit) in plan.limits.each() {
         line!(out, "  {name:<12} {:<17} {}", limit.value, limit.enforcement);
@@ -159,7 +151,7 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         "gid": plan.identity.gid,
         "assumed": plan.identity.assumed,
         "filter_instructions": plan.filter.len(),
-        "landlock": plan.landlock,
+        "landlock": plan.fence.as_str(),
         "limits": limits,
         "enforced": enforced,
         "cgroup": match &plan.limits.cgroup {

@@ -10,7 +10,7 @@ use super::{areas, descriptors, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use execd::cgroup::Group;
-use execd::{Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use execd::{Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
 use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
@@ -18,6 +18,7 @@ use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
                 .with_help("open it in the shell: `nx run --status-fd 3 … 3>FILE`"),
         );
     }
-    let mut decided = decide(args)?;
+    // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
+    let mut decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -69,7 +71,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    descriptors::check(rules.fds, landlock).map_err(|refused| {
+    let file_handed_in = descriptors::check(rules.fds, landlock).map_err(|refused| {
         Failure::rejected(
             format!(
                 "{} is {}, which is not handed to the program",
@@ -98,7 +100,13 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .map(|path| path.to_owned())
             .into_iter()
             .collect(),
-        landlock,
+        fence: if !landlock {
+            Fence::Missing
+        } else if file_handed_in {
+            Fence::Everything
+        } else {
+            Fence::Changes
+        },
         limits: limits::of(&rules),
     };
     let program = Program {
@@ -106,10 +114,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         arguments: args.command.clone(),
     };
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let floor = nexus_abi_policy::floor();
-    let mut layers = rules.profiles();
-    layers.push(&floor);
-    let guard = Guard::new(&layers).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
         guard: Arc::new(guard),
         egress,

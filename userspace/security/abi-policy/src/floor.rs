@@ -279,7 +279,7 @@ static ENTRIES: &[Entry] = &[
         says: Says::Only(SOCKET_OPTIONS),
     },
     // The first process group is the shell's: without these a program sets the priority of its caller and of whatever else
-    // stands in the pipeline. By user: before Linux 4.2 that reached beyond the pid namespace.
+    // stands in the pipeline. By user: the kernel keeps that to the pid namespace; this does not rest on it.
     Entry {
         name: "floor:priority-of-others",
         calls: &[nr::setpriority],

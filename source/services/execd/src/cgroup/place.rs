@@ -69,6 +69,9 @@ pub enum Lack {
     /// The mount is read-only, as in most containers.
     #[error("cgroups are mounted read-only at {}", quoted(.0))]
     ReadOnly(PathBuf),
+    /// Version 1 holds at least one of the controllers, and version 2 cannot have it then.
+    #[error("version 1 of cgroups holds memory or pids")]
+    HeldByVersion1,
     /// Neither the caller's cgroup nor any above has what is needed.
     #[error("the cgroup {} has no controllers for memory and pids", quoted(.0))]
     NoControllers(PathBuf),
@@ -101,7 +104,7 @@ struct Level {
     path: PathBuf,
     /// The caller is the only process in it, and it is not the root.
     alone: bool,
-    /// Sub-groups can be made, and processes moved into them.
+    /// Sub-groups can be made, and processes moved into them; not looked at where nothing is offered.
     writable: bool,
     /// Has what [`CONTROLLERS`] names.
     offers: bool,
@@ -109,30 +112,28 @@ struct Level {
     passes_on: bool,
     /// Can be made to give it to its sub-groups.
     can_pass_on: bool,
-    /// Holds its processes to something that a session beside it would not be held to.
-    bounded: bool,
 }
 
-/// The nearest place. Levels come with the own one first.
-fn choose(levels: impl IntoIterator<Item = Level>) -> Result<Place, Lack> {
-    let mut own = None;
+/// The nearest place. Levels come with the own one first; `bounded` says whether a cgroup holds its processes to something
+/// that a session beside it would not be held to.
+fn choose(levels: impl IntoIterator<Item = Level>, bounded: impl Fn(&Path) -> bool) -> Result<Place, Lack> {
+    let mut passed: Vec<PathBuf> = Vec::new();
     let mut offered = false;
     for level in levels {
         offered |= level.offers;
-        if level.writable && level.offers {
-            if level.passes_on {
-                return Ok(Place::below(level.path));
-            }
-            if own.is_none() && level.alone && level.can_pass_on {
-                return Ok(Place::within(level.path));
-            }
+        let within = passed.is_empty() && level.alone && level.can_pass_on;
+        if level.writable && level.offers && (level.passes_on || within) {
+            return match passed.into_iter().find(|path| bounded(path)) {
+                Some(path) => Err(Lack::Bounded(path)),
+                None => Ok(Place {
+                    path: level.path,
+                    within: !level.passes_on,
+                }),
+            };
         }
-        if level.bounded {
-            return Err(Lack::Bounded(level.path));
-        }
-        own.get_or_insert(level.path);
+        passed.push(level.path);
     }
-    let own = own.unwrap_or_default();
+    let own = passed.into_iter().next().unwrap_or_default();
     Err(if offered {
         Lack::NotDelegated(own)
     } else {
@@ -150,6 +151,9 @@ fn choose(levels: impl IntoIterator<Item = Level>) -> Result<Place, Lack> {
 /// Why there is none.
 pub fn find(processes_max: Option<u64>) -> Result<Place, Lack> {
     let cgroups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    if held_by_version_1(&cgroups) {
+        return Err(Lack::HeldByVersion1);
+    }
     let own = own_path(&cgroups).ok_or(Lack::NotMounted)?;
     let table = read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
     let (mount, own) = mounted(&table, own)?;
@@ -160,16 +164,17 @@ pub fn find(processes_max: Option<u64>) -> Result<Place, Lack> {
         .ancestors()
         .take(LEVELS_MAX)
         .take_while(|path| path.starts_with(&mount.point));
-    choose(levels.enumerate().map(|(up, path)| look(path, up == 0, processes_max)))
+    choose(levels.enumerate().map(|(up, path)| look(path, up == 0)), |path| {
+        is_bounded(path, processes_max)
+    })
 }
 
 /// The mount that shows a cgroup, and the cgroup's directory in it.
 fn mounted(table: &str, own: &str) -> Result<(Mount, PathBuf), Lack> {
     let mut any = false;
     // The last of several mounts at one place is the one that is seen.
-    let found = mountinfo::parse(table)
+    let found = mountinfo::of_kind(table, "cgroup2")
         .rev()
-        .filter(|mount| mount.kind == "cgroup2")
         .inspect(|_| any = true)
         .find_map(|mount| directory(&mount, own).map(|path| (mount, path)));
     found.ok_or_else(|| {
@@ -184,6 +189,14 @@ fn mounted(table: &str, own: &str) -> Result<(Mount, PathBuf), Lack> {
 /// This process's cgroup of version 2, from the text of `/proc/self/cgroup`.
 fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// Whether a hierarchy of version 1 has one of the controllers, from the text of `/proc/self/cgroup`.
+fn held_by_version_1(text: &str) -> bool {
+    text.lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .flat_map(|controllers| controllers.split(','))
+        .any(|name| CONTROLLERS.contains(&name))
 }
 
 /// The directory of a cgroup below a mount of the hierarchy, `None` if this mount does not show it.
@@ -233,33 +246,27 @@ const BOUNDS: [&str; 6] = [
     "cpuset.cpus",
 ];
 
-fn look(path: &Path, own: bool, processes_max: Option<u64>) -> Level {
-    let can = |path: &Path, access| rustix::fs::access(path, access).is_ok();
-    let list = |name: &str| read(&path.join(name)).unwrap_or_default();
-    let offers = has_all(&list("cgroup.controllers"));
-    let writable = can(path, Access::WRITE_OK | Access::EXEC_OK) && can(&path.join("cgroup.procs"), Access::WRITE_OK);
-    let passes_on = offers && writable && has_all(&list("cgroup.subtree_control"));
-    if passes_on {
-        return Level {
-            path: path.to_owned(),
-            writable,
-            offers,
-            passes_on,
-            ..Level::default()
-        };
-    }
-    // The one cgroup without a type: what it passes on is for the machine to say.
-    let root = !can(&path.join("cgroup.type"), Access::EXISTS);
+fn is_bounded(path: &Path, processes_max: Option<u64>) -> bool {
+    let text = |name: &str| read(&path.join(name)).unwrap_or_default();
+    is_narrower(&text("pids.max"), processes_max) || BOUNDS.iter().any(|name| is_limit(&text(name)))
+}
+
+fn look(path: &Path, own: bool) -> Level {
+    let can = |name: &str, access| rustix::fs::access(path.join(name), access).is_ok();
+    let text = |name: &str| read(&path.join(name)).unwrap_or_default();
+    let offers = has_all(&text("cgroup.controllers"));
+    let writable = offers && can("", Access::WRITE_OK | Access::EXEC_OK) && can("cgroup.procs", Access::WRITE_OK);
+    let passes_on = writable && has_all(&text("cgroup.subtree_control"));
+    // The root is the one cgroup without a type. What it passes on is for the machine to say.
+    let own = own && writable && !passes_on && can("cgroup.type", Access::EXISTS);
     let this = rustix::process::getpid().as_raw_nonzero().get();
     Level {
         path: path.to_owned(),
-        alone: own && writable && !root && is_alone(&list("cgroup.procs"), this),
+        alone: own && is_alone(&text("cgroup.procs"), this),
         writable,
         offers,
         passes_on,
-        can_pass_on: can(&path.join("cgroup.subtree_control"), Access::WRITE_OK),
-        bounded: !root
-            && (is_narrower(&list("pids.max"), processes_max) || BOUNDS.iter().any(|name| is_limit(&list(name)))),
+        can_pass_on: own && can("cgroup.subtree_control", Access::WRITE_OK),
     }
 }
 
@@ -279,7 +286,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A level with these marks: `a`lone, `w`ritable, `o`ffers, `p`asses on, can be `m`ade to, `b`ounded.
+    /// A level with these marks: `a`lone, `w`ritable, `o`ffers, `p`asses on, can be `m`ade to.
     fn level(path: &str, marks: &str) -> Level {
         Level {
             path: path.into(),
@@ -288,15 +295,19 @@ mod tests {
             offers: marks.contains('o'),
             passes_on: marks.contains('p'),
             can_pass_on: marks.contains('m'),
-            bounded: marks.contains('b'),
         }
     }
 
     #[test]
     fn the_nearest_usable_level_is_taken_and_its_nearest_neighbour_is_not() {
         let check = |levels: &[(&str, &str)], expect: Result<Place, Lack>| {
-            let levels = levels.iter().map(|(path, marks)| level(path, marks));
-            assert_eq!(choose(levels.clone()), expect, "{:?}", levels.collect::<Vec<_>>());
+            let bounded = |at: &Path| {
+                levels
+                    .iter()
+                    .any(|(path, marks)| at == Path::new(path) && marks.contains('b'))
+            };
+            let found = choose(levels.iter().map(|(path, marks)| level(path, marks)), bounded);
+            assert_eq!(found, expect, "{levels:?}");
         };
         let scope = "/c/s/scope";
         let not_delegated = || Err(Lack::NotDelegated(scope.into()));
@@ -392,6 +403,14 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_of_version_1_is_told_from_a_cgroup_of_its_name() {
+        assert!(held_by_version_1("8:pids:/\n0::/\n"));
+        assert!(held_by_version_1("4:cpu,memory:/\n0::/\n"));
+        assert!(!held_by_version_1("9:name=memory:/pids\n0::/memory:pids:memory\n"));
+        assert!(!held_by_version_1(""));
+    }
+
+    #[test]
     fn a_process_is_alone_only_by_itself() {
         assert!(is_alone("7\n", 7));
         assert!(!is_alone("7\n77\n", 7));
@@ -433,6 +452,7 @@ mod tests {
         fn arbitrary_text_is_read_without_panic(text in any::<String>(), root in any::<String>()) {
             let _ = own_path(&text);
             let _ = has_all(&text);
+            let _ = held_by_version_1(&text);
             let _ = is_narrower(&text, Some(1));
             let _ = mounted(&text, &root);
             let mount = Mount { root: root.into(), point: "/c".into(), kind: "cgroup2".into(), read_only: false };
@@ -447,12 +467,18 @@ mod tests {
         fn a_chosen_level_is_usable_and_no_limit_is_left(marks in proptest::collection::vec("[awopmb]{0,6}", 0..6)) {
             let levels: Vec<Level> =
                 marks.iter().enumerate().map(|(up, marks)| level(&up.to_string(), marks)).collect();
-            let Ok(place) = choose(levels.clone()) else { return Ok(()) };
+            let bounded = |at: &Path| {
+                let up: usize = at.to_string_lossy().parse().unwrap();
+                marks[up].contains('b')
+            };
+            let Ok(place) = choose(levels.clone(), bounded) else {
+                return Ok(());
+            };
             let at = levels.iter().position(|level| level.path == place.path()).unwrap_or(usize::MAX);
             prop_assert!(levels[at].writable && levels[at].offers);
             prop_assert!(levels[at].passes_on != place.is_within());
             prop_assert!(!place.is_within() || (at == 0 && levels[at].alone));
-            prop_assert!(levels[..at].iter().all(|level| !level.bounded));
+            prop_assert!(levels[..at].iter().all(|level| !bounded(&level.path)));
         }
     }
 }

@@ -1,0 +1,98 @@
+//! A Rust build, with the toolchain where rustup puts it: in the home of whoever develops.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::need::{denied, in_room, lacking, place, succeeds};
+use security_v2_host::{Home, users};
+
+/// The toolchain that runs this test.
+fn sysroot() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
+}
+
+/// Puts the toolchain into the home of the test's user, who may not be able to read the one that runs the test: linked
+/// file by file where both are on one file system.
+fn install(home: &Home, from: &Path) {
+    let toolchain = home.home().join(".rustup/toolchains/own");
+    std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
+    let copy = |from: PathBuf, to: &Path| {
+        let copied = |how: &str| {
+            Command::new("cp")
+                .arg(how)
+                .arg(&from)
+                .arg(to)
+                .output()
+                .is_ok_and(|done| done.status.success())
+        };
+        assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
+    };
+    copy(from.join("bin"), &toolchain);
+    for entry in std::fs::read_dir(from.join("lib"))
+        .expect("a toolchain has libraries")
+        .flatten()
+    {
+        if entry.file_name() != "rustlib" {
+            copy(entry.path(), &toolchain.join("lib"));
+        }
+    }
+    copy(
+        from.join("lib/rustlib/x86_64-unknown-linux-gnu"),
+        &toolchain.join("lib/rustlib"),
+    );
+    let bin = home.home().join(".cargo/bin");
+    std::fs::create_dir_all(&bin).expect("directories of the test's own");
+    for name in ["cargo", "rustc"] {
+        symlink(toolchain.join("bin").join(name), bin.join(name)).expect("a link of the test's own");
+    }
+    std::fs::write(
+        home.home().join(".cargo/credentials.toml"),
+        "[registry]\ntoken = \"secret\"\n",
+    )
+    .expect("a file of the test's own");
+    for path in [".cargo", ".rustup"] {
+        home.give(&home.home().join(path));
+    }
+}
+
+fn build(home: &Arc<Home>, at: &str) {
+    let path = format!("{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin", home.home().display());
+    let script = format!(
+        "set -euo pipefail; cd {at}; cargo new --quiet --vcs none --lib part; cargo new --quiet --vcs none whole; cd whole
+         echo 'part = {{ path = \"../part\" }}' >> Cargo.toml
+         cat > src/main.rs <<'END'
+fn main() {{
+    let threads: Vec<_> = (1..=4).map(|n| std::thread::spawn(move || part::add(n, n))).collect();
+    println!(\"{{}}\", threads.into_iter().map(|one| one.join().unwrap()).sum::<u64>());
+}}
+END
+         echo 'fn main() {{ println!(\"cargo::rustc-env=BUILT=1\") }}' > build.rs
+         cargo build --offline --quiet; ./target/debug/whole; touch src/main.rs; cargo run --offline --release --quiet
+         cargo test --offline --quiet 2>&1 | grep -c 'test result: ok'
+         cd ../part; cargo test --offline --quiet > /dev/null 2>&1; cd ..; rm -r part whole"
+    );
+    let done = succeeds(in_room(home).env("PATH", path).bash(&script));
+    assert_eq!(done.out(), "20\n20\n1\n", "{done}");
+    assert_eq!(denied(&done), Vec::<String>::new(), "{done}");
+}
+
+#[test]
+fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
+    let Some(from) = sysroot() else {
+        return lacking("no rustc that tells where its toolchain is");
+    };
+    for user in users() {
+        let home = place(user);
+        install(&home, &from);
+        for at in ["/tmp", "/state", "."] {
+            build(&home, at);
+        }
+        let token = home.home().join(".cargo/credentials.toml");
+        let done = in_room(&home).bash(&format!("cat {}", token.display())).run();
+        assert!(done.code() == Some(1) && done.err().contains("No such file"), "{done}");
+        home.assert_nothing_left();
+    }
+}
