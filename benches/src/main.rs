@@ -113,11 +113,7 @@ impl Bench {
     }
 
     fn probe(&self, mut command: Command, what: &str, count: u32) -> Result<f64> {
-        let out = command
-            .arg(what)
-            .arg(count.to_string())
-            .stderr(Stdio::inherit())
-            .output()?;
+        let out = command.arg(what).arg(count.to_string()).output()?;
         if !out.status.success() {
             return Err(format!(
                 "the probe ended with {}: {}",

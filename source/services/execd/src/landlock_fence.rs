@@ -109,16 +109,29 @@ fn reopen_access(fd: BorrowedFd<'_>) -> Option<BitFlags<AccessFs>> {
     } else {
         AccessFs::ReadFile.into()
     };
-    Some(access | device)
+    // A rule that gives nothing is one that the kernel refuses.
+    let access = access | device;
+    (!access.is_empty()).then_some(access)
 }
 
 /// Whether the kernel has Landlock and it is switched on. landlock_create_ruleset(2), Linux 5.13.
 #[must_use]
 pub fn landlock_available() -> bool {
+    has(AccessFs::Execute)
+}
+
+/// Whether Landlock keeps a descriptor from being opened again for more than it was given: before Linux 6.2 it lets a file
+/// be cut that may not be written, by truncate(2) or by `O_TRUNC` alone.
+#[must_use]
+pub fn landlock_holds_descriptors() -> bool {
+    has(AccessFs::Truncate)
+}
+
+fn has(access: AccessFs) -> bool {
     // A rule set that must be understood: where it is not, there is none to be had.
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::Execute)
+        .handle_access(access)
         .and_then(Ruleset::create)
         .is_ok()
 }

@@ -15,7 +15,7 @@ const LIFE: &str = r#"
     cd ..; git clone -q one local; git clone -q --no-local one copied; git clone -q "file://$PWD/one" far; git clone -q --bare one bare.git
     cd copied; echo pushed > p; git add p; git commit -qm fourth; git push -q ../bare.git HEAD:refs/heads/fresh; git pull -q
     git -C ../bare.git log --oneline fresh | wc -l; git diff --stat HEAD~1 | tail -n 1; git grep -q pushed; git archive HEAD | tar -t | wc -l
-    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline | head -n 1 > /dev/null
+    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline > /dev/null
     cd ..; rm -rf one local copied far bare.git tree; echo end
 "#;
 
@@ -39,14 +39,7 @@ const OUTSIDE: &str = "git init -q . && git -c user.email=a@b -c user.name=n com
 
 fn prepared(user: User) -> std::sync::Arc<Home> {
     let home = place(user);
-    let mut made = std::process::Command::new("bash");
-    made.args(["-c", &format!("{OUTSIDE} && chown -R {0}:{0} .", user.id())]);
-    let status = made
-        .current_dir(home.work())
-        .env("HOME", home.work())
-        .status()
-        .expect("bash");
-    assert!(status.success());
+    let _ = as_host(&home, OUTSIDE);
     home
 }
 
@@ -55,8 +48,11 @@ fn as_host(home: &Home, script: &str) -> String {
     command
         .args(["-c", script])
         .current_dir(home.work())
-        .env("HOME", home.work());
-    String::from_utf8_lossy(&command.output().expect("bash").stdout).into_owned()
+        .env("HOME", home.home());
+    home.run_as_user(&mut command);
+    let output = command.output().expect("bash is there");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

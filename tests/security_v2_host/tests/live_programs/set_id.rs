@@ -47,7 +47,7 @@ fn programs_that_need_their_set_id_bit_fail_and_their_harmless_part_works() {
         let done = works(
             &place(user),
             "mount --version > /dev/null; ! mount -t tmpfs none /tmp 2>/dev/null; ! su -c true < /dev/null 2> /dev/null; ! umount /tmp 2> /dev/null
-             ! passwd -d root 2> /dev/null; ! unshare --user true 2> /dev/null; ! chroot / true 2> /dev/null; echo end",
+             ! passwd -d root 2> /dev/null; ! unshare --user true 2> /dev/null; ! /usr/sbin/chroot / true 2> /dev/null; echo end",
         );
         assert_eq!(done.out(), "end\n", "{done}");
         // Each try is on the record.

@@ -84,7 +84,7 @@ fn deep_directories_and_long_names_work_and_longer_ones_do_not() {
                     "cd {place}; perl -e 'for (1 .. 500) {{ mkdir \"d\" x 20 or die $!; chdir \"d\" x 20 or die $! }}
                      open F, \">f\"; print F \"deep\"; close F; open F, \"f\"; print <F>, \"\\n\"'
                      rm -r dddddddddddddddddddd
-                     name=$(printf 'n%.0s' $(seq 255)); echo long > $name; cat n*; rm $name
+                     name=$(printf 'n%.0s' $(seq 255)); echo long > $name; cat nnnnn*; rm $name
                      touch ${{name}}n 2>&1 | grep -o 'File name too long' || true
                      echo odd > $'a\\nb\\xff'; cat a*; rm a*"
                 ),
@@ -103,7 +103,7 @@ fn a_static_binary_runs() {
         let done = works_unhindered(
             &place(user),
             "! ldd $(command -v busybox) > /dev/null 2>&1
-             cp $(command -v busybox) /tmp/sh; /tmp/sh sh -c 'echo of its own | /tmp/sh tr a-z A-Z'; busybox ls / > /dev/null",
+             cp $(command -v busybox) /tmp/busybox; /tmp/busybox sh -c 'echo of its own | /tmp/busybox tr a-z A-Z'; busybox ls / > /dev/null",
         );
         assert_eq!(last(&done), "OF ITS OWN", "{done}");
     }

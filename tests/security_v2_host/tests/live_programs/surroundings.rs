@@ -122,13 +122,27 @@ fn devices_are_few_and_work() {
             r#"
             ls /dev | tr '\n' ' '; echo; ls -l /dev | grep -c ^b || true
             [ "$(head -c 4 /dev/zero | od -An -tx4 | tr -d ' ')" = 00000000 ]; head -c 100000 /dev/urandom | wc -c; head -c 8 /dev/random | wc -c
-            echo gone > /dev/null; ! echo full > /dev/full 2> /dev/null; echo err > /dev/stderr; cat < /dev/stdin; echo out > /dev/stdout; cat <(echo fd)
+            echo gone > /dev/null; ! echo full > /dev/full 2> /dev/null; (echo err > /dev/stderr) 2>&1 | cat; echo in | cat /dev/stdin; (echo out > /dev/stdout) | cat; cat <(echo fd)
             ! touch /dev/new 2> /dev/null; ! rm /dev/null 2> /dev/null; ! cat /dev/mem /dev/kmsg /dev/sda /dev/fuse /dev/kvm 2> /dev/null; echo end
             "#,
         );
-        let expected =
-            "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \n0\n100000\n8\nout\nfd\nend\n";
+        let expected = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero \n0\n100000\n8\nerr\nin\nout\nfd\nend\n";
         assert_eq!(done.out(), expected, "{done}");
+    }
+}
+
+#[test]
+fn pipes_that_root_hands_over_can_be_opened_again_by_their_names() {
+    // An ordinary user's pipes are its own; those of this test are whoever's runs it.
+    for user in users()
+        .into_iter()
+        .filter(|user| user.id() == rustix::process::geteuid().as_raw())
+    {
+        let done = works_unhindered(
+            &place(user),
+            "echo err > /dev/stderr; echo out > /dev/stdout; cat /dev/stdin; echo 2 > /proc/self/fd/2",
+        );
+        assert!(done.out() == "out\n" && done.err().starts_with("err\n2\n"), "{done}");
     }
 }
 
@@ -180,8 +194,8 @@ fn df_tells_the_budget_and_var_tmp_and_shm_are_of_tmp() {
             r#"
             for place in /tmp /var/tmp /dev/shm /state; do df -B1 --output=size,used $place | tail -n 1 | tr -s ' ' | sed 's/^ //'; done
             df --output=itotal /tmp | tail -n 1 | tr -d ' '
-            head -c 8388608 /dev/zero > /dev/shm/memory; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; ls /tmp | wc -l
-            echo same > /tmp/file; cat /var/tmp/file; rm /var/tmp/file; ls /tmp | wc -l; rm /dev/shm/memory; df -B1 --output=used /dev/shm | tail -n 1 | tr -d ' '
+            head -c 8388608 /dev/zero > /dev/shm/memory; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; ls /tmp | grep -c memory || true
+            echo same > /tmp/file; cat /var/tmp/file; rm /var/tmp/file; ls /tmp | grep -c file || true; rm /dev/shm/memory; df -B1 --output=used /dev/shm | tail -n 1 | tr -d ' '
             "#,
         );
         let out = done.out();
@@ -215,11 +229,16 @@ fn names_are_resolved_as_far_as_files_go() {
         return;
     }
     for user in users() {
-        let done = works_unhindered(
+        let done = works(
             &place(user),
-            "getent hosts localhost > /dev/null; getent ahosts nexus | head -n 1 | cut -d' ' -f1; getent services https | tr -s ' '; getent protocols tcp > /dev/null",
+            "getent hosts localhost > /dev/null; getent ahosts nexus | sed -n 1p | cut -d' ' -f1; getent services https | tr -s ' '; getent protocols tcp > /dev/null",
         );
         assert_eq!(done.out(), "127.0.0.1\nhttps 443/tcp\n", "{done}");
+        // The C library asks for interfaces before it sorts addresses, and does without.
+        assert!(
+            denied(&done).iter().all(|deny| deny.starts_with("socket(0x10, ")),
+            "{done}"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::session::Session;
+use super::summary;
 use crate::doctor::WITHOUT_CGROUP;
 use execd::cgroup::{Group, find};
 use execd::{Asked, Enforcement, Limits, Plan};
@@ -56,7 +57,7 @@ pub(crate) fn join(plan: &mut Plan, session: &Session, quiet: bool) -> Result<Op
         Ok(group) => Ok(Some(group)),
         Err(lack) => {
             if !quiet {
-                eprintln!("nx: {lack}; {WITHOUT_CGROUP}");
+                summary::say(&format!("nx: {lack}; {WITHOUT_CGROUP}"));
             }
             plan.limits = plan.limits.without_cgroup(lack);
             enforceable(&plan.limits, &session.rules, &session.policy)?;
@@ -75,9 +76,10 @@ pub(crate) fn tell_out_of_memory(plan: &Plan, session: &Session, as_json: bool) 
             "version": 1, "event": "out_of_memory", "subject": &*session.subject, "session": &*session.id,
             "limit_bytes": bytes, "rule": id.map(ToString::to_string), "at": at.map(ToString::to_string),
         });
-        eprintln!("{line}");
-        return;
+        return summary::say(&line.to_string());
     }
     let at = info.map_or_else(String::new, |info| format!(" ({})", info.at));
-    eprintln!("nx: the session used all of its {bytes} bytes of memory{at} and was ended");
+    summary::say(&format!(
+        "nx: the session used all of its {bytes} bytes of memory{at} and was ended"
+    ));
 }

@@ -1,16 +1,19 @@
 //! From the command line to a running session, and to its end.
 
 use super::failure::{Exit, Failure};
-use super::front::{End, Signals, follow};
+use super::front::{End, Front};
+use super::link::{FILES, Link, READY};
+use super::made::Absent;
 use super::places::{Places, identity, user_name};
 use super::session::Session;
+use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
 use super::{areas, descriptors, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use execd::cgroup::Group;
-use execd::{Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy};
@@ -20,7 +23,8 @@ use policyd::LoadError;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vfsd::Joining;
 
@@ -31,6 +35,7 @@ struct Decided {
     plan: Plan,
     judges: Judges,
     note: Option<String>,
+    absent: Absent,
 }
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
@@ -49,7 +54,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
-        eprintln!("nx: {note}");
+        super::summary::say(&format!("nx: {note}"));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
     start(args, status, &mut decided)
@@ -71,7 +76,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
     enforceable(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    let file_handed_in = descriptors::check(rules.fds, landlock).map_err(|refused| {
+    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
             format!(
                 "{} is {}, which is not handed to the program",
@@ -92,13 +97,15 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         umask: current_umask(),
+        hidden: hidden(&places, work.as_ref())?,
         work,
-        hidden: hidden(&places),
+        // As they really are: the one that was named may be relative, or a link.
         pinned: loaded
             .origin
             .directory()
-            .map(|path| path.to_owned())
             .into_iter()
+            .chain(loaded.ceiling.as_deref())
+            .filter_map(|path| std::fs::canonicalize(path).ok())
             .collect(),
         fence: if !landlock {
             Fence::Missing
@@ -113,6 +120,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
+    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
@@ -127,18 +135,41 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         plan,
         judges,
         note,
+        absent,
     })
 }
 
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
-fn hidden(places: &Places) -> Vec<PathBuf> {
-    let mut hidden = vec![places.state.clone()];
-    hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
-    hidden.push(PathBuf::from("/etc/nexus"));
-    hidden
-        .iter()
+/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
+/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
+fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
+    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    for path in &own {
+        let endangered = work.is_some_and(|work| {
+            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
+        });
+        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            return Err(Failure::rejected(
+                format!(
+                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
+                    path.display()
+                ),
+                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
+            ));
+        }
+    }
+    let system = PathBuf::from("/etc/nexus");
+    Ok(own
+        .into_iter()
+        .chain([system])
         .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect()
+        .collect())
+}
+
+/// Whether a path, as far as it is there, leads into a directory.
+fn leads_into(path: &Path, directory: &Path) -> bool {
+    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
+    there.is_some_and(|there| there.starts_with(directory))
 }
 
 fn current_umask() -> u32 {
@@ -200,8 +231,18 @@ fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
 fn plan_failure(error: &execd::PlanError) -> Failure {
     let help = match error {
         execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } => "name another directory with `--work DIR`",
+        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
+            "name another directory with `--work DIR`"
+        }
         execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
+        execd::PlanError::CannotProtect { path } => {
+            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
+            let help = format!(
+                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
@@ -214,6 +255,7 @@ fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u8, Failure> {
     let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
     if decided.plan.identity.assumed {
+        descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
         // What root's groups may open is not the program's.
         rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
     }
@@ -258,6 +300,7 @@ fn run_session(
         places,
         plan,
         judges,
+        absent,
         ..
     } = decided;
     let joining = areas::begin(session, places, plan.identity)?;
@@ -286,6 +329,7 @@ fn run_session(
         Fork::Parent(child) => child,
     };
     drop((supervisor, broker));
+    let front = Link::new(front, child.pid);
     if let Err(failure) = begin(&spawned, joining, &control, &front) {
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
@@ -294,23 +338,29 @@ fn run_session(
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
-    let end = follow(&spawned, &control, &front, signals, on_start);
-    drop((control, front));
+    let end = Front::new(&spawned, &control, &front, signals).follow(on_start);
+    drop(control);
+    // Also with `--quiet`: this is no summary.
+    for line in absent.after(&session.id) {
+        eprintln!("nx: {line}");
+    }
     wait(&child);
+    // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
+    drop(front);
     Ok(end)
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
-fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &PacketSocket) -> Result<(), Failure> {
+fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &Link) -> Result<(), Failure> {
     let files = joining.finish().map_err(|error| areas::failure(&error))?;
     let lost = |_| Failure::internal("the file server is gone before the program began".into());
     files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
     let packet = front.receive().map_err(gone)?;
-    if packet.bytes() != supervisor::READY {
+    if packet.bytes() != READY {
         return Err(supervisor_failure(packet.bytes()));
     }
-    front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
+    front.send(FILES, &[files.session.as_fd()]).map_err(gone)?;
     let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
     spawned.provide(control, areas).map_err(|error| spawn_failure(&error))
 }
