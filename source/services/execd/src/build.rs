@@ -1,7 +1,8 @@
 //! From a subject's policy to a plan.
 
+use crate::limits::Limits;
 use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
-use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Limits, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
@@ -33,6 +34,8 @@ pub struct Surroundings {
     pub pinned: Vec<PathBuf>,
     /// The second fence.
     pub fence: Fence,
+    /// What holds the session to the subject's limits here.
+    pub limits: Limits,
 }
 
 /// The `work` directory of a run.
@@ -102,7 +105,6 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, around)?.entries;
-        let limit = |limit: Option<nexus_policy::Limit>| limit.map(|limit| limit.value);
         Ok(Self {
             identity: around.identity,
             view,
@@ -113,11 +115,7 @@ impl Plan {
             program,
             environment: environment(subject, around),
             umask: around.umask,
-            limits: Limits {
-                processes: limit(subject.limits.processes),
-                open_files: limit(subject.limits.open_files),
-                data_bytes: limit(subject.limits.memory_bytes),
-            },
+            limits: around.limits.clone(),
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
             fence: around.fence,
         })

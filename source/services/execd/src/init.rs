@@ -22,9 +22,9 @@ use rustix::thread::{Gid, Uid};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
-pub(crate) fn run(plan: &Plan, links: Links) -> ! {
+pub(crate) fn run(plan: &Plan, links: Links, in_cgroup: bool) -> ! {
     let Links { control, broker, mask } = links;
-    let code = match start(plan, &control, &broker, &mask) {
+    let code = match start(plan, &control, &broker, &mask, in_cgroup) {
         Ok(Some((launched, input))) => {
             let code = serve(&control, &broker, launched.pid);
             if let Some(input) = input {
@@ -51,6 +51,7 @@ fn start(
     control: &PacketSocket,
     broker: &PacketSocket,
     mask: &SignalSet,
+    in_cgroup: bool,
 ) -> Result<Option<(Launched, Option<Input>)>, Failed> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
@@ -63,6 +64,11 @@ fn start(
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
+    }
+    if in_cgroup {
+        // The one that clone made begins where `nx` is, and the session's cgroup lies outside of that: the program would
+        // be told its place on the host.
+        process::new_cgroup_namespace().map_err(Failed::io(Step::Cgroup))?;
     }
     // While this process still is the user, with the user's right to look; then never again.
     let sources = view::open_sources(plan)?;

@@ -1,7 +1,8 @@
 //! From init to the program: limits, privileges, fences, filter, exec.
 
 use crate::landlock_fence;
-use crate::plan::{Fence, Limits, Plan};
+use crate::limits::{Limit, Limits};
+use crate::plan::{Fence, Plan};
 use crate::step::{Failed, Step};
 use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now};
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
@@ -269,12 +270,14 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
             )
         }
     };
+    let value = |limit: &Option<Limit>| limit.as_ref().map(|limit| limit.value);
     // A core file would leave the areas' budgets out and hold what the program read. Not 0: that does not keep the kernel from
     // handing the dump to a program of the host's; 1 does, and no dump fits into it. core(5).
     set(Resource::Core, Some(1))?;
-    set(Resource::Nproc, limits.processes)?;
-    set(Resource::Nofile, limits.open_files)?;
-    set(Resource::Data, limits.data_bytes)
+    // A second fence where a cgroup counts them.
+    set(Resource::Nproc, value(&limits.processes))?;
+    set(Resource::Nofile, value(&limits.open_files))?;
+    set(Resource::Data, limits.data_bytes())
 }
 
 /// Takes every capability out of the bounding set and makes uid 0 mean nothing, for this process and all that it makes.

@@ -1,5 +1,6 @@
 //! What will be done, as a value.
 
+use crate::limits::Limits;
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ pub struct Plan {
     pub environment: BTreeMap<OsString, OsString>,
     /// The file mode creation mask: what `nx` itself was started with.
     pub umask: u32,
-    /// Limits that are set on the process.
+    /// What it is limited to, and by what.
     pub limits: Limits,
     /// The syscall filter.
     pub filter: Vec<Instruction>,
@@ -179,15 +180,4 @@ impl Entry {
             Self::Processes => PathBuf::from("/proc"),
         }
     }
-}
-
-/// Limits that are set on the process with setrlimit(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// How many processes and threads the session may have at once: `RLIMIT_NPROC`, counted in its user namespace.
-    pub processes: Option<u64>,
-    /// How many descriptors each process may have open: `RLIMIT_NOFILE`.
-    pub open_files: Option<u64>,
-    /// How many bytes of private memory each process may have: `RLIMIT_DATA`.
-    pub data_bytes: Option<u64>,
 }

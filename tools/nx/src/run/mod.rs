@@ -6,6 +6,7 @@ mod enforceable;
 mod failure;
 mod front;
 mod judge;
+mod limits;
 mod link;
 mod made;
 mod places;

@@ -9,9 +9,10 @@ use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, print, supervisor};
+use super::{areas, descriptors, enforceable, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
+use execd::cgroup::Group;
 use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         );
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
-    let decided = ManuallyDrop::new(decide(args)?);
+    let mut decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -55,7 +56,8 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if let (Some(note), false) = (&decided.note, args.quiet) {
         super::summary::say(&format!("nx: {note}"));
     }
-    start(args, status, &decided)
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, status, &mut decided)
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
@@ -112,6 +114,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         } else {
             Fence::Changes
         },
+        limits: limits::of(&rules),
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
@@ -211,7 +214,53 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
     Failure::rejected(error.to_string(), help)
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
+fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| Failure::internal(format!("cannot {what}: {error}"))
+}
+
+fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u8, Failure> {
+    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if decided.plan.identity.assumed {
+        descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
+        // What root's groups may open is not the program's.
+        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
+    }
+    let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
+    let ended = run_session(args, status, decided, &mut signals, &mut group);
+    let out_of_memory = group.is_some_and(|group| {
+        let out_of_memory = group.ran_out_of_memory();
+        group.remove();
+        out_of_memory
+    });
+    let Decided { session, plan, .. } = &*decided;
+    if !out_of_memory {
+        return finish(ended?, plan, &signals, status);
+    }
+    let end = ended.map_err(|_| {
+        Failure::rejected(
+            "the subject's memory limit is too small for any program to start".into(),
+            "give it more: `limits.memory` in sandbox.toml",
+        )
+    })?;
+    if !args.quiet {
+        limits::tell_out_of_memory(plan, session, args.json);
+    }
+    // Init has no more to say when the kernel ends all of the session at once.
+    let end = match end {
+        End::InitLost => End::Signaled(rustix::process::Signal::KILL.as_raw()),
+        other => other,
+    };
+    finish(end, plan, &signals, status)
+}
+
+/// From the first process of the session to the last.
+fn run_session(
+    args: &RunArgs,
+    status: &mut Status,
+    decided: &Decided,
+    signals: &mut Signals,
+    group: &mut Option<Group>,
+) -> Result<End, Failure> {
     let Decided {
         session,
         places,
@@ -220,16 +269,6 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         absent,
         ..
     } = decided;
-    let internal = |what: &str| {
-        let what = what.to_owned();
-        move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
-    };
-    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
-    if plan.identity.assumed {
-        descriptors::hand_over(plan.identity.uid, plan.identity.gid);
-        // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
-    }
     let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
@@ -241,10 +280,11 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         broker: init_broker,
         mask: signals.inherited,
     };
-    let spawned = execd::spawn(plan, links, &control).map_err(|error| spawn_failure(&error))?;
+    let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
-            drop((front, control, spawned));
+            // The cgroup is this process's to remove and to keep from being removed, not the supervisor's.
+            drop((front, control, spawned, group.take()));
             let options = supervisor::Options {
                 quiet: args.quiet,
                 watch: args.watch,
@@ -264,7 +304,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
-    let end = Front::new(&spawned, &control, &front, &mut signals).follow(on_start);
+    let end = Front::new(&spawned, &control, &front, signals).follow(on_start);
     drop(control);
     // Also with `--quiet`: this is no summary.
     for line in absent.after(&session.id) {
@@ -273,7 +313,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
     wait(&child);
     // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
     drop(front);
-    finish(end, plan, &signals, status)
+    Ok(end)
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
