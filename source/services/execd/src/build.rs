@@ -305,7 +305,10 @@ impl View {
                     .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
             }
             let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
-            for path in pointers.map(|name| work.path.join(name)).chain(around.pinned.iter().cloned()) {
+            for path in pointers
+                .map(|name| work.path.join(name))
+                .chain(around.pinned.iter().cloned())
+            {
                 pins.protect_if_there(&path);
             }
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {

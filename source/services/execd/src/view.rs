@@ -246,7 +246,9 @@ fn place(
             };
             attach_to(mount, &target)
         }
-        Entry::Pin { .. } => item.mount.map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
+        Entry::Pin { .. } => item
+            .mount
+            .map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
         Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
@@ -282,7 +284,13 @@ fn place(
 /// What lies in a directory that even this process may not enter is out of the program's reach: it is the same user, with
 /// less.
 fn unless_out_of_reach(result: Result<(), Failed>) -> Result<(), Failed> {
-    result.or_else(|failed| if failed.errno == Errno::ACCESS.raw_os_error() { Ok(()) } else { Err(failed) })
+    result.or_else(|failed| {
+        if failed.errno == Errno::ACCESS.raw_os_error() {
+            Ok(())
+        } else {
+            Err(failed)
+        }
+    })
 }
 
 fn terminals() -> Result<OwnedFd, Errno> {

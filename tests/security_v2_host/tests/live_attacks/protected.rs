@@ -269,7 +269,11 @@ fn journal_state_and_policy_of_the_user_cannot_be_seen_moved_or_made() {
         assert!(state.join("nexus/journal/journal.key").exists(), "{done}");
         let done = run(vec!["find".into(), ".local/state/nexus".into(), ".config/nexus".into()]);
         // A root-run program is somebody else, and does not even get there.
-        let empty = if user == security_v2_host::User::Root { "" } else { ".local/state/nexus\n.config/nexus\n" };
+        let empty = if user == security_v2_host::User::Root {
+            ""
+        } else {
+            ".local/state/nexus\n.config/nexus\n"
+        };
         assert_eq!(done.out(), empty, "{done}");
     }
 }

@@ -314,3 +314,42 @@ fn many_connects_at_once_are_all_answered_and_leave_the_session_alive() {
         done.assert_nothing_left();
     }
 }
+
+/// The supervisor of the `nx` that this process started: its child of that name.
+fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{nx}/task/{nx}/children")).ok()?;
+    children.split_ascii_whitespace().find_map(|child| {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        (name.trim() == "nx-supervisor").then(|| rustix::process::Pid::from_raw(child.parse().ok()?))?
+    })
+}
+
+#[test]
+fn with_its_judge_killed_in_the_middle_of_connects_nothing_gets_through() {
+    for user in users() {
+        let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let (open_port, forbidden_port) = (allowed.port().to_string(), forbidden.port().to_string());
+        // More rounds than anybody waits for.
+        let mut command = attack
+            .prepare(&["race-address", &open_port, &forbidden_port, "100000000"])
+            .command();
+        let mut child = spawn(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        )
+        .unwrap();
+        while allowed.caught().len() < 20 {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let supervisor = supervisor_of(child.id()).expect("a supervisor");
+        rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
+        forbidden.assert_nothing();
+        attack.home.assert_nothing_left();
+    }
+}

@@ -42,7 +42,7 @@ fn on_terminal(command: &Command, user: security_v2_host::User) -> String {
     let mut child = spawn(&mut outer).unwrap();
     drop(outer);
     rustix::io::ioctl_fionbio(&master, true).unwrap();
-    let mut terminal = std::fs::File::from(OwnedFd::from(master));
+    let mut terminal = std::fs::File::from(master);
     let (mut said, mut typed) = (Vec::new(), false);
     let until = Instant::now() + Duration::from_secs(30);
     let mut bytes = [0; 4096];

@@ -66,7 +66,11 @@ fn a_path_that_policy_shows_is_out_of_reach_if_it_is_a_socket() {
     for user in users() {
         let mut attack = Attack::new(user);
         // Not in the home of the test, which is in `/tmp`: that is the session's own.
-        let base = if rustix::process::geteuid().is_root() { "/var/lib".into() } else { std::env::var("HOME").unwrap() };
+        let base = if rustix::process::geteuid().is_root() {
+            "/var/lib".into()
+        } else {
+            std::env::var("HOME").unwrap()
+        };
         let holder = tempfile::Builder::new().prefix("nexus-test-").tempdir_in(base).unwrap();
         let place = std::fs::canonicalize(holder.path()).unwrap();
         attack.home.give(&place);
