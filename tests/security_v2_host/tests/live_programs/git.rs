@@ -15,7 +15,7 @@ const LIFE: &str = r#"
     cd ..; git clone -q one local; git clone -q --no-local one copied; git clone -q "file://$PWD/one" far; git clone -q --bare one bare.git
     cd copied; echo pushed > p; git add p; git commit -qm fourth; git push -q ../bare.git HEAD:refs/heads/fresh; git pull -q
     git -C ../bare.git log --oneline fresh | wc -l; git diff --stat HEAD~1 | tail -n 1; git grep -q pushed; git archive HEAD | tar -t | wc -l
-    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline | head -n 1 > /dev/null
+    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline > /dev/null
     cd ..; rm -rf one local copied far bare.git tree; echo end
 "#;
 
