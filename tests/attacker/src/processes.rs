@@ -103,11 +103,13 @@ pub(crate) fn group(confined: bool) {
     let own = unsafe { libc::getpgrp() };
     println!("own-group ok {own}");
     try_call("kill-own-group", libc::SYS_kill, &[(-i64::from(own)) as u64, term]);
-    try_call(
-        "kill-int-min",
-        libc::SYS_kill,
-        &[u64::from(i32::MIN.cast_unsigned()), term],
-    );
+    if confined {
+        try_call("setpriority-user", libc::SYS_setpriority, &[2, 0, 19]);
+        try_call("ioprio-user", libc::SYS_ioprio_set, &[3, 0, 3 << 13]);
+        try_call("kill-all", libc::SYS_kill, &[u64::MAX, term]);
+        let lowest = u64::from(i32::MIN.cast_unsigned());
+        try_call("kill-int-min", libc::SYS_kill, &[lowest, term]);
+    }
     let pidfd = call(libc::SYS_pidfd_open, &[u64::from(std::process::id()), 0]);
     try_call("pidfd-group", libc::SYS_pidfd_send_signal, &[pidfd as u64, term, 0, 4]);
     try_call(
