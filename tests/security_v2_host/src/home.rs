@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::gate::copy_program;
-use crate::{User, binary, processes};
+use crate::{User, binary, processes, watch};
 
 /// How long a file server may take to end after its last session: it removes its scratch and syncs its ledger. Only a
 /// failing test waits that long.
@@ -119,6 +120,53 @@ impl Home {
         path
     }
 
+    /// What its commands' processes are told by.
+    pub(crate) fn mark(&self) -> String {
+        self.root
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// A command of its user in the work directory, with `nx` and the system in `$PATH` and little else in the environment.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/local/bin:/usr/bin:/bin", self.path("bin").display()),
+            )
+            .env("HOME", self.home())
+            .env("XDG_STATE_HOME", self.state())
+            .env("TERM", "dumb")
+            .env(watch::MARK, self.mark())
+            .current_dir(self.work());
+        self.run_as_user(&mut command);
+        command
+    }
+
+    /// Runs a shell script outside of `nx`, with [`Home::command`]'s surroundings and nothing on stdin.
+    ///
+    /// # Panics
+    /// Where there is no shell.
+    pub fn shell(&self, script: &str) -> std::process::Output {
+        let mut command = self.command("/bin/bash");
+        command
+            .arg("-c")
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        crate::gate::spawn(&mut command)
+            .expect("bash is there")
+            .wait_with_output()
+            .expect("its output")
+    }
+
     /// Makes a command start as its user.
     pub fn run_as_user(&self, command: &mut std::process::Command) {
         self.user.starts(command);
@@ -177,5 +225,9 @@ impl Drop for Home {
             std::thread::sleep(Duration::from_millis(5));
         }
         processes::kill_of_state(&self.state());
+        for process in self.processes() {
+            // One that is gone by itself needs no signal.
+            let _ = rustix::process::kill_process(process.pid, rustix::process::Signal::KILL);
+        }
     }
 }

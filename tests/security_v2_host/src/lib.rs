@@ -18,13 +18,17 @@ mod home;
 mod processes;
 mod run;
 mod server;
+mod terminal;
 mod tree;
 mod user;
+mod watch;
 
 pub use binary::{attacker, nx, program};
 pub use gate::{copy_program, spawn};
 pub use home::Home;
 pub use run::{DEADLINE, Output, Run};
 pub use server::Server;
+pub use terminal::{Key, PROMPT, Terminal};
 pub use tree::Tree;
 pub use user::{ORDINARY_ID, REQUIRE_LIVE, User, users};
+pub use watch::{Process, eventually};

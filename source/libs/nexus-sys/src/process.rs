@@ -162,6 +162,17 @@ pub fn thread_pidfd(tid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. A `pid` of
+/// 0 asks for the caller's own.
+///
+/// # Errors
+/// `ESRCH`.
+pub fn group_of(pid: i32) -> io::Result<i32> {
+    // SAFETY: no memory is involved.
+    let group = check(unsafe { libc::getpgid(pid) }.into())?;
+    i32::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
+}
+
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)` keyctl(2): a new, empty session keyring for this process.
 ///
 /// # Errors

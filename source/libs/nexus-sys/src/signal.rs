@@ -2,7 +2,8 @@
 //! but one that does nothing.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A set of signals, as `sigset_t`.
 #[derive(Clone, Copy)]
@@ -83,34 +84,91 @@ pub fn descriptor(set: &SignalSet) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `read(fd, &info, sizeof info)` of a signalfd: the next signal's number, `None` if none is pending.
-///
-/// # Errors
-/// As read(2).
-pub fn next(fd: &OwnedFd) -> io::Result<Option<i32>> {
-    // SAFETY: all zeroes is a valid `signalfd_siginfo` (plain integers).
-    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
-    let size = size_of::<libc::signalfd_siginfo>();
-    // SAFETY: `info` is a live struct of `size` bytes, exclusively borrowed.
-    let count = unsafe { libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size) };
-    if count < 0 {
-        let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::WouldBlock {
-            Ok(None)
-        } else {
-            Err(error)
-        };
-    }
-    Ok(i32::try_from(info.ssi_signo).ok())
+/// A signal that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Which.
+    pub number: i32,
+    /// Whether the kernel itself sent it, as it does for the keys of a terminal (`SI_KERNEL`, sigaction(2)).
+    pub from_kernel: bool,
+    /// Who sent it, 0 for the kernel and for a process that cannot be seen from here.
+    pub sender: i32,
 }
 
-/// `sigtimedwait(set, NULL, 0)` sigtimedwait(2): takes one pending signal of the set, if there is one.
+/// `sigtimedwait(set, &info, 0)` sigtimedwait(2): takes one pending signal of the set, if there is one. The signals must
+/// be blocked.
 #[must_use]
-pub fn take_pending(signal: i32) -> bool {
-    let set = SignalSet::empty().with(signal);
+pub fn take(set: &SignalSet) -> Option<Taken> {
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the set and the timeout are valid for the call; a null info pointer is allowed.
-    unsafe { libc::sigtimedwait(&raw const set.0, std::ptr::null_mut(), &raw const now) == signal }
+    // SAFETY: all zeroes is a valid `siginfo_t` (plain integers and pointers that nobody follows).
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set and the timeout are valid for the call, and `info` is exclusively borrowed.
+    let number = unsafe { libc::sigtimedwait(&raw const set.0, &raw mut info, &raw const now) };
+    if number <= 0 {
+        return None;
+    }
+    // SAFETY: the kernel has filled the whole struct; for a signal that no process sent these bytes are other integers.
+    let pid = unsafe { info.si_pid() };
+    // kill(2), tgkill(2), sigqueue(3).
+    let from_process = matches!(info.si_code, libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE);
+    Some(Taken {
+        number,
+        from_kernel: info.si_code == libc::SI_KERNEL,
+        sender: if from_process { pid } else { 0 },
+    })
+}
+
+/// The bit of a signal in a set of 64: bit n-1 for signal n, as /proc shows it. 0 for a number that is none.
+#[must_use]
+pub fn bit(signal: i32) -> u64 {
+    u32::try_from(signal)
+        .ok()
+        .and_then(|number| number.checked_sub(1))
+        .and_then(|shift| 1_u64.checked_shl(shift))
+        .unwrap_or(0)
+}
+
+/// `sigpending(&set)` sigpending(2): what waits for the calling thread, as bits.
+#[must_use]
+pub fn pending() -> u64 {
+    let mut set = SignalSet::empty();
+    // SAFETY: the set is exclusively borrowed.
+    unsafe { libc::sigpending(&raw mut set.0) };
+    (1..=SIGNAL_MAX)
+        .filter(|signal| set.contains(*signal))
+        .fold(0, |bits, signal| bits | bit(signal))
+}
+
+/// `_NSIG` (asm-generic/signal.h).
+pub const SIGNAL_MAX: i32 = 64;
+
+/// `sigaction(number, NULL, &old)` sigaction(2): whether the signal is ignored.
+#[must_use]
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all zeroes is a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only asks; `action` is exclusively borrowed.
+    let failed = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) } != 0;
+    !failed && action.sa_sigaction == libc::SIG_IGN
+}
+
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn look_at_pipe() {
+    PIPE_WAS_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+}
+
+// Rust's runtime ignores SIGPIPE before `main`, so what was inherited must be looked at earlier.
+// SAFETY: the dynamic linker calls the functions of this section once, before `main`, on the only thread; this one makes
+// one system call and stores a flag.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_PIPE: extern "C" fn() = look_at_pipe;
+
+/// Whether this process was started with `SIGPIPE` ignored, which a program that it executes should find as it was.
+#[must_use]
+pub fn pipe_was_ignored() -> bool {
+    PIPE_WAS_IGNORED.load(Ordering::Relaxed)
 }
 
 /// `signal(number, SIG_DFL)` signal(2).

@@ -3,6 +3,8 @@
 /// From init to `nx run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The sandbox stands, and the program is about to be made: from here on it gets what goes to the process group.
+    Launching,
     /// The program was started: its exec succeeded.
     Started,
     /// The program was stopped by this signal.
@@ -22,6 +24,8 @@ pub enum Event {
         /// Why.
         errno: i32,
     },
+    /// The answer to [`Command::Pending`]: bit n-1 stands for signal n.
+    Pending(u64),
 }
 
 /// From `nx run` to init.
@@ -31,10 +35,16 @@ pub enum Command {
     Go,
     /// The areas' mounts come along, and somebody judges: finish the view and start the program.
     Areas,
+    /// Which signals came since this was last asked? Init stands in the process group that `nx run` stands in and takes
+    /// none, so what came here went to the whole group. Everything that the program did before is told before the answer.
+    Pending,
     /// `nx run` received this signal; pass it to the program unless the program got it itself.
-    Signal(i32),
-    /// Continue the program's process group.
-    Continue,
+    Signal {
+        /// Which.
+        number: i32,
+        /// Whether it went to the whole process group of `nx run`.
+        everybody: bool,
+    },
 }
 
 /// How many bytes a message has.
@@ -64,6 +74,7 @@ impl Event {
     #[must_use]
     pub fn encode(self) -> [u8; MESSAGE_BYTES] {
         match self {
+            Self::Launching => encode(9, 0, 0),
             Self::Started => encode(1, 0, 0),
             Self::Stopped(signal) => encode(2, signal, 0),
             Self::Continued => encode(3, 0, 0),
@@ -71,6 +82,10 @@ impl Event {
             Self::Signaled(signal) => encode(5, signal, 0),
             Self::ExecFailed(errno) => encode(6, errno, 0),
             Self::SetupFailed { step, errno } => encode(7, step.cast_signed(), errno),
+            Self::Pending(signals) => {
+                let [a, b, c, d, e, f, g, h] = signals.to_le_bytes();
+                encode(8, i32::from_le_bytes([a, b, c, d]), i32::from_le_bytes([e, f, g, h]))
+            }
         }
     }
 
@@ -78,6 +93,7 @@ impl Event {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
+            (9, 0, 0) => Self::Launching,
             (1, 0, 0) => Self::Started,
             (2, signal, 0) => Self::Stopped(signal),
             (3, 0, 0) => Self::Continued,
@@ -88,6 +104,9 @@ impl Event {
                 step: step.cast_unsigned(),
                 errno,
             },
+            (8, low, high) => {
+                Self::Pending(u64::from(low.cast_unsigned()) | u64::from(high.cast_unsigned()).wrapping_shl(u32::BITS))
+            }
             _ => return None,
         })
     }
@@ -99,8 +118,8 @@ impl Command {
     pub fn encode(self) -> [u8; MESSAGE_BYTES] {
         match self {
             Self::Go => encode(1, 0, 0),
-            Self::Signal(signal) => encode(2, signal, 0),
-            Self::Continue => encode(3, 0, 0),
+            Self::Signal { number, everybody } => encode(2, number, i32::from(everybody)),
+            Self::Pending => encode(3, 0, 0),
             Self::Areas => encode(4, 0, 0),
         }
     }
@@ -110,8 +129,15 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
             (1, 0, 0) => Self::Go,
-            (2, signal, 0) => Self::Signal(signal),
-            (3, 0, 0) => Self::Continue,
+            (2, number, 0) => Self::Signal {
+                number,
+                everybody: false,
+            },
+            (2, number, 1) => Self::Signal {
+                number,
+                everybody: true,
+            },
+            (3, 0, 0) => Self::Pending,
             (4, 0, 0) => Self::Areas,
             _ => return None,
         })
@@ -125,6 +151,7 @@ mod tests {
     #[test]
     fn every_message_survives_the_wire() {
         for event in [
+            Event::Launching,
             Event::Started,
             Event::Stopped(20),
             Event::Continued,
@@ -135,10 +162,19 @@ mod tests {
                 step: u32::MAX,
                 errno: 1,
             },
+            Event::Pending(0x8000_0001_8000_0001),
+            Event::Pending(0),
         ] {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
-        for command in [Command::Go, Command::Areas, Command::Signal(2), Command::Continue] {
+        let signal = |everybody| Command::Signal { number: 2, everybody };
+        for command in [
+            Command::Go,
+            Command::Areas,
+            signal(true),
+            signal(false),
+            Command::Pending,
+        ] {
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::spawn::Links;
 use crate::step::{Failed, Step};
 use crate::view::{self, Areas};
-use nexus_sys::signal::{SignalSet, descriptor, set_mask, take_pending};
+use nexus_sys::signal::{SignalSet, bit, descriptor, is_ignored, set_default, set_ignored, set_mask, take};
 use nexus_sys::{process, socket};
 use nexus_wire::broker::Reply;
 use nexus_wire::control::{Command, Event};
@@ -32,6 +32,7 @@ pub(crate) fn run(plan: &Plan, links: Links) -> ! {
             }
             code
         }
+        // What became of it was told.
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
             // If `nx run` is gone there is nobody to tell.
@@ -43,7 +44,8 @@ pub(crate) fn run(plan: &Plan, links: Links) -> ! {
     process::exit_now(code)
 }
 
-/// Builds everything up to the running program; `None` if `nx run` went away or exec failed and was told.
+/// Builds everything up to the running program; `None` if `nx run` went away, or exec failed or a signal came before it,
+/// and that was told.
 fn start(
     plan: &Plan,
     control: &PacketSocket,
@@ -54,6 +56,10 @@ fn start(
         .map_err(Failed::at(Step::Prepare))?;
     process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
     set_mask(&SignalSet::full()).map_err(Failed::io(Step::Prepare))?;
+    // Were it ignored, the kernel would reap in this process's place and the program's end be lost; the program finds it
+    // as it was.
+    let ignores_children = is_ignored(CHILD_SIGNAL);
+    set_default(CHILD_SIGNAL);
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
@@ -76,8 +82,19 @@ fn start(
         });
     };
     view::finish(view, &Areas { tmp, state, shm })?;
-    let mut launched = launch::launch(plan, mask)?;
+    control
+        .send(&Event::Launching.encode(), &[])
+        .map_err(Failed::at(Step::Fork))?;
+    let mut launched = launch::launch(plan, mask, || {
+        if ignores_children {
+            set_ignored(CHILD_SIGNAL);
+        }
+    })?;
     drop_privileges().map_err(Failed::at(Step::Privileges))?;
+    if let Some(signal) = launched.signal {
+        let _ = control.send(&Event::Signaled(signal).encode(), &[]);
+        return Ok(None);
+    }
     if launched.exec_errno != 0 {
         let _ = control.send(&Event::ExecFailed(launched.exec_errno).encode(), &[]);
         return Ok(None);
@@ -136,7 +153,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
     }
     let mut supervised = true;
     loop {
-        while let Ok(Some(_)) = nexus_sys::signal::next(&signals) {}
+        while take(&SignalSet::empty().with(CHILD_SIGNAL)).is_some() {}
         if reap(control, program) {
             return 0;
         }
@@ -151,7 +168,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
         }
         let [_, command, request] = fds.map(|fd| !fd.revents().is_empty());
         if command && !obey(control, program) {
-            return 1;
+            return 0;
         }
         // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
         // earlier, `nx run` ends the session.
@@ -186,27 +203,40 @@ fn event_of(status: WaitStatus) -> Option<Event> {
         .or_else(|| status.continued().then_some(Event::Continued))
 }
 
-/// Does what `nx run` says; false once it is gone.
+/// Does what `nx run` says; false once it is gone, or the program.
 fn obey(control: &PacketSocket, program: Pid) -> bool {
     let Ok(packet) = control.receive() else { return false };
     match Command::decode(packet.bytes()) {
-        Some(Command::Signal(signal)) => {
-            // A signal that went to the whole process group reached init too, and stays pending here because all
-            // are blocked; then the program, if it still is in that group, has it already.
-            let group_wide = take_pending(signal);
-            let same_group = rustix::process::getpgid(Some(program)) == rustix::process::getpgid(None);
-            if !(group_wide && same_group) {
-                let _ = nexus_sys::signal::kill(program.as_raw_nonzero().get(), signal);
+        Some(Command::Signal { number, everybody }) => {
+            // What went to the whole process group has reached a program that still is in that group.
+            let has_it = everybody && in_same_group(program);
+            if !has_it {
+                let _ = nexus_sys::signal::kill(program.as_raw_nonzero().get(), number);
             }
             true
         }
-        Some(Command::Continue) => {
-            let pid = program.as_raw_nonzero().get();
-            // The program's group, if it made one; the group that it shares with `nx run` was continued with it.
-            let _ = nexus_sys::signal::kill(-pid, rustix::process::Signal::CONT.as_raw());
-            let _ = nexus_sys::signal::kill(pid, rustix::process::Signal::CONT.as_raw());
-            true
+        Some(Command::Pending) => {
+            // What the program did so far is told before the answer.
+            if reap(control, program) {
+                return false;
+            }
+            control.send(&Event::Pending(take_all()).encode(), &[]).is_ok()
         }
         Some(Command::Go | Command::Areas) | None => !packet.bytes().is_empty(),
     }
+}
+
+fn in_same_group(program: Pid) -> bool {
+    let own = process::group_of(0).ok();
+    own.is_some() && process::group_of(program.as_raw_nonzero().get()).ok() == own
+}
+
+/// Takes every signal that waits here; all are blocked.
+fn take_all() -> u64 {
+    let set = SignalSet::full_without(CHILD_SIGNAL);
+    let mut signals = 0;
+    while let Some(taken) = take(&set) {
+        signals |= bit(taken.number);
+    }
+    signals
 }

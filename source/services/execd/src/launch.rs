@@ -6,10 +6,10 @@ use crate::step::{Failed, Step};
 use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now};
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
 use nexus_sys::shared::SharedPage;
-use nexus_sys::signal::{SignalSet, set_default, set_mask};
+use nexus_sys::signal::{SIGNAL_MAX, SignalSet, bit, pending, pipe_was_ignored, raise, set_default, set_mask};
 use rustix::fs::{Access, AtFlags, CWD, Mode};
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +23,8 @@ pub(crate) struct Launched {
     pub(crate) listener: Option<Listener>,
     /// Why exec failed; 0 if it did not.
     pub(crate) exec_errno: i32,
+    /// The signal that ended the child before it could execute anything.
+    pub(crate) signal: Option<i32>,
 }
 
 // Cells of the page that parent and child share.
@@ -47,12 +49,15 @@ fn store(page: &SharedPage, cell: usize, value: i32) {
 /// Parent and child share one descriptor table until exec: so the listener that the filter makes in the child is in
 /// the parent's hands without the child making another call, which the filter might already refuse. Between the filter
 /// and exec the child makes no call but execve and `exit_group`, which a plan's filter must let through: nobody could
-/// answer for them yet.
-pub(crate) fn launch(plan: &Plan, mask: &SignalSet) -> Result<Launched, Failed> {
+/// answer for them yet. `dispositions` is called in the child.
+pub(crate) fn launch(plan: &Plan, mask: &SignalSet, dispositions: impl FnOnce()) -> Result<Launched, Failed> {
     let page = SharedPage::new().map_err(Failed::io(Step::Fork))?;
     let ready = Ready::of(plan)?;
     let child = match clone(CloneFlags::UNTIL_EXEC).map_err(Failed::io(Step::Fork))? {
-        Fork::Child => run_child(plan, &ready, &page, mask),
+        Fork::Child => {
+            dispositions();
+            run_child(plan, &ready, &page, mask)
+        }
         Fork::Parent(child) => child,
     };
     let pid = Pid::from_raw(child.pid).ok_or(Failed {
@@ -61,8 +66,19 @@ pub(crate) fn launch(plan: &Plan, mask: &SignalSet) -> Result<Launched, Failed> 
     })?;
     let errno = load(&page, ERRNO);
     match load(&page, LISTENER) {
+        0 if load(&page, FAILED_STEP) == 0 => {
+            let status = rustix::process::waitpid(Some(pid), WaitOptions::empty()).map_err(Failed::at(Step::Fork))?;
+            Ok(Launched {
+                pid,
+                listener: None,
+                exec_errno: 0,
+                signal: status.and_then(|(_, status)| status.terminating_signal()),
+            })
+        }
         0 => {
-            let step = u32::try_from(load(&page, FAILED_STEP)).ok().and_then(Step::from_number);
+            let step = u32::try_from(load(&page, FAILED_STEP) - 1)
+                .ok()
+                .and_then(Step::from_number);
             Err(Failed {
                 step: step.unwrap_or(Step::Fork),
                 errno,
@@ -74,6 +90,7 @@ pub(crate) fn launch(plan: &Plan, mask: &SignalSet) -> Result<Launched, Failed> 
                 pid,
                 listener: Some(listener),
                 exec_errno: errno,
+                signal: None,
             })
         }
     }
@@ -154,7 +171,8 @@ fn candidates(plan: &Plan) -> Vec<Vec<u8>> {
 
 fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, mask: &SignalSet) -> ! {
     let fail = |failed: Failed| {
-        store(page, FAILED_STEP, i32::try_from(failed.step.number()).unwrap_or(0));
+        // One more than the number, so that 0 stays «none».
+        store(page, FAILED_STEP, i32::try_from(failed.step.number()).unwrap_or(0) + 1);
         store(page, ERRNO, failed.errno);
         exit_now(1)
     };
@@ -195,7 +213,9 @@ fn choose(ready: &Ready) -> Option<(&CString, &CStringArray)> {
 
 fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
     // The runtime ignores SIGPIPE; an ignored signal stays ignored over exec.
-    set_default(Signal::PIPE.as_raw());
+    if !pipe_was_ignored() {
+        set_default(Signal::PIPE.as_raw());
+    }
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
     rustix::process::chdir(&plan.directory).map_err(Failed::at(Step::Directory))?;
     set_limits(&plan.limits).map_err(Failed::at(Step::Limits))?;
@@ -210,7 +230,25 @@ fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
             errno: 0,
         })?;
     }
+    catch_up_on_signals();
     set_mask(mask).map_err(Failed::io(Step::Prepare)).map(drop)
+}
+
+/// Sends this process what went to the whole process group before it was made: a program that the shell had started
+/// itself would have been there. All signals are still blocked, here and in init.
+///
+/// The kernel signals a group's members from the youngest to the oldest, so whatever init got after the fork this
+/// process got before it; init's set is read first.
+fn catch_up_on_signals() {
+    let init = std::fs::read_to_string("/proc/1/status").unwrap_or_default();
+    let shared = init.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let of_init = shared
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
+    let missed = of_init & !pending() & !bit(Signal::CHILD.as_raw());
+    for signal in (1..=SIGNAL_MAX).filter(|signal| missed & bit(*signal) != 0) {
+        raise(signal);
+    }
 }
 
 fn set_limits(limits: &Limits) -> Result<(), Errno> {

@@ -5,16 +5,19 @@ mod descriptors;
 mod failure;
 mod front;
 mod judge;
+mod link;
 mod made;
 mod places;
 mod print;
 mod records;
 mod session;
+mod signals;
 mod start;
 mod status;
 mod summary;
 mod supervisor;
 mod syscall;
+mod terminal;
 mod work;
 
 pub(crate) use failure::Exit;
@@ -27,7 +30,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     match start::run(args, &mut status) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("{failure}");
+            summary::say(&failure.to_string());
             status.failed(&failure);
             failure.exit.code()
         }

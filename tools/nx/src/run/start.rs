@@ -1,10 +1,12 @@
 //! From the command line to a running session, and to its end.
 
 use super::failure::{Exit, Failure};
-use super::front::{End, Signals, follow};
+use super::front::{End, Front};
+use super::link::{FILES, Link, READY};
 use super::made::Absent;
 use super::places::{Places, identity, user_name};
 use super::session::Session;
+use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
 use super::{areas, descriptors, print, supervisor};
@@ -51,7 +53,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
-        eprintln!("nx: {note}");
+        super::summary::say(&format!("nx: {note}"));
     }
     start(args, status, &decided)
 }
@@ -287,6 +289,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         Fork::Parent(child) => child,
     };
     drop((supervisor, broker));
+    let front = Link::new(front, child.pid);
     if let Err(failure) = begin(&spawned, joining, &control, &front) {
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
@@ -295,28 +298,29 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
-    let end = follow(&spawned, &control, &front, &mut signals, on_start);
+    let end = Front::new(&spawned, &control, &front, &mut signals).follow(on_start);
     drop(control);
     // Also with `--quiet`: this is no summary.
     for line in absent.after(&session.id) {
         eprintln!("nx: {line}");
     }
-    drop(front);
     wait(&child);
+    // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
+    drop(front);
     finish(end, plan, &signals, status)
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
-fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &PacketSocket) -> Result<(), Failure> {
+fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &Link) -> Result<(), Failure> {
     let files = joining.finish().map_err(|error| areas::failure(&error))?;
     let lost = |_| Failure::internal("the file server is gone before the program began".into());
     files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
     let packet = front.receive().map_err(gone)?;
-    if packet.bytes() != supervisor::READY {
+    if packet.bytes() != READY {
         return Err(supervisor_failure(packet.bytes()));
     }
-    front.send(supervisor::FILES, &[files.session.as_fd()]).map_err(gone)?;
+    front.send(FILES, &[files.session.as_fd()]).map_err(gone)?;
     let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
     spawned.provide(control, areas).map_err(|error| spawn_failure(&error))
 }

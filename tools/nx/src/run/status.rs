@@ -4,6 +4,9 @@
 //! with `signal`; or `failed` with nx's own exit code, which the program cannot fake.
 
 use super::failure::Failure;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -14,9 +17,9 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn new(fd: Option<RawFd>) -> Self {
-        // Opened through /proc, so that no number is taken for an owned descriptor; the original is closed in every
+        // A copy by the kernel, so that no number is taken for an owned descriptor; the original is closed in every
         // process that this one makes.
-        let file = fd.and_then(|fd| File::options().append(true).open(format!("/proc/self/fd/{fd}")).ok());
+        let file = fd.and_then(|fd| copy(fd).ok());
         Self { file }
     }
 
@@ -49,5 +52,22 @@ impl Status {
             "version": 1, "event": "failed", "exit": failure.exit.code(),
             "message": failure.message, "help": failure.help,
         }));
+    }
+}
+
+/// A copy of this process's own descriptor, if it can be written to.
+fn copy(fd: RawFd) -> std::io::Result<File> {
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let copy = match rustix::process::pidfd_getfd(own, fd, PidfdGetfdFlags::empty()) {
+        Ok(copy) => File::from(copy),
+        // A container's filter may deny the call. What another user made cannot be opened again.
+        Err(Errno::PERM | Errno::NOSYS) => File::options().append(true).open(format!("/proc/self/fd/{fd}"))?,
+        Err(error) => return Err(error.into()),
+    };
+    let mode = rustix::fs::fcntl_getfl(&copy)? & OFlags::RWMODE;
+    if mode == OFlags::RDONLY {
+        Err(Errno::BADF.into())
+    } else {
+        Ok(copy)
     }
 }

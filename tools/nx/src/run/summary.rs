@@ -39,8 +39,8 @@ pub(crate) fn tell(record: &Record, as_json: bool) {
     say(&line);
 }
 
-/// One write for each piece, so that it is not torn by what the program prints.
-fn say(text: &str) {
+/// Says it on stderr: one write for each piece, so that it is not torn by what the program prints.
+pub(crate) fn say(text: &str) {
     let mut whole = text.to_owned();
     whole.push('\n');
     // Who closed stderr does not want to know.

@@ -5,6 +5,7 @@
 
 use super::areas;
 use super::judge::Judge;
+use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
 use super::session::Session;
@@ -15,15 +16,6 @@ use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::sync::Arc;
 use vfsd::VfsdSession;
-
-/// What the supervisor says once it can write down.
-pub(crate) const READY: &[u8] = b"ready";
-
-/// What the first process answers, with the session at the file server.
-pub(crate) const FILES: &[u8] = b"files";
-
-/// What the supervisor says once nobody is left to be judged: its end is no loss from here on.
-pub(crate) const DONE: &[u8] = b"done";
 
 /// How much the user wants to hear.
 pub(crate) struct Options {
@@ -63,6 +55,7 @@ fn supervise(
     options: &Options,
 ) -> Result<(), String> {
     harden()?;
+    let mut sleeper = Sleeper::of_parent();
     let records = Arc::new(Records::open(session, places, options)?);
     let gone = |_| "the first process is gone".to_owned();
     front.send(READY, &[]).map_err(gone)?;
@@ -77,7 +70,7 @@ fn supervise(
     };
     let mut front_gone = false;
     loop {
-        let (ended, event, gone) = {
+        let (ended, event, word, heard) = {
             let (listener, served) = (judge.listener(), areas::descriptor(&files));
             let mut fds = vec![
                 // Nothing is read here: only the hang-up counts, and that is always told.
@@ -87,17 +80,26 @@ fn supervise(
             if !front_gone {
                 fds.push(PollFd::new(front, PollFlags::IN));
             }
-            if poll(&mut fds, None).is_err() {
+            if let (false, Some(control)) = (front_gone, sleeper.control()) {
+                fds.push(PollFd::new(control, PollFlags::IN));
+            }
+            if poll(&mut fds, sleeper.timeout().as_ref()).is_err() {
                 continue;
             }
             let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-            (ready(0), ready(1), ready(2))
+            (ready(0), ready(1), ready(2), ready(3))
         };
         if event && !areas::tell(&mut files, &records) {
             return Err("the file server ended; the program was ended with it".into());
         }
-        // Init dies with the first process, and with init everything that is filtered.
-        front_gone |= gone;
+        if heard {
+            sleeper.listen();
+        }
+        sleeper.wake_in_time();
+        if word {
+            // Init dies with the first process, and with init everything that is filtered.
+            front_gone = !sleeper.obey(front);
+        }
         if records.must_stop() {
             return Err("the journal cannot be written, and policy says to stop then".into());
         }
@@ -105,6 +107,7 @@ fn supervise(
             break;
         }
     }
+    front_gone = front_gone || !sleeper.rise(front);
     if !front_gone {
         // If it went just now, so did the program.
         let _ = front.send(DONE, &[]);
