@@ -18,7 +18,10 @@ pub(crate) fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Starts a program; back once it is executed.
-pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _held = GATE.lock().unwrap_or_else(PoisonError::into_inner);
     command.spawn()
 }

@@ -24,6 +24,7 @@ mod user;
 mod watch;
 
 pub use binary::{nx, program};
+pub use gate::spawn;
 pub use home::Home;
 pub use run::{DEADLINE, Output, Run};
 pub use server::Server;

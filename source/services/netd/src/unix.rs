@@ -40,7 +40,7 @@ pub(crate) fn run(
         errno: Errno::EPERM,
         rule: None,
     };
-    netd.workers.unix(call, ours, denial).map_err(Stop::from)?;
+    netd.workers.unix(call, action, ours, denial).map_err(Stop::from)?;
     Ok(Answer::Later)
 }
 
