@@ -167,7 +167,11 @@ impl Workers {
                     Ok(_) => break,
                 }
             }
-            let packet = outcome.receive()?;
+            let packet = match outcome.receive() {
+                // It ended without reading what was sent to it; what it said is there all the same, unix(7).
+                Err(HostErrno::CONNRESET) => outcome.receive()?,
+                other => other?,
+            };
             match Reply::decode(packet.bytes()) {
                 Some(Reply::Failed(errno)) if errno == HostErrno::INTR.raw_os_error() => Err(HostErrno::INTR.into()),
                 Some(reply) => Ok(reply),

@@ -81,14 +81,11 @@ fn connect_threads(count: u64, address: &str) -> io::Result<String> {
         .collect::<io::Result<_>>()?;
     eprintln!("connecting");
     let mut ends = std::collections::BTreeMap::new();
-    // Held until all are there.
-    let mut streams = Vec::new();
+    // Each is held until the other side has accepted and closed it.
     for thread in threads {
-        let end = match thread.join().map_err(|_| io::Error::other("a thread panicked"))? {
-            Ok(stream) => {
-                streams.push(stream);
-                "ok".to_owned()
-            }
+        let connected = thread.join().map_err(|_| io::Error::other("a thread panicked"))?;
+        let end = match connected.and_then(|mut stream| io::Read::read(&mut stream, &mut [0])) {
+            Ok(_) => "ok".to_owned(),
             Err(error) => format!("errno {}", error.raw_os_error().unwrap_or(0)),
         };
         *ends.entry(end).or_insert(0_u64) += 1;
