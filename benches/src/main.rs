@@ -89,8 +89,8 @@ impl Bench {
         append("nexus.policy.toml", "[subject.argument]\ndomain = \"tools\"\n")?;
         append(
             "abi.toml",
-            "[[subject.argument.rule]]\nsyscall = \"getppid\"\neffect = \"deny\"\n\
-             when = [{ arg = 5, width = 64, equal = 0x123456789abcdef }]\n",
+            "[[subject.argument.rule]]\nsyscall = \"getpgid\"\neffect = \"deny\"\n\
+             when = [{ arg = 0, width = 32, equal = 0x12345 }]\n",
         )?;
         Ok(())
     }
@@ -103,7 +103,8 @@ impl Bench {
         let mut command = Command::new(self.bin.join("nx"));
         command
             .env("XDG_STATE_HOME", self.scratch.path().join("state"))
-            .args(["run", "--quiet", "--policy"])
+            .stderr(Stdio::null())
+            .args(["run", "--policy"])
             .arg(self.policy())
             .arg("--work")
             .arg(work)
@@ -112,13 +113,14 @@ impl Bench {
     }
 
     fn probe(&self, mut command: Command, what: &str, count: u32) -> Result<f64> {
-        let out = command
-            .arg(what)
-            .arg(count.to_string())
-            .stderr(Stdio::inherit())
-            .output()?;
+        let out = command.arg(what).arg(count.to_string()).output()?;
         if !out.status.success() {
-            return Err(format!("the probe ended with {}", out.status).into());
+            return Err(format!(
+                "the probe ended with {}: {}",
+                out.status,
+                String::from_utf8_lossy(&out.stderr)
+            )
+            .into());
         }
         Ok(String::from_utf8(out.stdout)?.trim().parse()?)
     }
@@ -136,8 +138,8 @@ impl Bench {
     fn null(&self, name: &'static str, subject: &str, ratio_max: f64) -> Result<Option<Promise>> {
         const COUNT: u32 = 2_000_000;
         let (ratio, bare, inside) = pairs(
-            || self.probe(self.bare_probe(), "getppid", COUNT),
-            || self.probe(self.inside_probe(subject), "getppid", COUNT),
+            || self.probe(self.bare_probe(), "getpgid", COUNT),
+            || self.probe(self.inside_probe(subject), "getpgid", COUNT),
         )?;
         Ok(Some(Promise {
             name,

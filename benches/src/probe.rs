@@ -1,6 +1,6 @@
 //! What runs inside: makes one syscall many times and prints nanoseconds per call.
 //!
-//! `bench-probe getppid COUNT` · `bench-probe denied COUNT`
+//! `bench-probe getpgid COUNT` · `bench-probe denied COUNT`
 #![forbid(unsafe_code)]
 
 use std::time::Instant;
@@ -11,9 +11,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: u32 = args.next().unwrap_or_default().parse()?;
     let start = Instant::now();
     match what.as_str() {
-        "getppid" => {
+        "getpgid" => {
             for _ in 0..count {
-                std::hint::black_box(rustix::process::getppid());
+                let _ = std::hint::black_box(rustix::process::getpgid(None));
             }
         }
         // sethostname: in no group that ordinary programs get, and refused by the kernel to who has no privilege.

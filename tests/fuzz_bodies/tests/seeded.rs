@@ -176,8 +176,12 @@ fn messages_of_any_bytes_are_refused_or_mean_the_same_when_sent_on() {
     corpus.extend(events.map(|event| event.encode().to_vec()));
     let commands = [
         control::Command::Go,
-        control::Command::Signal(2),
-        control::Command::Continue,
+        control::Command::Areas,
+        control::Command::Pending,
+        control::Command::Signal {
+            number: 2,
+            everybody: true,
+        },
     ];
     corpus.extend(commands.map(|command| command.encode().to_vec()));
     run(wire_messages, &corpus, 50_000);

@@ -25,6 +25,16 @@ pub fn program() -> &'static Path {
     BUILT.get_or_init(|| named("NEXUS_PROBE").unwrap_or_else(|| build("security_v2_host", "probe")))
 }
 
+/// The hostile program of `tests/attacker`, built at the first call; or the one that `$NEXUS_ATTACKER` names.
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn attacker() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| named("NEXUS_ATTACKER").unwrap_or_else(|| build("attacker", "attacker")))
+}
+
 fn named(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }

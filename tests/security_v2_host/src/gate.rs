@@ -10,7 +10,10 @@ use std::sync::{Mutex, PoisonError};
 static GATE: Mutex<()> = Mutex::new(());
 
 /// Copies a program, 0755.
-pub(crate) fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// As `std::fs::copy`.
+pub fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let _held = GATE.lock().unwrap_or_else(PoisonError::into_inner);
     std::fs::copy(from, to)?;
@@ -20,7 +23,7 @@ pub(crate) fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
 /// Starts a program; back once it is executed.
 ///
 /// # Errors
-/// As [`Command::spawn`].
+/// As `Command::spawn`.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _held = GATE.lock().unwrap_or_else(PoisonError::into_inner);
     command.spawn()

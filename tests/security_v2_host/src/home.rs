@@ -122,7 +122,12 @@ impl Home {
 
     /// What its commands' processes are told by.
     pub(crate) fn mark(&self) -> String {
-        self.root.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.root
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// A command of its user in the work directory, with `nx` and the system in `$PATH` and little else in the environment.
@@ -131,7 +136,10 @@ impl Home {
         let mut command = std::process::Command::new(program);
         command
             .env_clear()
-            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.path("bin").display()))
+            .env(
+                "PATH",
+                format!("{}:/usr/local/bin:/usr/bin:/bin", self.path("bin").display()),
+            )
             .env("HOME", self.home())
             .env("XDG_STATE_HOME", self.state())
             .env("TERM", "dumb")
@@ -147,8 +155,16 @@ impl Home {
     /// Where there is no shell.
     pub fn shell(&self, script: &str) -> std::process::Output {
         let mut command = self.command("/bin/bash");
-        command.arg("-c").arg(script).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        crate::gate::spawn(&mut command).expect("bash is there").wait_with_output().expect("its output")
+        command
+            .arg("-c")
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        crate::gate::spawn(&mut command)
+            .expect("bash is there")
+            .wait_with_output()
+            .expect("its output")
     }
 
     /// Makes a command start as its user.

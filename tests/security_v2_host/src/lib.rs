@@ -23,8 +23,8 @@ mod tree;
 mod user;
 mod watch;
 
-pub use binary::{nx, program};
-pub use gate::spawn;
+pub use binary::{attacker, nx, program};
+pub use gate::{copy_program, spawn};
 pub use home::Home;
 pub use run::{DEADLINE, Output, Run};
 pub use server::Server;

@@ -66,10 +66,22 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
         let mut start = home.command("/usr/bin/setsid");
-        start.args(["--ctty", "--wait", "--"]).args(command).env("PS1", PROMPT).env("PS2", "");
-        start.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(Stdio::from(slave));
+        start
+            .args(["--ctty", "--wait", "--"])
+            .args(command)
+            .env("PS1", PROMPT)
+            .env("PS2", "");
+        start
+            .stdin(slave.try_clone().unwrap())
+            .stdout(slave.try_clone().unwrap())
+            .stderr(Stdio::from(slave));
         let child = gate::spawn(&mut start).unwrap();
-        let mut terminal = Self { master: Some(master), shell: child, screen: String::new(), seen: 0 };
+        let mut terminal = Self {
+            master: Some(master),
+            shell: child,
+            screen: String::new(),
+            seen: 0,
+        };
         if shell {
             terminal.line("stty -echo; echo rea''dy");
             terminal.see("ready");
@@ -107,7 +119,12 @@ impl Terminal {
 
     /// Makes the window this large.
     pub fn resize(&mut self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         rustix::termios::tcsetwinsize(self.master(), size).unwrap();
     }
 
@@ -123,7 +140,11 @@ impl Terminal {
             }
             let open = self.read(start);
             assert!(open, "the terminal closed before `{text}`; it shows:\n{}", self.screen);
-            assert!(start.elapsed() < DEADLINE, "`{text}` does not show; what does:\n{}", self.screen);
+            assert!(
+                start.elapsed() < DEADLINE,
+                "`{text}` does not show; what does:\n{}",
+                self.screen
+            );
         }
     }
 
@@ -131,7 +152,10 @@ impl Terminal {
     pub fn number(&mut self, text: &str) -> i32 {
         self.see(text);
         let digits = self.see("\r\n");
-        digits.trim().parse().unwrap_or_else(|_| panic!("`{digits}` is no number"))
+        digits
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("`{digits}` is no number"))
     }
 
     /// Waits for the shell's next prompt; returns `$?`. Whoever types before it may type to somebody else.
@@ -143,7 +167,10 @@ impl Terminal {
     /// Reads a little; false once the other side is closed.
     fn read(&mut self, start: Instant) -> bool {
         let left = DEADLINE.saturating_sub(start.elapsed());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap(), tv_nsec: 0 };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap(),
+            tv_nsec: 0,
+        };
         let ready = poll(&mut [PollFd::new(self.master(), PollFlags::IN)], Some(&timeout)).unwrap();
         if ready == 0 {
             return true;
@@ -163,7 +190,11 @@ impl Terminal {
     pub fn rest(&mut self) -> String {
         let start = Instant::now();
         while self.read(start) {
-            assert!(start.elapsed() < DEADLINE, "the terminal stays open; it shows:\n{}", self.screen);
+            assert!(
+                start.elapsed() < DEADLINE,
+                "the terminal stays open; it shows:\n{}",
+                self.screen
+            );
         }
         let rest = self.screen[self.seen..].to_owned();
         self.seen = self.screen.len();
@@ -182,7 +213,11 @@ impl Terminal {
             if let Some(status) = self.shell.try_wait().unwrap() {
                 return status;
             }
-            assert!(start.elapsed() < DEADLINE, "the session's leader does not end; it shows:\n{}", self.screen);
+            assert!(
+                start.elapsed() < DEADLINE,
+                "the session's leader does not end; it shows:\n{}",
+                self.screen
+            );
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

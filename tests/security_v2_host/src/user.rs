@@ -32,7 +32,7 @@ impl User {
 
     /// Makes a command start as this user. Where the test is that user already, nothing is to be done; where it is root,
     /// the standard library also gives up root's groups.
-    pub(crate) fn starts(self, command: &mut Command) {
+    pub fn starts(self, command: &mut Command) {
         if rustix::process::geteuid().is_root()
             && let Self::Ordinary(id) = self
         {

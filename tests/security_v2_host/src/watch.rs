@@ -30,13 +30,20 @@ impl Home {
     pub fn processes(&self) -> Vec<Process> {
         let mark = format!("{MARK}={}", self.mark());
         let entries = std::fs::read_dir("/proc").expect("/proc");
-        entries.flatten().filter_map(|entry| look(&entry.path(), &mark)).collect()
+        entries
+            .flatten()
+            .filter_map(|entry| look(&entry.path(), &mark))
+            .collect()
     }
 
     /// The states of the processes of this name.
     #[must_use]
     pub fn states(&self, name: &str) -> String {
-        self.processes().iter().filter(|process| process.name == name).map(|process| process.state).collect()
+        self.processes()
+            .iter()
+            .filter(|process| process.name == name)
+            .map(|process| process.state)
+            .collect()
     }
 
     /// Sends a signal to every process of this name, of which there must be one.
@@ -91,7 +98,11 @@ fn look(path: &Path, mark: &str) -> Option<Process> {
     }
     let stat = std::fs::read_to_string(path.join("stat")).ok()?;
     let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
-    Some(Process { pid: Pid::from_raw(number)?, name: name.to_owned(), state: rest.chars().next()? })
+    Some(Process {
+        pid: Pid::from_raw(number)?,
+        name: name.to_owned(),
+        state: rest.chars().next()?,
+    })
 }
 
 /// Waits for a condition that nothing tells of.

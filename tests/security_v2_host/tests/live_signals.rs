@@ -31,8 +31,16 @@ struct Running {
 impl Running {
     fn start(home: &Home, options: &[&str], program: &[&str]) -> Self {
         let mut command = home.command(home.nx());
-        command.arg("run").args(options).args(["demo", "--"]).args(program).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("run")
+            .args(options)
+            .args(["demo", "--"])
+            .args(program)
+            .process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = spawn(&mut command).unwrap();
         let out = BufReader::new(child.stdout.take().unwrap()).lines();
         let err = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -183,11 +191,20 @@ fn the_group_stops_and_continues_as_one() {
 #[test]
 fn a_program_that_does_not_catch_a_signal_ends_by_it_with_nx_and_without() {
     as_everybody(|home| {
-        for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::USR1, 138), (Signal::ALARM, 142)] {
+        for (signal, code) in [
+            (Signal::TERM, 143),
+            (Signal::HUP, 129),
+            (Signal::USR1, 138),
+            (Signal::ALARM, 142),
+        ] {
             for group in [false, true] {
                 let mut running = Running::start(home, &["-q"], &["sh", "-c", "echo go; exec sleep 1000"]);
                 assert_eq!(running.line(), "go");
-                if group { running.signal_group(signal) } else { running.signal(signal) }
+                if group {
+                    running.signal_group(signal)
+                } else {
+                    running.signal(signal)
+                }
                 assert_eq!(running.end().2.code(), Some(code));
             }
         }
@@ -200,7 +217,11 @@ fn a_signal_before_the_program_begins_ends_the_run_too() {
         for round in 0..40 {
             let running = Running::start(home, &["-q"], &["sleep", "1000"]);
             eventually("it has begun", || home.processes().len() > 1);
-            if round % 2 == 0 { running.signal(Signal::TERM) } else { running.signal_group(Signal::TERM) }
+            if round % 2 == 0 {
+                running.signal(Signal::TERM)
+            } else {
+                running.signal_group(Signal::TERM)
+            }
             // Before nx has taken its signals over, one ends it as it ends any program.
             let status = running.end().2;
             assert!(status.code() == Some(143) || status.signal() == Some(15), "{status}");
@@ -226,7 +247,9 @@ $| = 1;
 "#;
 
 fn summary(lines: &[String]) -> serde_json::Value {
-    let parsed = lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
+    let parsed = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
     let summaries = parsed.filter(|value: &serde_json::Value| value["event"] == "summary");
     summaries.last().unwrap_or_else(|| panic!("no summary: {lines:?}"))
 }
@@ -251,12 +274,18 @@ fn a_denied_call_under_a_timer_is_denied_once_and_counted_once() {
             let running = Running::start(home, &["--json"], &["perl", "denied.pl", how]);
             let (out, err, status) = running.end();
             assert_eq!(status.code(), Some(0), "{err:?}");
-            let mut got: Vec<(&str, u64)> = out[0].split(' ').map(|pair| pair.split_once('=').unwrap()).map(|(errno, count)| (errno, count.parse().unwrap())).collect();
+            let mut got: Vec<(&str, u64)> = out[0]
+                .split(' ')
+                .map(|pair| pair.split_once('=').unwrap())
+                .map(|(errno, count)| (errno, count.parse().unwrap()))
+                .collect();
             if how == "interrupt" {
                 // A call that nobody had looked at yet when the signal came: it was not made.
                 got.retain(|(errno, _)| *errno != "4");
             }
-            let [("1", denied)] = got.as_slice() else { panic!("{how}: {out:?}") };
+            let [("1", denied)] = got.as_slice() else {
+                panic!("{how}: {out:?}")
+            };
             assert_eq!(summary(&err)["denies"]["abi.deny_rule"], *denied, "{how}");
         }
     });
@@ -319,7 +348,11 @@ impl Full {
             }
             fillers.push(filler);
         }
-        Self { listener, address, fillers: fillers.into() }
+        Self {
+            listener,
+            address,
+            fillers: fillers.into(),
+        }
     }
 
     /// The shipped tree with this one open door.
@@ -366,8 +399,14 @@ print "connected", $interrupted ? " after being interrupted" : "", "\n";
 
 fn connector(home: &Home, full: &Full, how: &str, timer: &str) -> Running {
     // The handler says when the call has been called away often enough.
-    let timer_words = TIMER.replace("$ticks++ }", "$ticks++; syswrite STDERR, \"ticked\\n\" if $tell && $ticks == 100 }");
-    home.write_work("connect.pl", &format!("our $tell;{timer_words}{CONNECT}").replace("SigAction->new(sub", "SigAction->new(sub"));
+    let timer_words = TIMER.replace(
+        "$ticks++ }",
+        "$ticks++; syswrite STDERR, \"ticked\\n\" if $tell && $ticks == 100 }",
+    );
+    home.write_work(
+        "connect.pl",
+        &format!("our $tell;{timer_words}{CONNECT}").replace("SigAction->new(sub", "SigAction->new(sub"),
+    );
     let address = full.address.to_string();
     full.tree().write(&home.policy()).unwrap();
     let policy = home.policy();
@@ -380,7 +419,10 @@ fn connector(home: &Home, full: &Full, how: &str, timer: &str) -> Running {
 #[test]
 fn a_connect_that_waits_under_a_timer_happens_once_and_is_counted_once() {
     as_everybody(|home| {
-        for (how, word) in [("restart", "connected"), ("interrupt", "connected after being interrupted")] {
+        for (how, word) in [
+            ("restart", "connected"),
+            ("interrupt", "connected after being interrupted"),
+        ] {
             let full = Full::new();
             let mut running = connector(home, &full, how, "timer");
             running.hears("ticked");
@@ -579,7 +621,12 @@ fn a_unix_connect_that_waits_under_a_timer_happens_once() {
         );
         home.write_work("unix.pl", &program);
         for how in ["restart", "interrupt"] {
-            let (mut out, err, status) = Running::start(home, &["-q"], &["sh", "-c", &format!("rm -f /tmp/listener; perl unix.pl {how}")]).end();
+            let (mut out, err, status) = Running::start(
+                home,
+                &["-q"],
+                &["sh", "-c", &format!("rm -f /tmp/listener; perl unix.pl {how}")],
+            )
+            .end();
             out.sort_unstable();
             assert_eq!(out, ["came 1", "connected", "processes few"], "{how}: {err:?}");
             assert!(status.success());

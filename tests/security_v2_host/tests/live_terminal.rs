@@ -59,7 +59,9 @@ exit 5;
 /// Starts the counter in the foreground, `deaf` to the terminal or not; returns nx's pid.
 fn count(home: &Home, terminal: &mut Terminal, how: &str) -> i32 {
     home.write_work("counter.pl", COUNTER);
-    terminal.line(&format!("sh -c 'echo nxpid=$$; exec nx run -q demo -- perl counter.pl {how}'"));
+    terminal.line(&format!(
+        "sh -c 'echo nxpid=$$; exec nx run -q demo -- perl counter.pl {how}'"
+    ));
     let pid = terminal.number("nxpid=");
     terminal.see("counting");
     pid
@@ -230,7 +232,10 @@ fn a_program_that_is_stopped_and_continued_from_inside_goes_on() {
     in_a_terminal(|home, terminal| {
         // No person types `fg`: the shell is a script's.
         let wait = "while ! grep -q ^State:.T /proc/$$/status; do :; done; kill -CONT $$";
-        home.write_work("script.sh", &format!("nx run -q demo -- sh -c '({wait}) & kill -STOP $$; echo going on; exit 8'"));
+        home.write_work(
+            "script.sh",
+            &format!("nx run -q demo -- sh -c '({wait}) & kill -STOP $$; echo going on; exit 8'"),
+        );
         terminal.line("bash script.sh");
         terminal.see("going on");
         assert_eq!(terminal.status(), 8);
@@ -263,11 +268,17 @@ fn closing_the_window_hangs_the_program_up_and_leaves_nothing() {
             let home = Home::new(user);
             let told = home.work().join("told");
             // What it says goes to a pipe: the terminal is gone by then.
-            let trap = if catches { "trap \"trap : HUP; echo hung up >&2; exit 0\" HUP; " } else { "" };
+            let trap = if catches {
+                "trap \"trap : HUP; echo hung up >&2; exit 0\" HUP; "
+            } else {
+                ""
+            };
             let inside = format!("{trap}echo go >/dev/tty; while :; do read -t 0.05 -r line </dev/null; done");
             home.write_work("reader.sh", &format!("trap '' HUP; exec cat >{}", told.display()));
             let mut terminal = Terminal::open(&home);
-            terminal.line(&format!("nx run -q demo -- bash -c '{inside}' 2>&1 >/dev/null | bash reader.sh"));
+            terminal.line(&format!(
+                "nx run -q demo -- bash -c '{inside}' 2>&1 >/dev/null | bash reader.sh"
+            ));
             terminal.see("go");
             terminal.close();
             home.becomes_empty();
@@ -281,7 +292,10 @@ fn closing_the_window_hangs_the_program_up_and_leaves_nothing() {
 fn nx_as_the_terminals_own_session_leader_passes_the_hangup_on() {
     for user in users() {
         let home = Home::new(user);
-        home.write_work("leader.pl", "$SIG{HUP} = sub { exit 3 }; $| = 1; print \"go\\n\"; sleep 1 while 1");
+        home.write_work(
+            "leader.pl",
+            "$SIG{HUP} = sub { exit 3 }; $| = 1; print \"go\\n\"; sleep 1 while 1",
+        );
         let mut terminal = Terminal::of(&home, &["nx", "run", "-q", "demo", "--", "perl", "leader.pl"]);
         terminal.see("go");
         terminal.close();
@@ -338,7 +352,9 @@ fn a_shell_inside_that_is_killed_leaves_the_terminal_to_the_outer_one() {
         home.write_work("inner", &format!("PS1='{PROMPT}'"));
         // No shell with job control stands around it, which would take the terminal back by itself.
         let inner = "nx run -q demo -- bash --noprofile --noediting --rcfile inner -i";
-        terminal.line(&format!("sh -c '{inner}; echo ended; read -r line; echo read \"<$line>\"'"));
+        terminal.line(&format!(
+            "sh -c '{inner}; echo ended; read -r line; echo read \"<$line>\"'"
+        ));
         assert_eq!(terminal.status(), 0);
         terminal.line("sh -c 'kill -KILL $PPID'");
         terminal.see("ended");

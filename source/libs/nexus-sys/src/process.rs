@@ -4,7 +4,7 @@ use crate::check;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -56,6 +56,24 @@ impl CloneFlags {
 /// `EAGAIN` past a process limit; `EPERM`, `ENOSPC` or `EUSERS` where namespaces are refused or used up; `EBUSY` if
 /// this process has more than one thread.
 pub fn clone(flags: CloneFlags) -> io::Result<Fork> {
+    make(flags, None)
+}
+
+/// As [`clone()`], with the child in the cgroup whose directory is open as `cgroup` from its first moment on:
+/// `CLONE_INTO_CGROUP`, Linux 5.7. Unlike moving it there afterwards this waits for nobody. A cgroup namespace that is
+/// made along with it still begins at the caller's cgroup.
+///
+/// # Errors
+/// Also `EACCES` where the caller may not write to `cgroup.procs` there and in the nearest cgroup that holds both, `EBUSY`
+/// or `EOPNOTSUPP` for a cgroup that takes no processes, `ENODEV` for one that was removed, `EAGAIN` past its `pids.max`.
+pub fn clone_into_cgroup(flags: CloneFlags, cgroup: impl AsFd) -> io::Result<Fork> {
+    make(flags, Some(cgroup.as_fd()))
+}
+
+/// linux/sched.h. libc has it as a C `int`, which it does not fit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+fn make(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     if thread_count() > 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -65,8 +83,13 @@ pub fn clone(flags: CloneFlags) -> io::Result<Fork> {
     args.flags = flags.0 | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd).addr() as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup.and_then(|fd| u64::try_from(fd.as_raw_fd()).ok()) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup;
+    }
     // SAFETY: without CLONE_VM the child runs on a copy of this thread's stack and memory, as after fork(2); the
-    // process has one thread, so no lock is held by somebody who does not exist in the child; `args` is live.
+    // process has one thread, so no lock is held by somebody who does not exist in the child; `args` is live, and a
+    // descriptor in it is only looked up.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Fork::Child);
@@ -160,6 +183,15 @@ pub fn thread_pidfd(tid: u32) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     // SAFETY: `fd` was just made by the call above and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `unshare(CLONE_NEWCGROUP)` unshare(2), Linux 4.6: a cgroup namespace whose root is the cgroup that this process is in.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` in this process's user namespace, `ENOSPC` past a limit of such namespaces.
+pub fn new_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: no memory is involved, and neither the descriptor table nor anything else that Rust relies on is unshared.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
 /// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. A `pid` of

@@ -121,7 +121,11 @@ pub fn take(set: &SignalSet) -> Option<Taken> {
 /// The bit of a signal in a set of 64: bit n-1 for signal n, as /proc shows it. 0 for a number that is none.
 #[must_use]
 pub fn bit(signal: i32) -> u64 {
-    u32::try_from(signal).ok().and_then(|number| number.checked_sub(1)).and_then(|shift| 1_u64.checked_shl(shift)).unwrap_or(0)
+    u32::try_from(signal)
+        .ok()
+        .and_then(|number| number.checked_sub(1))
+        .and_then(|shift| 1_u64.checked_shl(shift))
+        .unwrap_or(0)
 }
 
 /// `sigpending(&set)` sigpending(2): what waits for the calling thread, as bits.
@@ -130,7 +134,9 @@ pub fn pending() -> u64 {
     let mut set = SignalSet::empty();
     // SAFETY: the set is exclusively borrowed.
     unsafe { libc::sigpending(&raw mut set.0) };
-    (1..=SIGNAL_MAX).filter(|signal| set.contains(*signal)).fold(0, |bits, signal| bits | bit(signal))
+    (1..=SIGNAL_MAX)
+        .filter(|signal| set.contains(*signal))
+        .fold(0, |bits, signal| bits | bit(signal))
 }
 
 /// `_NSIG` (asm-generic/signal.h).

@@ -129,8 +129,14 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
             (1, 0, 0) => Self::Go,
-            (2, number, 0) => Self::Signal { number, everybody: false },
-            (2, number, 1) => Self::Signal { number, everybody: true },
+            (2, number, 0) => Self::Signal {
+                number,
+                everybody: false,
+            },
+            (2, number, 1) => Self::Signal {
+                number,
+                everybody: true,
+            },
             (3, 0, 0) => Self::Pending,
             (4, 0, 0) => Self::Areas,
             _ => return None,
@@ -162,7 +168,13 @@ mod tests {
             assert_eq!(Event::decode(&event.encode()), Some(event));
         }
         let signal = |everybody| Command::Signal { number: 2, everybody };
-        for command in [Command::Go, Command::Areas, signal(true), signal(false), Command::Pending] {
+        for command in [
+            Command::Go,
+            Command::Areas,
+            signal(true),
+            signal(false),
+            Command::Pending,
+        ] {
             assert_eq!(Command::decode(&command.encode()), Some(command));
         }
     }

@@ -1,6 +1,8 @@
 //! From a subject's policy to a plan.
 
-use crate::plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+use crate::limits::Limits;
+use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, SubjectPolicy};
@@ -30,8 +32,10 @@ pub struct Surroundings {
     pub hidden: Vec<PathBuf>,
     /// The policy tree, which the program must not change.
     pub pinned: Vec<PathBuf>,
-    /// Whether the kernel has Landlock.
-    pub landlock: bool,
+    /// The second fence.
+    pub fence: Fence,
+    /// What holds the session to the subject's limits here.
+    pub limits: Limits,
 }
 
 /// The `work` directory of a run.
@@ -69,6 +73,18 @@ pub enum PlanError {
         /// What it would cover.
         own: &'static str,
     },
+    /// The work directory lies in what nexus keeps for itself.
+    #[error("`{}` cannot be the work directory: nexus keeps its own files there", .path.display())]
+    WorkOfNexus {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something that policy protects is not there, and the program could make it.
+    #[error("`work_protect` names `{}`, which is not there: nothing keeps the program from making it", .path.display())]
+    CannotProtect {
+        /// The path.
+        path: PathBuf,
+    },
 }
 
 /// What the machine is called in every session: the host's name is nobody's business.
@@ -89,7 +105,6 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, around)?.entries;
-        let limit = |limit: Option<nexus_policy::Limit>| limit.map(|limit| limit.value);
         Ok(Self {
             identity: around.identity,
             view,
@@ -100,13 +115,9 @@ impl Plan {
             program,
             environment: environment(subject, around),
             umask: around.umask,
-            limits: Limits {
-                processes: limit(subject.limits.processes),
-                open_files: limit(subject.limits.open_files),
-                data_bytes: limit(subject.limits.memory_bytes),
-            },
+            limits: around.limits.clone(),
             filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
-            landlock: around.landlock,
+            fence: around.fence,
         })
     }
 }
@@ -272,60 +283,50 @@ impl View {
                     own,
                 });
             }
+            if around.hidden.iter().any(|hidden| work.path.starts_with(hidden)) {
+                return Err(PlanError::WorkOfNexus {
+                    path: work.path.clone(),
+                });
+            }
         }
-        let mut view = Self {
-            entries: nested(places),
+        let mut entries = nested(places);
+        let shown = |path: &Path, entries: &[Entry]| {
+            entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
         };
+        let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
+            let mut pins = Pins::new(&work.path);
             for path in &subject.work_protect {
-                view.pin(&work.path, &work.path.join(path));
+                pins.protect(&work.path.join(path))
+                    .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
             }
-            for path in &around.pinned {
-                view.pin(&work.path, path);
+            let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
+            for path in pointers
+                .map(|name| work.path.join(name))
+                .chain(around.pinned.iter().cloned())
+            {
+                pins.protect_if_there(&path);
             }
+            for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
+                pins.hide(path);
+            }
+            entries.extend(pins.into_entries());
         }
-        for path in &around.hidden {
-            if view.shows(path) {
-                view.entries.push(Entry::Hide { at: path.clone() });
-            }
-        }
-        Ok(view)
-    }
-
-    fn shows(&self, path: &Path) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
-    }
-
-    /// Makes `path` read-only within a writable `top`, and every directory between them unmovable: a directory that only
-    /// contains a mount point can be renamed, and another put in its place; one that is a mount point cannot.
-    fn pin(&mut self, top: &Path, path: &Path) {
-        let Ok(below) = path.strip_prefix(top) else { return };
-        let mut at = top.to_owned();
-        let count = below.components().count();
-        for (index, part) in below.components().enumerate() {
-            at.push(part);
-            // What a link leads to is pinned by its own name, if it is in here at all.
-            if std::fs::symlink_metadata(&at).map_or(true, |found| found.is_symlink()) {
-                return;
-            }
-            let last = index + 1 == count;
-            let access = if last { Access::ReadOnly } else { Access::ReadWrite };
-            let known = self
-                .entries
-                .iter_mut()
-                .find(|entry| matches!(entry, Entry::Pin { at: pinned, .. } if *pinned == at));
-            match known {
-                Some(Entry::Pin { access: known, .. }) if last => *known = Access::ReadOnly,
-                Some(_) => {}
-                None => self.entries.push(Entry::Pin {
-                    source: at.clone(),
-                    at: at.clone(),
-                    access,
-                }),
-            }
-        }
+        let covered = |path: &Path| {
+            around
+                .work
+                .as_ref()
+                .is_some_and(|work| work.access == Access::ReadWrite && path.starts_with(&work.path))
+        };
+        entries.extend(
+            hidden
+                .into_iter()
+                .filter(|path| !covered(path))
+                .map(|path| Entry::Hide { at: path.clone() }),
+        );
+        Ok(Self { entries })
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::broker;
 use crate::build::HOST_NAME;
+use crate::input::{self, Input};
 use crate::launch::{self, Launched};
 use crate::plan::Plan;
 use crate::spawn::Links;
@@ -21,10 +22,16 @@ use rustix::thread::{Gid, Uid};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
-pub(crate) fn run(plan: &Plan, links: Links) -> ! {
+pub(crate) fn run(plan: &Plan, links: Links, in_cgroup: bool) -> ! {
     let Links { control, broker, mask } = links;
-    let code = match start(plan, &control, &broker, &mask) {
-        Ok(Some(launched)) => serve(&control, &broker, launched.pid),
+    let code = match start(plan, &control, &broker, &mask, in_cgroup) {
+        Ok(Some((launched, input))) => {
+            let code = serve(&control, &broker, launched.pid);
+            if let Some(input) = input {
+                input.hand_back();
+            }
+            code
+        }
         // What became of it was told.
         Ok(None) => 0,
         Err(Failed { step, errno }) => {
@@ -44,7 +51,8 @@ fn start(
     control: &PacketSocket,
     broker: &PacketSocket,
     mask: &SignalSet,
-) -> Result<Option<Launched>, Failed> {
+    in_cgroup: bool,
+) -> Result<Option<(Launched, Option<Input>)>, Failed> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
     process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
@@ -57,8 +65,14 @@ fn start(
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
     }
+    if in_cgroup {
+        // The one that clone made begins where `nx` is, and the session's cgroup lies outside of that: the program would
+        // be told its place on the host.
+        process::new_cgroup_namespace().map_err(Failed::io(Step::Cgroup))?;
+    }
     // While this process still is the user, with the user's right to look; then never again.
     let sources = view::open_sources(plan)?;
+    let input = input::close_in().map_err(Failed::at(Step::Input))?;
     take_identity(plan)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
     launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
@@ -74,7 +88,9 @@ fn start(
         });
     };
     view::finish(view, &Areas { tmp, state, shm })?;
-    control.send(&Event::Launching.encode(), &[]).map_err(Failed::at(Step::Fork))?;
+    control
+        .send(&Event::Launching.encode(), &[])
+        .map_err(Failed::at(Step::Fork))?;
     let mut launched = launch::launch(plan, mask, || {
         if ignores_children {
             set_ignored(CHILD_SIGNAL);
@@ -97,7 +113,7 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
-    Ok(Some(launched))
+    Ok(Some((launched, input)))
 }
 
 fn libc_af_inet() -> i32 {

@@ -3,7 +3,7 @@
 //! The view already holds nothing else. The fence holds what the view cannot: a descriptor that came from outside
 //! cannot be opened again for more than it was given, and signals and abstract sockets end at the sandbox's edge.
 
-use crate::plan::{Access, Entry, Plan};
+use crate::plan::{Access, Entry, Fence, Plan};
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
@@ -17,14 +17,21 @@ const NEWEST: ABI = ABI::V6;
 /// Fences the calling process in. Returns an error where the kernel refuses what it says it has.
 pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), RulesetError> {
     let everything = AccessFs::from_all(NEWEST);
+    // Each right that is fenced is looked up at each open that needs it, up to the root.
+    let lean = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Truncate;
+    let fenced = if plan.fence == Fence::Everything {
+        everything
+    } else {
+        everything & !lean
+    };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(everything)?
+        .handle_access(fenced)?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
     // All of the view may be read and started: it holds nothing else. What a descriptor from outside leads to is not
     // below this root, wherever it is mounted on the host.
-    rules = allow(rules, "/", AccessFs::from_read(NEWEST))?;
+    rules = allow(rules, "/", AccessFs::from_read(NEWEST) & fenced)?;
     for entry in &plan.view {
         let at = entry.at();
         let access = match entry {
@@ -49,10 +56,13 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
             }
             Entry::Processes => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate,
         };
-        rules = allow(rules, &at, access)?;
+        rules = allow(rules, &at, access & fenced)?;
     }
     for fd in standard {
-        if let Some(access) = reopen_access(fd) {
+        if let Some(access) = reopen_access(fd)
+            .map(|access| access & fenced)
+            .filter(|access| !access.is_empty())
+        {
             rules = rules.add_rule(PathBeneath::new(fd, access))?;
         }
     }
@@ -99,16 +109,29 @@ fn reopen_access(fd: BorrowedFd<'_>) -> Option<BitFlags<AccessFs>> {
     } else {
         AccessFs::ReadFile.into()
     };
-    Some(access | device)
+    // A rule that gives nothing is one that the kernel refuses.
+    let access = access | device;
+    (!access.is_empty()).then_some(access)
 }
 
 /// Whether the kernel has Landlock and it is switched on. landlock_create_ruleset(2), Linux 5.13.
 #[must_use]
 pub fn landlock_available() -> bool {
+    has(AccessFs::Execute)
+}
+
+/// Whether Landlock keeps a descriptor from being opened again for more than it was given: before Linux 6.2 it lets a file
+/// be cut that may not be written, by truncate(2) or by `O_TRUNC` alone.
+#[must_use]
+pub fn landlock_holds_descriptors() -> bool {
+    has(AccessFs::Truncate)
+}
+
+fn has(access: AccessFs) -> bool {
     // A rule set that must be understood: where it is not, there is none to be had.
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::Execute)
+        .handle_access(access)
         .and_then(Ruleset::create)
         .is_ok()
 }

@@ -1,7 +1,8 @@
 //! From init to the program: limits, privileges, fences, filter, exec.
 
 use crate::landlock_fence;
-use crate::plan::{Limits, Plan};
+use crate::limits::{Limit, Limits};
+use crate::plan::{Fence, Plan};
 use crate::step::{Failed, Step};
 use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now};
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
@@ -76,7 +77,9 @@ pub(crate) fn launch(plan: &Plan, mask: &SignalSet, dispositions: impl FnOnce())
             })
         }
         0 => {
-            let step = u32::try_from(load(&page, FAILED_STEP) - 1).ok().and_then(Step::from_number);
+            let step = u32::try_from(load(&page, FAILED_STEP) - 1)
+                .ok()
+                .and_then(Step::from_number);
             Err(Failed {
                 step: step.unwrap_or(Step::Fork),
                 errno,
@@ -220,7 +223,7 @@ fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
     drop_capabilities().map_err(Failed::at(Step::Privileges))?;
     rustix::thread::set_no_new_privs(true).map_err(Failed::at(Step::Privileges))?;
     // Init is not dumpable, and fork passes that on; exec makes the program dumpable again, as it should be.
-    if plan.landlock {
+    if plan.fence != Fence::Missing {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let standard: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
         landlock_fence::apply(plan, standard).map_err(|_| Failed {
@@ -240,7 +243,9 @@ fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
 fn catch_up_on_signals() {
     let init = std::fs::read_to_string("/proc/1/status").unwrap_or_default();
     let shared = init.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-    let of_init = shared.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    let of_init = shared
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
     let missed = of_init & !pending() & !bit(Signal::CHILD.as_raw());
     for signal in (1..=SIGNAL_MAX).filter(|signal| missed & bit(*signal) != 0) {
         raise(signal);
@@ -265,11 +270,14 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
             )
         }
     };
-    // A core file would leave the areas' budgets out and hold what the program read.
-    set(Resource::Core, Some(0))?;
-    set(Resource::Nproc, limits.processes)?;
-    set(Resource::Nofile, limits.open_files)?;
-    set(Resource::Data, limits.data_bytes)
+    let value = |limit: &Option<Limit>| limit.as_ref().map(|limit| limit.value);
+    // A core file would leave the areas' budgets out and hold what the program read. Not 0: that does not keep the kernel from
+    // handing the dump to a program of the host's; 1 does, and no dump fits into it. core(5).
+    set(Resource::Core, Some(1))?;
+    // A second fence where a cgroup counts them.
+    set(Resource::Nproc, value(&limits.processes))?;
+    set(Resource::Nofile, value(&limits.open_files))?;
+    set(Resource::Data, limits.data_bytes())
 }
 
 /// Takes every capability out of the bounding set and makes uid 0 mean nothing, for this process and all that it makes.

@@ -5,16 +5,23 @@
 
 mod broker;
 mod build;
+pub mod cgroup;
 mod init;
+mod input;
 mod landlock_fence;
 mod launch;
+mod limits;
+pub mod mountinfo;
+mod pins;
 mod plan;
 mod spawn;
 mod step;
 mod view;
 
 pub use build::{HOME, PlanError, Surroundings, Work};
-pub use landlock_fence::landlock_available;
-pub use plan::{Access, AreaMount, Entry, Identity, Limits, Plan, Program};
+pub use landlock_fence::{landlock_available, landlock_holds_descriptors};
+pub use limits::{Asked, Backend, Enforcement, Limit, Limits};
+pub use pins::{GIT_POINTERS, protects_git};
+pub use plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
 pub use spawn::{Links, SpawnError, Spawned, spawn};
 pub use step::Step;

@@ -1,11 +1,13 @@
 //! Starting a plan: the one place where a process with namespaces of its own is made.
 
+use crate::cgroup::Group;
 use crate::init;
 use crate::plan::{Identity, Plan};
-use nexus_sys::process::{Child, CloneFlags, Fork, clone};
+use nexus_sys::process::{Child, CloneFlags, Fork, clone, clone_into_cgroup};
 use nexus_sys::signal::SignalSet;
 use nexus_wire::control::Command;
 use nexus_wire::packet::PacketSocket;
+use rustix::io::Errno;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 use thiserror::Error;
@@ -35,6 +37,9 @@ pub enum SpawnError {
     /// The kernel refused the namespaces.
     #[error("the kernel refused to make namespaces: {0}")]
     Namespaces(#[source] std::io::Error),
+    /// The kernel refused to let init begin in the session's cgroup.
+    #[error("the kernel refused to start the sandbox in its cgroup: {0}")]
+    Cgroup(#[source] std::io::Error),
     /// The identity maps could not be written.
     #[error("cannot map the user into the sandbox: {0}")]
     IdentityMap(#[source] std::io::Error),
@@ -44,15 +49,20 @@ pub enum SpawnError {
 }
 
 /// Makes init with its namespaces and gives it its identity; it builds most of the view and waits for
-/// [`Spawned::provide`]. `control` is the caller's end of the control pair.
+/// [`Spawned::provide`]. `control` is the caller's end of the control pair. Where the plan's limits name a place for a
+/// cgroup, `group` is the one that was made there: init begins in it, so that nothing of the session is ever outside.
 ///
 /// The calling process must have one thread.
 ///
 /// # Errors
 /// [`SpawnError`]; nothing is left running then.
-pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket) -> Result<Spawned, SpawnError> {
-    match clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces)? {
-        Fork::Child => init::run(plan, links),
+pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket, group: Option<&Group>) -> Result<Spawned, SpawnError> {
+    let fork = match group {
+        Some(group) => clone_into_cgroup(CloneFlags::ALL_NAMESPACES, group).map_err(refusal),
+        None => clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces),
+    };
+    match fork? {
+        Fork::Child => init::run(plan, links, group.is_some()),
         Fork::Parent(init) => {
             drop(links);
             let spawned = Spawned { init };
@@ -66,6 +76,15 @@ pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket) -> Result<Spawne
             })?;
             Ok(spawned)
         }
+    }
+}
+
+/// Whose refusal it is: clone(2) has one errno for both.
+fn refusal(error: std::io::Error) -> SpawnError {
+    let of_cgroup = [Errno::ACCESS, Errno::BUSY, Errno::NODEV, Errno::NOENT, Errno::OPNOTSUPP];
+    match Errno::from_io_error(&error) {
+        Some(errno) if of_cgroup.contains(&errno) => SpawnError::Cgroup(error),
+        _ => SpawnError::Namespaces(error),
     }
 }
 

@@ -59,6 +59,10 @@ steps! {
     Filter = "install the syscall filter",
     /// Handing the listener over.
     Listener = "hand the filter's listener to the supervisor",
+    /// A read-only stdin.
+    Input = "close the input file against writing (a pipe will do: `cat FILE | nx run …`)",
+    /// The cgroup namespace.
+    Cgroup = "make the session's cgroup its root",
 }
 
 impl Step {

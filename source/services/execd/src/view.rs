@@ -38,10 +38,13 @@ pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Prepared<'_>>, Failed> {
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
     )
     .map_err(Failed::at(Step::Propagation))?;
-    plan.view.iter().map(open_source).collect()
+    plan.view
+        .iter()
+        .map(|entry| open_source(entry, &plan.directory))
+        .collect()
 }
 
-fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
+fn open_source<'e>(entry: &'e Entry, work: &Path) -> Result<Prepared<'e>, Failed> {
     let failed = Failed::at(Step::BindSource);
     let (source, attributes) = match entry {
         Entry::Bind { source, access, .. } | Entry::Pin { source, access, .. } => {
@@ -90,7 +93,14 @@ fn open_source(entry: &Entry) -> Result<Prepared<'_>, Failed> {
             });
         }
     };
-    let mount = clone_tree(source).map_err(&failed)?;
+    // The work directory was resolved when the plan was made. Another session may write what leads to it: a link that is
+    // on the way now is somebody's trick.
+    let mount = if source.starts_with(work) {
+        clone_exactly(source)
+    } else {
+        clone_tree(source)
+    }
+    .map_err(&failed)?;
     restrict(&mount, attributes, true).map_err(Failed::io(Step::BindSource))?;
     let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).map_err(&failed)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -129,6 +139,22 @@ fn read_small(path: &Path) -> Result<Vec<u8>, Errno> {
 fn clone_tree(source: &Path) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     rustix::mount::open_tree(CWD, source, flags)
+}
+
+/// The same for a path that has no links; one at its end is taken as the link that it is.
+fn clone_exactly(source: &Path) -> Result<OwnedFd, Errno> {
+    let found = rustix::fs::openat2(
+        CWD,
+        source,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(&found, "", flags)
 }
 
 /// A view on its way: a new root, and what has to wait for the areas.
@@ -220,8 +246,10 @@ fn place(
             };
             attach_to(mount, &target)
         }
-        Entry::Pin { .. } => item.mount.map_or(Ok(()), |mount| attach(root, &mount, &at)),
-        Entry::Hide { .. } => hide(root, &at),
+        Entry::Pin { .. } => item
+            .mount
+            .map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
+        Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
             let Some(areas) = areas else { return Ok(()) };
@@ -251,6 +279,18 @@ fn place(
             attach(root, &mount, &at)
         }
     }
+}
+
+/// What lies in a directory that even this process may not enter is out of the program's reach: it is the same user, with
+/// less.
+fn unless_out_of_reach(result: Result<(), Failed>) -> Result<(), Failed> {
+    result.or_else(|failed| {
+        if failed.errno == Errno::ACCESS.raw_os_error() {
+            Ok(())
+        } else {
+            Err(failed)
+        }
+    })
 }
 
 fn terminals() -> Result<OwnedFd, Errno> {

@@ -64,26 +64,50 @@ impl Status {
             // The kernel gives a process's signal to the first thread if that does not block it (`complete_signal`).
             return (shared != 0).then_some(Away::Marked);
         }
-        let others = if leader.is_dead() { shared } else { shared & leader.blocked };
+        let others = if leader.is_dead() {
+            shared
+        } else {
+            shared & leader.blocked
+        };
         (others != 0).then_some(Away::Perhaps)
     }
 }
 
 /// Looks whether this thread is called away; returns its process with how.
 pub(crate) fn look(tid: u32) -> Option<(u32, Away)> {
-    let Some(status) = Status::of(tid) else { return Some((tid, Away::Marked)) };
+    let Some(status) = Status::of(tid) else {
+        return Some((tid, Away::Marked));
+    };
     let is_leader = status.group == tid;
-    let leader = if is_leader { Some(status) } else { Status::of(status.group) };
-    let leader = leader.unwrap_or(Status { state: 'X', ..Status::default() });
+    let leader = if is_leader {
+        Some(status)
+    } else {
+        Status::of(status.group)
+    };
+    let leader = leader.unwrap_or(Status {
+        state: 'X',
+        ..Status::default()
+    });
     // Who stops a process is its first thread, unless that is the one that waits here.
-    let stopped = if is_leader { another_is_stopped(tid) } else { leader.is_stopped() };
+    let stopped = if is_leader {
+        another_is_stopped(tid)
+    } else {
+        leader.is_stopped()
+    };
     status.away(is_leader, leader, stopped).map(|away| (status.group, away))
 }
 
 fn another_is_stopped(leader: u32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{leader}/task")) else { return false };
-    let mut others = threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    others.find(|tid| *tid != leader).and_then(Status::of).is_some_and(Status::is_stopped)
+    let Ok(threads) = fs::read_dir(format!("/proc/{leader}/task")) else {
+        return false;
+    };
+    let mut others = threads
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    others
+        .find(|tid| *tid != leader)
+        .and_then(Status::of)
+        .is_some_and(Status::is_stopped)
 }
 
 #[cfg(test)]
@@ -93,12 +117,19 @@ mod tests {
     const ALARM: u64 = 1 << 13;
 
     fn waiting() -> Status {
-        Status { group: 1, state: 'D', ..Status::default() }
+        Status {
+            group: 1,
+            state: 'D',
+            ..Status::default()
+        }
     }
 
     #[test]
     fn a_threads_own_signal_marks_it_unless_blocked_or_ignored() {
-        let own = Status { own: ALARM, ..waiting() };
+        let own = Status {
+            own: ALARM,
+            ..waiting()
+        };
         assert_eq!(own.away(false, waiting(), false), Some(Away::Marked));
         assert_eq!(Status { blocked: ALARM, ..own }.away(false, waiting(), false), None);
         assert_eq!(Status { ignored: ALARM, ..own }.away(true, own, false), None);
@@ -106,16 +137,35 @@ mod tests {
 
     #[test]
     fn a_processes_signal_marks_the_first_thread_and_no_other_that_waits() {
-        let shared = Status { shared: ALARM, ..waiting() };
+        let shared = Status {
+            shared: ALARM,
+            ..waiting()
+        };
         assert_eq!(shared.away(true, shared, false), Some(Away::Marked));
         assert_eq!(shared.away(false, shared, false), None);
     }
 
     #[test]
     fn a_processes_signal_that_the_first_thread_does_not_take_may_be_anybodys() {
-        let shared = Status { shared: ALARM, ..waiting() };
-        assert_eq!(shared.away(false, Status { blocked: ALARM, ..shared }, false), Some(Away::Perhaps));
-        assert_eq!(shared.away(false, Status { state: 'Z', ..shared }, false), Some(Away::Perhaps));
+        let shared = Status {
+            shared: ALARM,
+            ..waiting()
+        };
+        assert_eq!(
+            shared.away(
+                false,
+                Status {
+                    blocked: ALARM,
+                    ..shared
+                },
+                false
+            ),
+            Some(Away::Perhaps)
+        );
+        assert_eq!(
+            shared.away(false, Status { state: 'Z', ..shared }, false),
+            Some(Away::Perhaps)
+        );
     }
 
     #[test]

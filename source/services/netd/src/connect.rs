@@ -5,13 +5,13 @@ use crate::route::{judge, judge_without_destination};
 use crate::side::{Side, swap};
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
-use nexus_net_egress::Reach;
 use nexus_net_egress::sockaddr::{self, SockAddr};
+use nexus_net_egress::{Reach, acted_on};
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use nexus_wire::broker::UnixAction;
 use rustix::net::{AddressFamily, SocketType};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
@@ -47,6 +47,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         // A datagram socket on the host's side could send anywhere with an address of its own.
         return Err(family_denied(domain));
     }
+    let bytes = exact(bytes, ip);
     let socket = if netd.sides.of(&socket)? == wanted {
         socket
     } else {
@@ -60,6 +61,19 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         return Ok(Answer::Later);
     }
     finish(sys::connect(&socket, &bytes))
+}
+
+/// The bytes to act on: of an address that is judged as another, that other.
+fn exact(mut bytes: Vec<u8>, ip: IpAddr) -> Vec<u8> {
+    // Where the address stands in a `sockaddr_in` (linux/in.h) and in a `sockaddr_in6` (linux/in6.h).
+    let (at, octets) = match acted_on(ip) {
+        IpAddr::V4(v4) => (4, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (8, v6.octets().to_vec()),
+    };
+    for (to, from) in bytes.iter_mut().skip(at).zip(octets) {
+        *to = from;
+    }
+    bytes
 }
 
 fn finish(result: std::io::Result<()>) -> Outcome {
@@ -96,4 +110,31 @@ pub(crate) fn family_denied(domain: i32) -> Stop {
         errno: Errno::EPERM,
         rule: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(family: u16, rest: &[u8]) -> Vec<u8> {
+        family
+            .to_ne_bytes()
+            .iter()
+            .chain([0x1f, 0x90].iter())
+            .chain(rest)
+            .copied()
+            .collect()
+    }
+
+    #[test]
+    fn the_unspecified_address_is_acted_on_as_loopback_and_others_as_they_are() {
+        let inet = |ip: [u8; 4]| bytes(2, &[&ip[..], &[0; 8]].concat());
+        let any = IpAddr::from([0, 0, 0, 0]);
+        assert_eq!(exact(inet([0, 0, 0, 0]), any), inet([127, 0, 0, 1]));
+        let other = IpAddr::from([127, 0, 0, 2]);
+        assert_eq!(exact(inet([127, 0, 0, 2]), other), inet([127, 0, 0, 2]));
+        let inet6 = |ip: [u8; 16]| bytes(10, &[&[0, 0, 0, 7][..], &ip, &[3, 0, 0, 0]].concat());
+        let one = std::net::Ipv6Addr::LOCALHOST.octets();
+        assert_eq!(exact(inet6([0; 16]), IpAddr::from([0_u16; 8])), inet6(one));
+    }
 }

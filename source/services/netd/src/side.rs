@@ -65,7 +65,6 @@ const INT_OPTIONS: &[(i32, i32)] = &[
     (1, 6),   // SO_BROADCAST
     (1, 10),  // SO_OOBINLINE
     (1, 18),  // SO_RCVLOWAT
-    (1, 12),  // SO_PRIORITY
     (6, 1),   // IPPROTO_TCP, TCP_NODELAY
     (6, 4),   // TCP_KEEPIDLE
     (6, 5),   // TCP_KEEPINTVL

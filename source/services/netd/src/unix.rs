@@ -1,6 +1,7 @@
 //! Unix sockets: judged by where they are, acted on from inside.
 
 use crate::caller::Caller;
+use crate::side::Side;
 use crate::{Answer, Denial, Netd, Outcome, Stop};
 use nexus_abi::{Errno, Operation, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr, UnixAddr};
@@ -26,13 +27,6 @@ pub(crate) fn run(
             _ => return Err(Errno::EINVAL.into()),
         },
     };
-    let caller = Caller::of(call, &netd.listener);
-    let directory = caller.directory()?;
-    let umask = if action == UnixAction::Bind { caller.umask()? } else { 0 };
-    let (ours, theirs) = PacketSocket::pair()?;
-    let request = Request::Unix { action, umask, address };
-    netd.broker
-        .ask(&request, &[socket.as_fd(), directory.as_fd(), theirs.as_fd()])?;
     let denial = Denial {
         operation: Operation::Connect,
         object,
@@ -40,6 +34,17 @@ pub(crate) fn run(
         errno: Errno::EPERM,
         rule: None,
     };
+    // One that was handed in from outside: an abstract name means the host's to it.
+    if netd.sides.of(&socket)? == Side::Host {
+        return Err(Stop::Denied(denial));
+    }
+    let caller = Caller::of(call, &netd.listener);
+    let directory = caller.directory()?;
+    let umask = if action == UnixAction::Bind { caller.umask()? } else { 0 };
+    let (ours, theirs) = PacketSocket::pair()?;
+    let request = Request::Unix { action, umask, address };
+    netd.broker
+        .ask(&request, &[socket.as_fd(), directory.as_fd(), theirs.as_fd()])?;
     netd.workers.unix(call, action, ours, denial).map_err(Stop::from)?;
     Ok(Answer::Later)
 }

@@ -143,7 +143,15 @@ impl Workers {
         // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
         let restarts = socket_timeout(&socket, Timeout::Send)?.is_none();
         let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Reply::Done);
-        self.wait_for(call, Wait { call: connect, denial: None, interruptible: true, restarts })
+        self.wait_for(
+            call,
+            Wait {
+                call: connect,
+                denial: None,
+                interruptible: true,
+                restarts,
+            },
+        )
     }
 
     /// Waits for what init's child says of a Unix socket; `denial` is recorded if the socket is not the subject's.
@@ -180,7 +188,15 @@ impl Workers {
         };
         // The others never wait for anybody, and what is done is not to be done again.
         let interruptible = action == UnixAction::Connect;
-        self.wait_for(call, Wait { call: wait, denial: Some(denial), interruptible, restarts: true })
+        self.wait_for(
+            call,
+            Wait {
+                call: wait,
+                denial: Some(denial),
+                interruptible,
+                restarts: true,
+            },
+        )
     }
 
     fn wait_for(
@@ -278,7 +294,9 @@ fn look_at_all(shared: &Shared) {
     let calls: Vec<(u64, u32, bool)> = {
         let waiting = shared.waiting();
         let entries = waiting.iter().filter(|(_, entry)| entry.give_way.get().is_none());
-        entries.map(|(id, entry)| (*id, entry.tid, entry.interruptible)).collect()
+        entries
+            .map(|(id, entry)| (*id, entry.tid, entry.interruptible))
+            .collect()
     };
     // One of a process's threads at a time: the first to give way may be the one that the signal is for.
     let mut guessed = BTreeSet::new();
@@ -286,7 +304,9 @@ fn look_at_all(shared: &Shared) {
         let away = if !shared.listener.is_waiting(id) {
             Some(Away::Marked)
         } else if interruptible {
-            look(tid).filter(|(group, away)| *away == Away::Marked || guessed.insert(*group)).map(|(_, away)| away)
+            look(tid)
+                .filter(|(group, away)| *away == Away::Marked || guessed.insert(*group))
+                .map(|(_, away)| away)
         } else {
             None
         };

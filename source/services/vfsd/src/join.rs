@@ -216,7 +216,12 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
 ///
 /// Where the server gives up root, a process stands between it and us that writes its identity maps, which the server
 /// may not, and ends at once.
-fn start(config: &VfsdConfig, path: &Path, dir: &OwnedFd, lock: OwnedFd) -> Result<(PacketSocket, Option<Child>), VfsdError> {
+fn start(
+    config: &VfsdConfig,
+    path: &Path,
+    dir: &OwnedFd,
+    lock: OwnedFd,
+) -> Result<(PacketSocket, Option<Child>), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;

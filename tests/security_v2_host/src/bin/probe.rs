@@ -43,6 +43,9 @@ fn attempt(words: &[&str]) -> io::Result<String> {
             let kind = SocketType::from_raw(u32::try_from(number(kind)?).map_err(io::Error::other)?);
             Ok(rustix::net::socket(family, kind, None).map(|_| ok())?)
         }
+        ["memory", mebibytes] => memory(number(mebibytes)?),
+        ["files", path] => Ok(files(Path::new(path))),
+        ["processes"] => processes(),
         ["chroot", path] => Ok(rustix::process::chroot(*path).map(|()| ok())?),
         ["pidfd-getfd"] => {
             let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
@@ -57,6 +60,49 @@ fn attempt(words: &[&str]) -> io::Result<String> {
 
 fn number(text: &str) -> io::Result<u64> {
     text.parse().map_err(io::Error::other)
+}
+
+/// Asks for memory and uses it.
+fn memory(mebibytes: u64) -> io::Result<String> {
+    let bytes = usize::try_from(mebibytes << 20).map_err(io::Error::other)?;
+    let mut memory: Vec<u8> = Vec::new();
+    // The allocator keeps the kernel's answer to itself: there is but one that it can be.
+    memory
+        .try_reserve_exact(bytes)
+        .map_err(|_| io::Error::from(rustix::io::Errno::NOMEM))?;
+    memory.resize(bytes, 1);
+    Ok(format!("{} MiB", std::hint::black_box(&memory).len() >> 20))
+}
+
+/// Opens a file until that fails, and says how often it went well.
+fn files(path: &Path) -> String {
+    let mut open = Vec::new();
+    loop {
+        match File::open(path) {
+            Ok(file) => open.push(file),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                return format!("errno {errno} after {}", open.len());
+            }
+        }
+    }
+}
+
+/// Starts programs that wait until that fails, says how often it went well, and ends them.
+fn processes() -> io::Result<String> {
+    let mut running = Vec::new();
+    let failed = loop {
+        match std::process::Command::new("sleep").arg("60").spawn() {
+            Ok(child) => running.push(child),
+            Err(error) => break error.raw_os_error().unwrap_or(0),
+        }
+    };
+    let count = running.len();
+    for mut child in running {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(format!("errno {failed} after {count}"))
 }
 
 /// Connects, and hears back what it says.
@@ -77,7 +123,11 @@ fn connect(address: &str) -> io::Result<String> {
 fn connect_threads(count: u64, address: &str) -> io::Result<String> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let threads: Vec<_> = (0..count)
-        .map(|_| std::thread::Builder::new().stack_size(64 * 1024).spawn(move || TcpStream::connect(address)))
+        .map(|_| {
+            std::thread::Builder::new()
+                .stack_size(64 * 1024)
+                .spawn(move || TcpStream::connect(address))
+        })
         .collect::<io::Result<_>>()?;
     eprintln!("connecting");
     let mut ends = std::collections::BTreeMap::new();
@@ -90,7 +140,11 @@ fn connect_threads(count: u64, address: &str) -> io::Result<String> {
         };
         *ends.entry(end).or_insert(0_u64) += 1;
     }
-    Ok(ends.iter().map(|(end, count)| format!("{count} {end}")).collect::<Vec<_>>().join(", "))
+    Ok(ends
+        .iter()
+        .map(|(end, count)| format!("{count} {end}"))
+        .collect::<Vec<_>>()
+        .join(", "))
 }
 
 /// Writes zeros at the end of a file, and says where it stopped.

@@ -3,3 +3,4 @@
 mod demo;
 mod floor;
 mod harness;
+mod limits;

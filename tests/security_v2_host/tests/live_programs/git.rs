@@ -15,7 +15,7 @@ const LIFE: &str = r#"
     cd ..; git clone -q one local; git clone -q --no-local one copied; git clone -q "file://$PWD/one" far; git clone -q --bare one bare.git
     cd copied; echo pushed > p; git add p; git commit -qm fourth; git push -q ../bare.git HEAD:refs/heads/fresh; git pull -q
     git -C ../bare.git log --oneline fresh | wc -l; git diff --stat HEAD~1 | tail -n 1; git grep -q pushed; git archive HEAD | tar -t | wc -l
-    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline | head -n 1 > /dev/null
+    git worktree add -q ../tree; git -C ../tree status -s; git bisect start -q 2>/dev/null || true; git log --graph --oneline > /dev/null
     cd ..; rm -rf one local copied far bare.git tree; echo end
 "#;
 
@@ -39,17 +39,20 @@ const OUTSIDE: &str = "git init -q . && git -c user.email=a@b -c user.name=n com
 
 fn prepared(user: User) -> std::sync::Arc<Home> {
     let home = place(user);
-    let mut made = std::process::Command::new("bash");
-    made.args(["-c", &format!("{OUTSIDE} && chown -R {0}:{0} .", user.id())]);
-    let status = made.current_dir(home.work()).env("HOME", home.work()).status().expect("bash");
-    assert!(status.success());
+    let _ = as_host(&home, OUTSIDE);
     home
 }
 
 fn as_host(home: &Home, script: &str) -> String {
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script]).current_dir(home.work()).env("HOME", home.work());
-    String::from_utf8_lossy(&command.output().expect("bash").stdout).into_owned()
+    command
+        .args(["-c", script])
+        .current_dir(home.work())
+        .env("HOME", home.home());
+    home.run_as_user(&mut command);
+    let output = command.output().expect("bash is there");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -75,10 +78,17 @@ fn a_commit_in_a_writable_work_directory_works_and_hooks_and_settings_stay() {
         assert_eq!(lines[..2], ["made-inside", "made-outside"], "{done}");
         let read_only = "Read-only file system";
         assert_eq!(lines[2..4], [read_only, read_only], "{done}");
-        assert_eq!(lines[5..7], ["Device or resource busy", "Device or resource busy"], "{done}");
+        assert_eq!(
+            lines[5..7],
+            ["Device or resource busy", "Device or resource busy"],
+            "{done}"
+        );
         assert_eq!(lines.last(), Some(&"end"), "{done}");
         assert_eq!(as_host(&home, "cat .git/config; ls -lR .git/hooks"), before, "{done}");
         assert_eq!(denied(&done), Vec::<String>::new(), "{done}");
-        assert_eq!(as_host(&home, "git -c safe.directory='*' log --format=%s"), "made-inside\nmade-outside\n");
+        assert_eq!(
+            as_host(&home, "git -c safe.directory='*' log --format=%s"),
+            "made-inside\nmade-outside\n"
+        );
     }
 }

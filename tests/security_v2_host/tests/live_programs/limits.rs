@@ -4,8 +4,16 @@ use crate::need::{has, place, room};
 use security_v2_host::{Output, Run, User, users};
 
 fn limited(user: User, script: &str) -> Output {
-    let tree = room().edit("sandbox.toml", "limits = { processes = 4096, open_files = 65536 }", "limits = { memory = \"512MiB\", processes = 60, open_files = 100 }");
-    let done = Run::at(&place(user)).policy(&tree).subject("room").args(["/usr/bin/python3", "-c", script]).run();
+    let tree = room().edit(
+        "sandbox.toml",
+        "limits = { processes = 4096, open_files = 65536 }",
+        "limits = { memory = \"512MiB\", processes = 60, open_files = 100 }",
+    );
+    let done = Run::at(&place(user))
+        .policy(&tree)
+        .subject("room")
+        .args(["/usr/bin/python3", "-c", script])
+        .run();
     assert_eq!(done.code(), Some(0), "{done}");
     done
 }
@@ -46,7 +54,11 @@ fn a_loop_of_forks_ends_with_eagain_and_the_next_session_is_not_short_of_process
         let done = limited(user, script);
         assert_eq!(done.out(), "EAGAIN True\n", "{done}");
         done.home.assert_nothing_left();
-        let again = Run::at(&done.home).policy(&room()).subject("room").bash("for i in 1 2 3; do sleep 0.01 & done; wait; echo well").run();
+        let again = Run::at(&done.home)
+            .policy(&room())
+            .subject("room")
+            .bash("for i in 1 2 3; do sleep 0.01 & done; wait; echo well")
+            .run();
         assert_eq!(again.out(), "well\n", "{again}");
     }
 }

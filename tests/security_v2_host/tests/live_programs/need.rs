@@ -15,7 +15,8 @@ const SLOW: Duration = Duration::from_secs(300);
 pub(crate) fn place(user: User) -> Arc<Home> {
     let home = Home::new(user);
     if user == User::Root {
-        std::fs::set_permissions(home.work(), std::fs::Permissions::from_mode(0o777)).expect("a mode of one's own directory");
+        std::fs::set_permissions(home.work(), std::fs::Permissions::from_mode(0o777))
+            .expect("a mode of one's own directory");
     }
     home
 }
@@ -23,13 +24,21 @@ pub(crate) fn place(user: User) -> Arc<Home> {
 /// The tree of `tests/fixtures/policy-room`.
 pub(crate) fn room() -> Tree {
     let files = [
-        ("nexus.policy.toml", include_str!("../../../fixtures/policy-room/nexus.policy.toml")),
+        (
+            "nexus.policy.toml",
+            include_str!("../../../fixtures/policy-room/nexus.policy.toml"),
+        ),
         ("quotas.toml", include_str!("../../../fixtures/policy-room/quotas.toml")),
         ("egress.toml", include_str!("../../../fixtures/policy-room/egress.toml")),
         ("abi.toml", include_str!("../../../fixtures/policy-room/abi.toml")),
-        ("sandbox.toml", include_str!("../../../fixtures/policy-room/sandbox.toml")),
+        (
+            "sandbox.toml",
+            include_str!("../../../fixtures/policy-room/sandbox.toml"),
+        ),
     ];
-    files.into_iter().fold(Tree::shipped(), |tree, (file, text)| tree.replace(file, text))
+    files
+        .into_iter()
+        .fold(Tree::shipped(), |tree, (file, text)| tree.replace(file, text))
 }
 
 /// A run under the policy with room.
@@ -58,9 +67,14 @@ pub(crate) fn succeeds(run: Run) -> Output {
 
 /// What was denied, but for what libraries try first and do without.
 pub(crate) fn denied(done: &Output) -> Vec<String> {
-    let denies = done.records.iter().filter(|record| matches!(record.verdict, Judgement::Deny(_)));
+    let denies = done
+        .records
+        .iter()
+        .filter(|record| matches!(record.verdict, Judgement::Deny(_)));
     let meant = denies.filter(|record| record.reason.as_str() != "abi.unknown");
-    meant.map(|record| format!("{} {}", record.object, record.reason)).collect()
+    meant
+        .map(|record| format!("{} {}", record.object, record.reason))
+        .collect()
 }
 
 /// The last line that was printed.
@@ -71,12 +85,19 @@ pub(crate) fn last(done: &Output) -> String {
 /// Whether this machine has these programs where ordinary users look for them. Where one is missing, that is said, and it is
 /// a failure where everything must be tried: `tests/packages.txt` names what to install.
 pub(crate) fn has(programs: &[&str]) -> bool {
-    let there = |name: &str| ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"].iter().any(|place| Path::new(place).join(name).exists());
+    let there = |name: &str| {
+        ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"]
+            .iter()
+            .any(|place| Path::new(place).join(name).exists())
+    };
     let missing: Vec<&str> = programs.iter().copied().filter(|name| !there(name)).collect();
     if missing.is_empty() {
         return true;
     }
-    lacking(&format!("no {} on this machine: see tests/packages.txt", missing.join(", ")));
+    lacking(&format!(
+        "no {} on this machine: see tests/packages.txt",
+        missing.join(", ")
+    ));
     false
 }
 

@@ -1,6 +1,6 @@
 //! A Rust build, with the toolchain where rustup puts it: in the home of whoever develops.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,35 +14,70 @@ fn sysroot() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
 }
 
+/// A home that is not below `/tmp`, where every session has its own, and that everybody can reach.
+fn home_of_a_developer() -> tempfile::TempDir {
+    let open = |place: &&str| {
+        Path::new(place)
+            .ancestors()
+            .all(|part| std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
+            && !place.starts_with("/tmp")
+    };
+    let place = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib"]
+        .into_iter()
+        .find(open)
+        .expect("a directory that everybody can reach");
+    let home = tempfile::Builder::new()
+        .prefix("nexus-home-")
+        .tempdir_in(place)
+        .expect("a directory of the test's own");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))
+        .expect("a mode of one's own directory");
+    home
+}
+
 /// Puts the toolchain into the home of the test's user, who may not be able to read the one that runs the test: linked
 /// file by file where both are on one file system.
-fn install(home: &Home, from: &Path) {
-    let toolchain = home.home().join(".rustup/toolchains/own");
+fn install(home: &Home, own: &Path, from: &Path) {
+    let toolchain = own.join(".rustup/toolchains/own");
     std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
     let copy = |from: PathBuf, to: &Path| {
-        let copied = |how: &str| Command::new("cp").arg(how).arg(&from).arg(to).output().is_ok_and(|done| done.status.success());
+        let copied = |how: &str| {
+            Command::new("cp")
+                .arg(how)
+                .arg(&from)
+                .arg(to)
+                .output()
+                .is_ok_and(|done| done.status.success())
+        };
         assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
     };
     copy(from.join("bin"), &toolchain);
-    for entry in std::fs::read_dir(from.join("lib")).expect("a toolchain has libraries").flatten() {
+    for entry in std::fs::read_dir(from.join("lib"))
+        .expect("a toolchain has libraries")
+        .flatten()
+    {
         if entry.file_name() != "rustlib" {
             copy(entry.path(), &toolchain.join("lib"));
         }
     }
-    copy(from.join("lib/rustlib/x86_64-unknown-linux-gnu"), &toolchain.join("lib/rustlib"));
-    let bin = home.home().join(".cargo/bin");
+    copy(
+        from.join("lib/rustlib/x86_64-unknown-linux-gnu"),
+        &toolchain.join("lib/rustlib"),
+    );
+    let bin = own.join(".cargo/bin");
     std::fs::create_dir_all(&bin).expect("directories of the test's own");
-    for name in ["cargo", "rustc"] {
+    for name in ["cargo", "rustc", "rustdoc"] {
         symlink(toolchain.join("bin").join(name), bin.join(name)).expect("a link of the test's own");
     }
-    std::fs::write(home.home().join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n").expect("a file of the test's own");
+    std::fs::write(own.join(".cargo/credentials.toml"), "[registry]\ntoken = \"secret\"\n")
+        .expect("a file of the test's own");
     for path in [".cargo", ".rustup"] {
-        home.give(&home.home().join(path));
+        home.give(&own.join(path));
     }
 }
 
-fn build(home: &Arc<Home>, at: &str) {
-    let path = format!("{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin", home.home().display());
+fn build(home: &Arc<Home>, own: &Path, at: &str) {
+    let path = format!("{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin", own.display());
     let script = format!(
         "set -euo pipefail; cd {at}; cargo new --quiet --vcs none --lib part; cargo new --quiet --vcs none whole; cd whole
          echo 'part = {{ path = \"../part\" }}' >> Cargo.toml
@@ -57,22 +92,28 @@ END
          cargo test --offline --quiet 2>&1 | grep -c 'test result: ok'
          cd ../part; cargo test --offline --quiet > /dev/null 2>&1; cd ..; rm -r part whole"
     );
-    let done = succeeds(in_room(home).env("PATH", path).bash(&script));
+    let done = succeeds(in_room(home).env("HOME", own).env("PATH", path).bash(&script));
     assert_eq!(done.out(), "20\n20\n1\n", "{done}");
     assert_eq!(denied(&done), Vec::<String>::new(), "{done}");
 }
 
 #[test]
 fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
-    let Some(from) = sysroot() else { return lacking("no rustc that tells where its toolchain is") };
+    let Some(from) = sysroot() else {
+        return lacking("no rustc that tells where its toolchain is");
+    };
     for user in users() {
         let home = place(user);
-        install(&home, &from);
+        let own = home_of_a_developer();
+        install(&home, own.path(), &from);
         for at in ["/tmp", "/state", "."] {
-            build(&home, at);
+            build(&home, own.path(), at);
         }
-        let token = home.home().join(".cargo/credentials.toml");
-        let done = in_room(&home).bash(&format!("cat {}", token.display())).run();
+        let token = own.path().join(".cargo/credentials.toml");
+        let done = in_room(&home)
+            .env("HOME", own.path())
+            .bash(&format!("cat {}", token.display()))
+            .run();
         assert!(done.code() == Some(1) && done.err().contains("No such file"), "{done}");
         home.assert_nothing_left();
     }

@@ -17,13 +17,24 @@ fn a_set_user_id_copy_of_id_prints_the_callers_id() {
         chown(&copy, Some(0), Some(0)).expect("root owns");
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o6755)).expect("root sets modes");
         // Outside, the bit works for an ordinary user: what is tried here is not nothing.
-        let outside = std::process::Command::new("setpriv").args(["--reuid=64210", "--regid=64210", "--clear-groups"]).arg(&copy).arg("-u").output();
+        let outside = std::process::Command::new("setpriv")
+            .args(["--reuid=64210", "--regid=64210", "--clear-groups"])
+            .arg(&copy)
+            .arg("-u")
+            .output();
         let outside = outside.expect("setpriv is everywhere");
-        assert_eq!(String::from_utf8_lossy(&outside.stdout), "0\n", "the directory of the test is mounted nosuid");
+        assert_eq!(
+            String::from_utf8_lossy(&outside.stdout),
+            "0\n",
+            "the directory of the test is mounted nosuid"
+        );
         let done = works(&home, "[ -u id ]; /usr/bin/id -u; ./id -u; ./id -g; ./id -ru");
         let out = done.out();
         let ids: Vec<&str> = out.lines().collect();
-        assert!(ids.len() == 4 && ids[0] != "0" && ids.iter().all(|id| *id == ids[0]), "{done}");
+        assert!(
+            ids.len() == 4 && ids[0] != "0" && ids.iter().all(|id| *id == ids[0]),
+            "{done}"
+        );
     }
 }
 
@@ -36,12 +47,15 @@ fn programs_that_need_their_set_id_bit_fail_and_their_harmless_part_works() {
         let done = works(
             &place(user),
             "mount --version > /dev/null; ! mount -t tmpfs none /tmp 2>/dev/null; ! su -c true < /dev/null 2> /dev/null; ! umount /tmp 2> /dev/null
-             ! passwd -d root 2> /dev/null; ! unshare --user true 2> /dev/null; ! chroot / true 2> /dev/null; echo end",
+             ! passwd -d root 2> /dev/null; ! unshare --user true 2> /dev/null; ! /usr/sbin/chroot / true 2> /dev/null; echo end",
         );
         assert_eq!(done.out(), "end\n", "{done}");
         // Each try is on the record.
         for call in ["mount", "unshare", "chroot"] {
-            assert!(done.records.iter().any(|record| record.object.starts_with(call)), "no {call}: {done}");
+            assert!(
+                done.records.iter().any(|record| record.object.starts_with(call)),
+                "no {call}: {done}"
+            );
         }
     }
 }

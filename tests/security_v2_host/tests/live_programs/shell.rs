@@ -33,7 +33,10 @@ fn sh_and_coreutils_work() {
 #[test]
 fn a_thousand_processes_one_after_another_work() {
     for user in users() {
-        let done = works_unhindered(&place(user), "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done; echo $i");
+        let done = works_unhindered(
+            &place(user),
+            "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done; echo $i",
+        );
         assert_eq!(last(&done), "1000", "{done}");
     }
 }
@@ -42,7 +45,10 @@ fn a_thousand_processes_one_after_another_work() {
 fn large_output_arrives_whole_through_pipes() {
     for user in users() {
         let home = place(user);
-        let done = works_unhindered(&home, "head -c 300000000 /dev/zero | cat | wc -c; seq 1 2000000 | tail -n 1");
+        let done = works_unhindered(
+            &home,
+            "head -c 300000000 /dev/zero | cat | wc -c; seq 1 2000000 | tail -n 1",
+        );
         assert_eq!(done.out(), "300000000\n2000000\n", "{done}");
         // Eight megabytes to the caller itself.
         let done = works_unhindered(&home, "seq 1 1000000");
@@ -78,7 +84,7 @@ fn deep_directories_and_long_names_work_and_longer_ones_do_not() {
                     "cd {place}; perl -e 'for (1 .. 500) {{ mkdir \"d\" x 20 or die $!; chdir \"d\" x 20 or die $! }}
                      open F, \">f\"; print F \"deep\"; close F; open F, \"f\"; print <F>, \"\\n\"'
                      rm -r dddddddddddddddddddd
-                     name=$(printf 'n%.0s' $(seq 255)); echo long > $name; cat n*; rm $name
+                     name=$(printf 'n%.0s' $(seq 255)); echo long > $name; cat nnnnn*; rm $name
                      touch ${{name}}n 2>&1 | grep -o 'File name too long' || true
                      echo odd > $'a\\nb\\xff'; cat a*; rm a*"
                 ),
@@ -97,7 +103,7 @@ fn a_static_binary_runs() {
         let done = works_unhindered(
             &place(user),
             "! ldd $(command -v busybox) > /dev/null 2>&1
-             cp $(command -v busybox) /tmp/sh; /tmp/sh sh -c 'echo of its own | /tmp/sh tr a-z A-Z'; busybox ls / > /dev/null",
+             cp $(command -v busybox) /tmp/busybox; /tmp/busybox sh -c 'echo of its own | /tmp/busybox tr a-z A-Z'; busybox ls / > /dev/null",
         );
         assert_eq!(last(&done), "OF ITS OWN", "{done}");
     }
@@ -116,7 +122,10 @@ fn processes_are_seen_and_signalled_within_the_session_only() {
         let out = done.out();
         let lines: Vec<&str> = out.lines().collect();
         // Init, the shell, and what it started.
-        assert!(lines[0].contains("sleep") && lines[0].split(' ').filter(|name| !name.is_empty()).count() <= 6, "{done}");
+        assert!(
+            lines[0].contains("sleep") && lines[0].split(' ').filter(|name| !name.is_empty()).count() <= 6,
+            "{done}"
+        );
         assert_eq!(lines[1], "143", "{done}");
         assert!(lines[2].parse::<u32>().is_ok_and(|count| count <= 4), "{done}");
     }

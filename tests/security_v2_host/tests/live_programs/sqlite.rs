@@ -19,7 +19,10 @@ fn both_journals_of_sqlite_keep_what_was_committed() {
                      delete from t where x % 3 = 0; vacuum; create index i on t(y);'"
                 ),
             );
-            let done = works_unhindered(&home, &format!("sqlite3 /state/{journal}.db 'select count(*) from t; pragma integrity_check'"));
+            let done = works_unhindered(
+                &home,
+                &format!("sqlite3 /state/{journal}.db 'select count(*) from t; pragma integrity_check'"),
+            );
             assert_eq!(done.out(), "13334\nok\n", "{journal}: {done}");
         }
     }
@@ -65,7 +68,10 @@ os.kill(os.getpid(), signal.SIGKILL)
         let home = place(user);
         home.write_work("writer.py", WRITER);
         for journal in ["wal", "delete"] {
-            let done = works_unhindered(&home, &format!("python3 writer.py {journal} || echo killed $?; ls /state | grep -c '{journal}.db-'"));
+            let done = works_unhindered(
+                &home,
+                &format!("python3 writer.py {journal} || echo killed $?; ls /state | grep -c '{journal}.db-'"),
+            );
             let out = done.out();
             assert!(out.contains("killed 137"), "{done}");
             // The crashed transaction is there to be rolled back, in the next session.

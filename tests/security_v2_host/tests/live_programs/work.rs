@@ -12,21 +12,34 @@ use security_v2_host::{Home, Output, Run, User, users};
 fn the_shipped_policy_shows_it_read_only() {
     for user in users() {
         let home = place(user);
-        home.write_work("file", "seen\n");
-        let script = "cat file; for try in 'echo x > file' 'echo x > new' 'rm file' 'mkdir d' 'chmod 777 file' 'mv file other' 'touch file' 'ln file l'; do
+        let file = home.write_work("file", "seen\n");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .expect("a mode of one's own file");
+        let script = "cat file; for try in 'echo x > file' 'echo x > new' 'rm file' 'mkdir d' 'chmod 777 file' 'mv file other' 'touch file'; do
             (eval \"$try\") 2>&1 | grep -o 'Read-only file system'; done | uniq -c | tr -s ' '";
         let done = Run::at(&home).bash(script).run();
-        assert_eq!(done.out(), "seen\n 8 Read-only file system\n", "{done}");
-        assert_eq!(std::fs::read_to_string(home.work().join("file")).expect("it is still there"), "seen\n");
+        assert_eq!(done.out(), "seen\n 7 Read-only file system\n", "{done}");
+        assert_eq!(
+            std::fs::read_to_string(home.work().join("file")).expect("it is still there"),
+            "seen\n"
+        );
     }
 }
 
 #[test]
 fn unmetered_it_is_written_and_the_budget_of_tmp_is_not() {
     for user in users() {
-        let done = works_unhindered(&place(user), "head -c 5M /dev/zero > big; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; mkdir -p a/b; mv a c; ln big c/hard; rm -r c");
+        let done = works_unhindered(
+            &place(user),
+            "head -c 5M /dev/zero > big; df -B1 --output=used /tmp | tail -n 1 | tr -d ' '; mkdir -p a/b; mv a c; ln big c/hard; rm -r c",
+        );
         assert_eq!(done.out(), "0\n", "{done}");
-        assert_eq!(std::fs::metadata(done.home.work().join("big")).expect("it was written").len(), 5 << 20);
+        assert_eq!(
+            std::fs::metadata(done.home.work().join("big"))
+                .expect("it was written")
+                .len(),
+            5 << 20
+        );
     }
 }
 
@@ -54,7 +67,13 @@ fn made(home: &Home, path: &Path) -> PathBuf {
 fn names_with_spaces_newlines_and_any_bytes_are_shown_as_they_are() {
     for user in users() {
         let home = place(user);
-        let names: [&[u8]; 5] = [b"a b  c", b"line\nbreak", "\u{fc}ml\u{e4}ut \u{2603}".as_bytes(), b"bad\xff\xfe", b"quo'te\"$(id)\\"];
+        let names: [&[u8]; 5] = [
+            b"a b  c",
+            b"line\nbreak",
+            "\u{fc}ml\u{e4}ut \u{2603}".as_bytes(),
+            b"bad\xff\xfe",
+            b"quo'te\"$(id)\\",
+        ];
         for name in names {
             let directory = made(&home, &home.work().join(std::ffi::OsString::from_vec(name.to_vec())));
             let script = "pwd -P | cmp - <(printf '%s\\n' \"$PWD\") && echo inside > written && ls && readlink /proc/self/cwd | wc -c";
@@ -62,7 +81,10 @@ fn names_with_spaces_newlines_and_any_bytes_are_shown_as_they_are() {
             // readlink escapes nothing, and ends the line.
             let length = std::os::unix::ffi::OsStrExt::as_bytes(directory.as_os_str()).len() + 1;
             assert_eq!(out, format!("written\n{length}\n"), "{}", directory.display());
-            assert_eq!(std::fs::read_to_string(directory.join("written")).expect("written outside too"), "inside\n");
+            assert_eq!(
+                std::fs::read_to_string(directory.join("written")).expect("written outside too"),
+                "inside\n"
+            );
         }
     }
 }
@@ -87,7 +109,10 @@ fn below_tmp_it_is_shown_and_its_neighbours_on_the_host_are_not() {
         if !home.work().starts_with("/tmp") {
             return lacking("the tests' temporary directory is not below /tmp");
         }
-        let done = works_unhindered(&home, "echo x > below; ls -A /tmp | wc -l; ls -A .. | tr '\\n' ' '; touch /tmp/beside; rm /tmp/beside");
+        let done = works_unhindered(
+            &home,
+            "echo x > below; ls -A /tmp | wc -l; ls -A .. | tr '\\n' ' '; touch /tmp/beside; rm /tmp/beside",
+        );
         // In its own /tmp stands nothing but the way to the work directory.
         assert_eq!(done.out(), "1\nwork ", "{done}");
         assert!(home.work().join("below").exists() && !Path::new("/tmp/beside").exists());
@@ -112,9 +137,20 @@ fn on_a_tmpfs_it_works() {
     for user in users() {
         let home = place(user);
         let directory = made(&home, &home.work().join("memory"));
-        rustix::mount::mount("none", &directory, "tmpfs", rustix::mount::MountFlags::empty(), c"mode=777").expect("root mounts");
+        rustix::mount::mount(
+            "none",
+            &directory,
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            c"mode=777",
+        )
+        .expect("root mounts");
         let memory = Memory(directory.clone());
-        let (out, _) = standing_in(&home, &directory, "echo x > f; mkdir d; mv f d; cat d/f; stat -f -c %T .; ln -s f l; rm -r d l; ls -A");
+        let (out, _) = standing_in(
+            &home,
+            &directory,
+            "echo x > f; mkdir d; mv f d; cat d/f; stat -f -c %T .; ln -s f l; rm -r d l; ls -A",
+        );
         assert_eq!(out, "x\ntmpfs\n");
         drop(memory);
     }
@@ -128,7 +164,12 @@ fn the_home_is_not_shown_only_because_one_stands_in_it_and_that_is_said() {
         home.give(&home.home().join("secret"));
         let (out, err) = standing_in(&home, &home.home(), "pwd; ls -A | grep -c secret || true");
         assert_eq!(out, "/state/home\n0\n");
-        assert!(err.contains("holds your home directory and is not shown to the program; name a directory with `--work DIR`"), "{err}");
+        assert!(
+            err.contains(
+                "holds your home directory and is not shown to the program; name a directory with `--work DIR`"
+            ),
+            "{err}"
+        );
         // A directory in it is.
         let project = made(&home, &home.home().join("project"));
         let (out, err) = standing_in(&home, &project, "pwd; ls -A ..");
@@ -141,11 +182,25 @@ fn the_home_is_not_shown_only_because_one_stands_in_it_and_that_is_said() {
 fn more_than_policy_gives_is_refused_and_less_is_given() {
     for user in users() {
         let home = place(user);
-        let ask = |run: Run, mode: &str| -> Output { run.work(format!("{}{mode}", home.work().display())).bash("echo x > f && rm f").run() };
+        let ask = |run: Run, mode: &str| -> Output {
+            run.work(format!("{}{mode}", home.work().display()))
+                .bash("echo x > f && rm f")
+                .run()
+        };
         let refused = ask(Run::at(&home), ":unmetered");
-        assert!(refused.code() == Some(3) && refused.err().contains("less than"), "{refused}");
+        assert!(
+            refused.code() == Some(3) && refused.err().contains("less than"),
+            "{refused}"
+        );
         let narrowed = ask(in_room(&home), ":ro");
-        assert!(narrowed.code() == Some(1) && narrowed.err().contains("Read-only file system"), "{narrowed}");
-        let _ = succeeds(in_room(&home).work(format!("{}:unmetered", home.work().display())).bash("echo x > f && rm f"));
+        assert!(
+            narrowed.code() == Some(1) && narrowed.err().contains("Read-only file system"),
+            "{narrowed}"
+        );
+        let _ = succeeds(
+            in_room(&home)
+                .work(format!("{}:unmetered", home.work().display()))
+                .bash("echo x > f && rm f"),
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Whether this is a container, which one, and how it is told to allow what nx needs.
 
 use super::facts::read;
-use super::mountinfo;
 use super::report::Mend;
+use execd::mountinfo;
 use std::path::Path;
 
 /// Who runs the container that this process is in.

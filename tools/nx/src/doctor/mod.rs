@@ -12,7 +12,6 @@ mod fuse;
 mod json;
 mod landlock_fence;
 mod memory;
-mod mountinfo;
 mod mounts;
 mod namespaces;
 mod platform;
@@ -23,6 +22,8 @@ mod syscalls;
 pub use directories::state_directory;
 pub use json::JSON_VERSION;
 pub use report::{Finding, Mend, Report, State};
+
+pub(crate) use cgroup::WITHOUT as WITHOUT_CGROUP;
 
 use facts::Facts;
 

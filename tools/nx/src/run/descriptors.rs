@@ -1,7 +1,8 @@
 //! What the program inherits as descriptors 0 to 2.
 
 use nexus_policy::InheritedFds;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
+use rustix::process::{Gid, Uid};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Why a descriptor is not handed on.
@@ -15,20 +16,33 @@ pub(crate) struct Refused {
     pub(crate) help: String,
 }
 
-/// Checks the three: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
-pub(crate) fn check(allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
+/// Checks the three, and says whether one of them is a file: a socket or a directory reaches past every rule, and a device is not what policy speaks of.
+pub(crate) fn check(allowed: InheritedFds) -> Result<bool, Refused> {
+    let mut file = false;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for (name, fd) in [
         ("stdin", stdin.as_fd()),
         ("stdout", stdout.as_fd()),
         ("stderr", stderr.as_fd()),
     ] {
-        check_one(name, fd, allowed, landlock)?;
+        check_one(name, fd, allowed)?;
+        file |= is_file(fd);
     }
-    Ok(())
+    Ok(file)
 }
 
-fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, landlock: bool) -> Result<(), Refused> {
+/// Whether a descriptor leads to something that could be opened again for more; a pipe, `/dev/null` and a terminal do
+/// not.
+fn is_file(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(fd) else { return false };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::Socket => false,
+        FileType::CharacterDevice => !(is_null(&stat) || rustix::termios::isatty(fd)),
+        _ => true,
+    }
+}
+
+fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds) -> Result<(), Refused> {
     let by_key = |what, key: &str, instead: &str| Refused {
         name,
         what,
@@ -36,20 +50,8 @@ fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, land
     };
     let Ok(stat) = rustix::fs::fstat(fd) else { return Ok(()) };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo => Ok(()),
-        FileType::RegularFile => {
-            let read_only =
-                rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| !flags.intersects(OFlags::WRONLY | OFlags::RDWR));
-            if read_only && !landlock {
-                // Nothing but Landlock keeps the program from opening /proc/self/fd/0 again for writing.
-                return Err(Refused {
-                    name,
-                    what: "a file, and this kernel has no Landlock to keep it from being opened for more",
-                    help: "hand it over through a pipe: `cat FILE | nx run …`".into(),
-                });
-            }
-            Ok(())
-        }
+        // A file that was opened for reading is closed against writing when the session is made.
+        FileType::Fifo | FileType::RegularFile => Ok(()),
         FileType::Socket if allowed.allow_sockets => Ok(()),
         FileType::Socket => Err(by_key("a socket", "allow_sockets", "use a pipe: `… | cat | nx run …`")),
         FileType::Directory if allowed.allow_directories => Ok(()),
@@ -66,6 +68,22 @@ fn check_one(name: &'static str, fd: BorrowedFd<'_>, allowed: InheritedFds, land
         }),
     }
 }
+
+/// Gives the pipes among the three to the program's user, where that is not the caller: opening `/dev/stderr` again asks
+/// the pipe's mode, which lets nobody in but whoever made it. What has a name in the file system stays as it is.
+pub(crate) fn hand_over(uid: u32, gid: u32) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        if rustix::fs::fstatfs(fd).is_ok_and(|found| found.f_type == PIPEFS_MAGIC) {
+            // A pipe that stays the caller's is open all the same; only opening it again fails.
+            let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
+        }
+    }
+}
+
+/// statfs(2), `f_type` of a pipe without a name.
+const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
 
 /// `/dev/null` by its number, not its name: null(4).
 fn is_null(stat: &rustix::fs::Stat) -> bool {
@@ -84,7 +102,7 @@ mod tests {
     };
 
     fn verdict(fd: impl AsFd, allowed: InheritedFds) -> Option<&'static str> {
-        check_one("stdin", fd.as_fd(), allowed, true)
+        check_one("stdin", fd.as_fd(), allowed)
             .err()
             .map(|refused| refused.what)
     }
@@ -146,13 +164,5 @@ mod tests {
             ),
             Some("a device")
         );
-    }
-
-    #[test]
-    fn a_read_only_file_without_landlock_is_refused_and_one_for_writing_is_not() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let reader = File::open(file.path()).unwrap();
-        assert!(check_one("stdin", reader.as_fd(), NOTHING, false).is_err());
-        assert!(check_one("stdin", file.as_file().as_fd(), NOTHING, false).is_ok());
     }
 }

@@ -184,7 +184,12 @@ impl<'a> Front<'a> {
             return 0;
         }
         loop {
-            match self.control.receive().ok().and_then(|packet| Event::decode(packet.bytes())) {
+            match self
+                .control
+                .receive()
+                .ok()
+                .and_then(|packet| Event::decode(packet.bytes()))
+            {
                 Some(Event::Pending(signals)) => return signals,
                 Some(event) => self.said.push_back(event),
                 None => return 0,
@@ -241,7 +246,10 @@ impl<'a> Front<'a> {
     /// Waits a little for word that the program has begun; then its stop will be told.
     fn begins_soon(&mut self) -> bool {
         // Between an exec and init's word of it lies less than a hundredth of this.
-        const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        const SOON: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
         let _ = poll(&mut [PollFd::new(self.control, PollFlags::IN)], Some(&SOON));
         self.listen();
         !self.said.is_empty()
@@ -257,7 +265,9 @@ impl<'a> Front<'a> {
             return;
         }
         let inner = self.terminal.as_ref().and_then(Terminal::foreground_inside);
-        let stopped = self.supervisor.while_watched(self.control, &mut self.said, || self.signals.stop_by(signal));
+        let stopped = self
+            .supervisor
+            .while_watched(self.control, &mut self.said, || self.signals.stop_by(signal));
         if let (Some(terminal), Some(group)) = (&self.terminal, inner)
             && terminal.is_ours()
         {

@@ -40,7 +40,11 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(socket: PacketSocket, pid: i32) -> Self {
-        Self { socket, pid, words: RefCell::new(None) }
+        Self {
+            socket,
+            pid,
+            words: RefCell::new(None),
+        }
     }
 
     /// Waits for a word of the supervisor's.
@@ -119,7 +123,13 @@ pub(crate) struct Sleeper {
 impl Sleeper {
     pub(crate) fn of_parent() -> Self {
         let process = rustix::process::getppid().and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Self { process, asleep: false, control: None, heard: VecDeque::new(), wake_at: None }
+        Self {
+            process,
+            asleep: false,
+            control: None,
+            heard: VecDeque::new(),
+            wake_at: None,
+        }
     }
 
     /// What to wait on, if it sleeps and nobody has woken it yet.

@@ -2,10 +2,13 @@
 
 mod areas;
 mod descriptors;
+mod enforceable;
 mod failure;
 mod front;
 mod judge;
+mod limits;
 mod link;
+mod made;
 mod places;
 mod print;
 mod records;

@@ -1,7 +1,7 @@
 //! The plan in words, for `--print-plan`.
 
 use super::session::Session;
-use execd::{Access, AreaMount, Entry, Plan};
+use execd::{Access, AreaMount, Enforcement, Entry, Plan};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -44,16 +44,14 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
         "filter       {} instructions, no_new_privs, no capabilities",
         plan.filter.len()
     );
-    line!(
-        out,
-        "landlock     {}",
-        if plan.landlock {
-            "on"
-        } else {
-            "unsupported: this kernel does not have it"
-        }
-    );
-    line!(out, "limits       {}", text("limits"));
+    line!(out, "landlock     {}", plan.fence.as_str());
+    line!(out, "limits");
+    for (name, limit) in plan.limits.each() {
+        line!(out, "  {name:<12} {:<17} {}", limit.value, limit.enforcement);
+    }
+    if let Some(Err(lack)) = &plan.limits.cgroup {
+        line!(out, "  no cgroup of its own: {lack}");
+    }
     line!(out, "view");
     for entry in &plan.view {
         line!(out, "  {:<32} {}", entry.at().display().to_string(), describe(entry));
@@ -127,6 +125,22 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         .iter()
         .map(|one| one.to_string_lossy().into())
         .collect();
+    let limits: serde_json::Map<String, Value> = plan
+        .limits
+        .each()
+        .map(|(name, limit)| (name.to_owned(), limit.value.into()))
+        .collect();
+    let enforced: serde_json::Map<String, Value> = plan
+        .limits
+        .each()
+        .map(|(name, limit)| {
+            let how = match &limit.enforcement {
+                Enforcement::Enforced { backend } => json!({"backend": backend.to_string()}),
+                Enforcement::Unsupported { why } => json!({"unsupported": why}),
+            };
+            (name.to_owned(), how)
+        })
+        .collect();
     json!({
         "version": 1,
         "subject": &*session.subject,
@@ -137,11 +151,13 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
         "gid": plan.identity.gid,
         "assumed": plan.identity.assumed,
         "filter_instructions": plan.filter.len(),
-        "landlock": plan.landlock,
-        "limits": {
-            "processes": plan.limits.processes,
-            "open_files": plan.limits.open_files,
-            "data_bytes": plan.limits.data_bytes,
+        "landlock": plan.fence.as_str(),
+        "limits": limits,
+        "enforced": enforced,
+        "cgroup": match &plan.limits.cgroup {
+            None => Value::Null,
+            Some(Ok(place)) => json!({"below": place.path().to_string_lossy()}),
+            Some(Err(lack)) => json!({"why_not": lack.to_string()}),
         },
         "view": view,
         "environment": environment,

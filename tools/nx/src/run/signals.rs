@@ -30,7 +30,12 @@ impl Signals {
     pub(crate) fn take_over() -> std::io::Result<Self> {
         let all = SignalSet::full();
         let inherited = set_mask(&all)?;
-        Ok(Self { fd: descriptor(&all)?, inherited, interrupted: false, ahead: 0 })
+        Ok(Self {
+            fd: descriptor(&all)?,
+            inherited,
+            interrupted: false,
+            ahead: 0,
+        })
     }
 
     /// What to wait on.
@@ -72,7 +77,11 @@ impl Signals {
     /// What a signal does before the program has begun.
     pub(crate) fn default_of(&self, signal: i32) -> Default {
         let is = |known: Signal| signal == known.as_raw();
-        let ignored = if is(Signal::PIPE) { pipe_was_ignored() } else { is_ignored(signal) };
+        let ignored = if is(Signal::PIPE) {
+            pipe_was_ignored()
+        } else {
+            is_ignored(signal)
+        };
         if self.inherited.contains(signal) {
             Default::Wait
         } else if ignored || is(Signal::CHILD) || is(Signal::CONT) || is(Signal::URG) || is(Signal::WINCH) {
@@ -122,11 +131,20 @@ mod tests {
 
     fn signals() -> Signals {
         let all = SignalSet::empty();
-        Signals { fd: descriptor(&all).unwrap(), inherited: all, interrupted: false, ahead: 0 }
+        Signals {
+            fd: descriptor(&all).unwrap(),
+            inherited: all,
+            interrupted: false,
+            ahead: 0,
+        }
     }
 
     fn taken(number: i32) -> Taken {
-        Taken { number, from_kernel: false, sender: 1 }
+        Taken {
+            number,
+            from_kernel: false,
+            sender: 1,
+        }
     }
 
     #[test]
@@ -151,7 +169,10 @@ mod tests {
         assert_eq!(signals.default_of(SIGNAL_MAX), Default::End);
         assert_eq!(signals.default_of(Signal::TSTP.as_raw()), Default::Stop);
         assert_eq!(signals.default_of(Signal::WINCH.as_raw()), Default::Nothing);
-        let blocked = Signals { inherited: SignalSet::full(), ..signals };
+        let blocked = Signals {
+            inherited: SignalSet::full(),
+            ..signals
+        };
         assert_eq!(blocked.default_of(Signal::TERM.as_raw()), Default::Wait);
     }
 }

@@ -3,25 +3,28 @@
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
 use super::link::{FILES, Link, READY};
+use super::made::Absent;
 use super::places::{Places, identity, user_name};
 use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, print, supervisor};
+use super::{areas, descriptors, enforceable, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
-use execd::{Links, Plan, Program, SpawnError, Spawned, Step, Surroundings};
+use execd::cgroup::Group;
+use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
-use nexus_policy::{EgressGate, NoSubject, Policy};
+use nexus_policy::{NoSubject, Policy};
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vfsd::Joining;
 
@@ -32,6 +35,7 @@ struct Decided {
     plan: Plan,
     judges: Judges,
     note: Option<String>,
+    absent: Absent,
 }
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
@@ -42,7 +46,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         );
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
-    let decided = ManuallyDrop::new(decide(args)?);
+    let mut decided = ManuallyDrop::new(decide(args)?);
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -52,7 +56,8 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if let (Some(note), false) = (&decided.note, args.quiet) {
         super::summary::say(&format!("nx: {note}"));
     }
-    start(args, status, &decided)
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, status, &mut decided)
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
@@ -69,9 +74,9 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let egress = rules
         .egress_gate()
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable(&rules, &egress, &loaded.policy)?;
+    enforceable::check(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
-    descriptors::check(rules.fds, landlock).map_err(|refused| {
+    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
             format!(
                 "{} is {}, which is not handed to the program",
@@ -92,20 +97,30 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         umask: current_umask(),
+        hidden: hidden(&places, work.as_ref())?,
         work,
-        hidden: hidden(&places),
+        // As they really are: the one that was named may be relative, or a link.
         pinned: loaded
             .origin
             .directory()
-            .map(|path| path.to_owned())
             .into_iter()
+            .chain(loaded.ceiling.as_deref())
+            .filter_map(|path| std::fs::canonicalize(path).ok())
             .collect(),
-        landlock,
+        fence: if !landlock {
+            Fence::Missing
+        } else if file_handed_in {
+            Fence::Everything
+        } else {
+            Fence::Changes
+        },
+        limits: limits::of(&rules),
     };
     let program = Program {
         name: args.command.first().cloned().unwrap_or_default(),
         arguments: args.command.clone(),
     };
+    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
     let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
@@ -120,58 +135,47 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         plan,
         judges,
         note,
+        absent,
     })
 }
 
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of.
-fn hidden(places: &Places) -> Vec<PathBuf> {
-    let mut hidden = vec![places.state.clone()];
-    hidden.extend(places.home.as_ref().map(|home| home.join(".config/nexus")));
-    hidden.push(PathBuf::from("/etc/nexus"));
-    hidden
-        .iter()
+/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
+/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
+fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
+    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    for path in &own {
+        let endangered = work.is_some_and(|work| {
+            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
+        });
+        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            return Err(Failure::rejected(
+                format!(
+                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
+                    path.display()
+                ),
+                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
+            ));
+        }
+    }
+    let system = PathBuf::from("/etc/nexus");
+    Ok(own
+        .into_iter()
+        .chain([system])
         .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect()
+        .collect())
+}
+
+/// Whether a path, as far as it is there, leads into a directory.
+fn leads_into(path: &Path, directory: &Path) -> bool {
+    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
+    there.is_some_and(|there| there.starts_with(directory))
 }
 
 fn current_umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
     mask.as_raw_mode()
-}
-
-/// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
-fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
-    let at = |rule| {
-        policy
-            .rule(rule)
-            .map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at))
-    };
-    if let Some(name) = rules.needs_names() {
-        return Err(Failure::unsupported(
-            format!(
-                "the egress rule for `{}`{} names a host, which this version cannot enforce",
-                name.pattern,
-                at(name.rule)
-            ),
-            "write the addresses instead",
-        ));
-    }
-    if egress.opens(nexus_abi::Protocol::Udp) {
-        let rule = rules
-            .egress
-            .iter()
-            .flat_map(|layer| &layer.rules)
-            .find(|rule| rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow);
-        return Err(Failure::unsupported(
-            format!(
-                "an egress rule{} allows udp, which this version cannot enforce",
-                rule.map_or_else(String::new, |rule| at(rule.rule))
-            ),
-            "leave it out, or use tcp",
-        ));
-    }
-    Ok(())
 }
 
 fn policy_failure(error: &LoadError) -> Failure {
@@ -193,30 +197,78 @@ fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
 fn plan_failure(error: &execd::PlanError) -> Failure {
     let help = match error {
         execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } => "name another directory with `--work DIR`",
+        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
+            "name another directory with `--work DIR`"
+        }
         execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
+        execd::PlanError::CannotProtect { path } => {
+            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
+            let help = format!(
+                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, Failure> {
+fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| Failure::internal(format!("cannot {what}: {error}"))
+}
+
+fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u8, Failure> {
+    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if decided.plan.identity.assumed {
+        descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
+        // What root's groups may open is not the program's.
+        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
+    }
+    let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
+    let ended = run_session(args, status, decided, &mut signals, &mut group);
+    let out_of_memory = group.is_some_and(|group| {
+        let out_of_memory = group.ran_out_of_memory();
+        group.remove();
+        out_of_memory
+    });
+    let Decided { session, plan, .. } = &*decided;
+    if !out_of_memory {
+        return finish(ended?, plan, &signals, status);
+    }
+    let end = ended.map_err(|_| {
+        Failure::rejected(
+            "the subject's memory limit is too small for any program to start".into(),
+            "give it more: `limits.memory` in sandbox.toml",
+        )
+    })?;
+    if !args.quiet {
+        limits::tell_out_of_memory(plan, session, args.json);
+    }
+    // Init has no more to say when the kernel ends all of the session at once.
+    let end = match end {
+        End::InitLost => End::Signaled(rustix::process::Signal::KILL.as_raw()),
+        other => other,
+    };
+    finish(end, plan, &signals, status)
+}
+
+/// From the first process of the session to the last.
+fn run_session(
+    args: &RunArgs,
+    status: &mut Status,
+    decided: &Decided,
+    signals: &mut Signals,
+    group: &mut Option<Group>,
+) -> Result<End, Failure> {
     let Decided {
         session,
         places,
         plan,
         judges,
+        absent,
         ..
     } = decided;
-    let internal = |what: &str| {
-        let what = what.to_owned();
-        move |error: std::io::Error| Failure::internal(format!("cannot {what}: {error}"))
-    };
-    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
-    if plan.identity.assumed {
-        // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
-    }
     let joining = areas::begin(session, places, plan.identity)?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
@@ -228,10 +280,11 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         broker: init_broker,
         mask: signals.inherited,
     };
-    let spawned = execd::spawn(plan, links, &control).map_err(|error| spawn_failure(&error))?;
+    let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
-            drop((front, control, spawned));
+            // The cgroup is this process's to remove and to keep from being removed, not the supervisor's.
+            drop((front, control, spawned, group.take()));
             let options = supervisor::Options {
                 quiet: args.quiet,
                 watch: args.watch,
@@ -251,12 +304,16 @@ fn start(args: &RunArgs, status: &mut Status, decided: &Decided) -> Result<u8, F
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
-    let end = Front::new(&spawned, &control, &front, &mut signals).follow(on_start);
+    let end = Front::new(&spawned, &control, &front, signals).follow(on_start);
     drop(control);
+    // Also with `--quiet`: this is no summary.
+    for line in absent.after(&session.id) {
+        eprintln!("nx: {line}");
+    }
     wait(&child);
     // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
     drop(front);
-    finish(end, plan, &signals, status)
+    Ok(end)
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.

@@ -65,5 +65,9 @@ fn copy(fd: RawFd) -> std::io::Result<File> {
         Err(error) => return Err(error.into()),
     };
     let mode = rustix::fs::fcntl_getfl(&copy)? & OFlags::RWMODE;
-    if mode == OFlags::RDONLY { Err(Errno::BADF.into()) } else { Ok(copy) }
+    if mode == OFlags::RDONLY {
+        Err(Errno::BADF.into())
+    } else {
+        Ok(copy)
+    }
 }

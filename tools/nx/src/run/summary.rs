@@ -31,7 +31,9 @@ pub(crate) fn tell(record: &Record, as_json: bool) {
     } else {
         format!(
             "nx: {verdict}: {} {}: {} ({at})",
-            record.op, record.object, record.reason
+            record.op,
+            plain(&record.object),
+            record.reason
         )
     };
     say(&line);
@@ -80,7 +82,7 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
             out,
             "    {:>5} × {:<44} {:<22} {at}",
             deny.count,
-            deny.object,
+            plain(&deny.object),
             deny.reason.as_str()
         );
     }
@@ -111,6 +113,22 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
         let _ = writeln!(out, "  journal failed {} times, first: {error}", done.journal_errors);
     }
     say(out.trim_end());
+}
+
+/// A program chooses the names of what it tries: they must not speak to the reader's terminal, nor begin a line.
+fn plain(object: &str) -> String {
+    let mut out = String::with_capacity(object.len());
+    for one in object.chars() {
+        // Bidirectional and other invisible formatting characters make a reader see another name.
+        let hidden =
+            matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if one.is_control() || hidden {
+            out.extend(one.escape_default());
+        } else {
+            out.push(one);
+        }
+    }
+    out
 }
 
 fn short(version: &str) -> &str {
@@ -176,7 +194,16 @@ fn to_json(session: &Session, usage: Option<&Usage>, done: &Summary) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, plain};
+
+    #[test]
+    fn a_name_cannot_speak_to_the_terminal() {
+        assert_eq!(
+            plain("unix /tmp/é\u{1b}]0;x\u{7}\nnx: fine\u{202e}"),
+            "unix /tmp/é\\u{1b}]0;x\\u{7}\\nnx: fine\\u{202e}"
+        );
+        assert_eq!(plain("tcp 127.0.0.1:22"), "tcp 127.0.0.1:22");
+    }
 
     #[test]
     fn sizes_are_cut_and_never_rounded_up() {

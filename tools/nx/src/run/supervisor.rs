@@ -128,6 +128,15 @@ fn harden() -> Result<(), String> {
     rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(failed("close the memory to others"))?;
+    // Every call of the program that waits costs a descriptor or two here. Below the hard limit, raising is always allowed.
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit {
+            current: hard,
+            maximum: hard,
+        },
+    );
     // For `ps` only.
     let _ = rustix::thread::set_name(c"nx-supervisor");
     Ok(())

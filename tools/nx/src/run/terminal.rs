@@ -15,7 +15,12 @@ impl Terminal {
         use rustix::fs::{Mode, OFlags};
         // A group from outside a container has no number here, and no terminal can be given to it.
         let group = Pid::from_raw(group_of(0).ok()?)?;
-        let fd = rustix::fs::open("/dev/tty", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()?;
+        let fd = rustix::fs::open(
+            "/dev/tty",
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY,
+            Mode::empty(),
+        )
+        .ok()?;
         Some(Self { fd, group })
     }
 

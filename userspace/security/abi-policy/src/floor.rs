@@ -167,6 +167,29 @@ static ENTRIES: &[Entry] = &[
         ],
         says: Says::Closed,
     },
+    // Its limits and its place in the scheduler are init's own: without descriptors or a processor it does nothing for the
+    // session. It is always the first process of its pid namespace, and it has one thread.
+    Entry {
+        name: "floor:other-processes",
+        calls: &[
+            nr::prlimit64,
+            nr::sched_setaffinity,
+            nr::sched_setattr,
+            nr::sched_setparam,
+            nr::sched_setscheduler,
+        ],
+        says: Says::Not(&[&[(0, Is::Equal(1))]]),
+    },
+    Entry {
+        name: "floor:other-processes",
+        calls: &[nr::setpriority],
+        says: Says::Not(&[&[(0, Is::Equal(0)), (1, Is::Equal(1))]]), // PRIO_PROCESS
+    },
+    Entry {
+        name: "floor:other-processes",
+        calls: &[nr::ioprio_set],
+        says: Says::Not(&[&[(0, Is::Equal(1)), (1, Is::Equal(1))]]), // IOPRIO_WHO_PROCESS
+    },
     // Programs and probes in the kernel; faults that stop it, and whoever copies for a judge, in the middle of a copy.
     Entry {
         name: "floor:kernel-programs",
@@ -209,6 +232,21 @@ static ENTRIES: &[Entry] = &[
             &[(1, Is::Range(0x4b00, 0x4bff))],
             &[(1, Is::Range(0x5600, 0x56ff))],
         ]),
+    },
+    // Input as a signal. Of a terminal the kernel makes its whole foreground group the owner, of which the program is one
+    // among its caller's, and F_SETSIG makes the signal any: SIGKILL for the rest of the pipeline at the next key.
+    Entry {
+        name: "floor:terminal",
+        calls: &[nr::fcntl],
+        says: Says::Not(&[
+            &[(1, Is::Equal(4)), (2, Is::AnyLongBit(0o20000))], // F_SETFL, O_ASYNC
+            &[(1, Is::Equal(10))],                              // F_SETSIG
+        ]),
+    },
+    Entry {
+        name: "floor:terminal",
+        calls: &[nr::ioctl],
+        says: Says::Not(&[&[(1, Is::Equal(0x5452))]]), // FIOASYNC
     },
     // A socket for the outside lives on the host: these tell of its interfaces, routes and neighbours, and SIOCGSKNS
     // hands out its namespace. Below them are the owner of a descriptor, looked up in the caller's own pid namespace, urgent

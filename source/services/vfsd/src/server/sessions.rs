@@ -264,7 +264,7 @@ impl Sessions {
         events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
-        drop(mount);
+        mount::release(mount);
         let until = Instant::now() + LEAVE_WAIT;
         while !serving.is_finished() && Instant::now() < until {
             let _ = events.take();

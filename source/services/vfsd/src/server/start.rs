@@ -1,6 +1,6 @@
 //! From a forked child to a serving process.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nexus_abi::Area;
@@ -50,10 +50,11 @@ pub(crate) struct Start {
 
 /// Serves until the last session has ended. Run in a process of its own that has one thread.
 pub(crate) fn run(start: Start) {
-    let first = start.first.as_fd().try_clone_to_owned();
-    if let Err((stage, errno)) = serve(start)
-        && let Ok(first) = first
-    {
+    // Ours to speak over once the start is given up with everything in it.
+    let Ok(first) = start.first.as_fd().try_clone_to_owned() else {
+        return;
+    };
+    if let Err((stage, errno)) = serve(start, first.as_fd()) {
         let refused = FromVfsd::Refused {
             refusal: Refusal::Start,
             stage: Bounded::cut(stage.as_bytes()),
@@ -63,13 +64,14 @@ pub(crate) fn run(start: Start) {
     }
 }
 
-fn serve(start: Start) -> Result<(), (&'static str, Errno)> {
+fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, Errno)> {
     let at = |stage: &'static str| move |errno: Errno| (stage, errno);
     let mut keep = vec![
         start.dir.as_fd(),
         start.lock.as_fd(),
         start.listener.as_fd(),
         start.first.as_fd(),
+        complaints,
     ];
     keep.extend(start.mapper.as_ref().map(AsFd::as_fd));
     drop::leave_starter(&keep).map_err(at("leaving the starter's session"))?;

@@ -263,7 +263,10 @@ impl World {
             }
             let timeout = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
             let ready = rustix::event::poll(
-                &mut [rustix::event::PollFd::new(&*connection, rustix::event::PollFlags::IN)],
+                &mut [rustix::event::PollFd::new(
+                    &connection.session,
+                    rustix::event::PollFlags::IN,
+                )],
                 Some(&timeout),
             );
             assert!(ready.unwrap() > 0, "an event comes");

@@ -365,3 +365,40 @@ fn no_file_gets_a_set_id_bit() {
         under.allows(call, &with(mode, 0o6777));
     }
 }
+
+#[test]
+fn the_limits_and_the_scheduling_of_init_are_closed_and_ones_own_are_open() {
+    let under = Under::new();
+    for call in [
+        nr::prlimit64,
+        nr::sched_setaffinity,
+        nr::sched_setattr,
+        nr::sched_setparam,
+        nr::sched_setscheduler,
+    ] {
+        under.denies(call, &[1], "floor:other-processes");
+        under.denies(call, &[0xdead_0000_0001], "floor:other-processes");
+        under.allows(call, &[0]);
+        under.allows(call, &[2]);
+    }
+    under.denies(nr::setpriority, &[0, 1], "floor:other-processes");
+    under.allows(nr::setpriority, &[0, 0]);
+    under.allows(nr::setpriority, &[0, 2]);
+    under.denies(nr::ioprio_set, &[1, 1], "floor:other-processes");
+    under.allows(nr::ioprio_set, &[1, 0]);
+}
+
+#[test]
+fn input_as_a_signal_is_closed_and_the_flags_beside_it_are_open() {
+    const F_SETFL: u64 = 4;
+    let under = Under::new();
+    under.denies(nr::fcntl, &[0, F_SETFL, 0o20000], "floor:terminal");
+    under.denies(nr::fcntl, &[0, F_SETFL, 0o24000], "floor:terminal");
+    under.denies(nr::fcntl, &[0, 10, 9], "floor:terminal");
+    under.denies(nr::ioctl, &[0, 0x5452, 0], "floor:terminal");
+    under.allows(nr::fcntl, &[0, F_SETFL, 0o4000]);
+    // F_GETFL and F_GETSIG do not read the third argument.
+    under.allows(nr::fcntl, &[0, 3, 0o20000]);
+    under.allows(nr::fcntl, &[0, 11, 0]);
+    under.allows(nr::ioctl, &[0, 0x5421, 0]);
+}

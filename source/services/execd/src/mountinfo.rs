@@ -1,4 +1,4 @@
-//! proc_pid_mountinfo(5).
+//! What is mounted: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,20 +6,28 @@ use std::path::PathBuf;
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// Which directory of the file system is mounted.
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
     /// Where.
-    pub(crate) point: PathBuf,
+    pub point: PathBuf,
     /// The file system's name.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Whether the mount or its file system is read-only.
-    pub(crate) read_only: bool,
+    pub read_only: bool,
 }
 
 /// Every mount of a mountinfo text; lines that are none are left out.
-pub(crate) fn parse(text: &str) -> impl DoubleEndedIterator<Item = Mount> + '_ {
+pub fn parse(text: &str) -> impl DoubleEndedIterator<Item = Mount> + '_ {
     text.lines().filter_map(mount)
+}
+
+/// Every mount of one kind of file system; as [`parse()`] otherwise, and much cheaper where there are many others.
+pub fn of_kind<'t>(text: &'t str, kind: &'t str) -> impl DoubleEndedIterator<Item = Mount> + 't {
+    text.lines()
+        .filter(move |line| line.contains(kind))
+        .filter_map(mount)
+        .filter(move |mount| mount.kind == kind)
 }
 
 // 36 35 98:0 /root /point rw,noatime master:1 … - ext3 /dev/root rw,errors=continue
@@ -105,12 +113,19 @@ mod tests {
         #[test]
         fn arbitrary_text_is_read_without_panic(text in any::<String>()) {
             prop_assert!(parse(&text).count() <= text.lines().count());
+            prop_assert!(of_kind(&text, "a").eq(parse(&text).filter(|mount| mount.kind == "a")));
         }
 
         #[test]
         fn arbitrary_fields_are_read_without_panic(text in r"[\\0-9a /,-]{0,60}") {
             let _ = unescape(&text);
             prop_assert!(parse(&text).count() <= 1);
+        }
+
+        #[test]
+        fn the_mounts_of_a_kind_are_those_of_all_that_have_it(kinds in proptest::collection::vec("a|b|ab", 0..6)) {
+            let text: String = kinds.iter().map(|kind| format!("1 2 0:1 /a /b rw - {kind} a rw\n")).collect();
+            prop_assert!(of_kind(&text, "a").eq(parse(&text).filter(|mount| mount.kind == "a")));
         }
     }
 }

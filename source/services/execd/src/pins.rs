@@ -1,0 +1,219 @@
+//! What stays as it is inside a work directory that the program may write.
+
+use crate::plan::{Access, Entry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Files that send git elsewhere for its settings and hooks. Git makes neither in a plain repository; where they are, they
+/// are as dangerous as what they replace (gitrepository-layout(5)).
+pub const GIT_POINTERS: [&str; 2] = [".git/commondir", ".git/config.worktree"];
+
+/// Whether a policy's `work_protect` speaks of git's own files. Where it does not, git's are like all others.
+#[must_use]
+pub fn protects_git(work_protect: &BTreeSet<String>) -> bool {
+    work_protect.iter().any(|path| Path::new(path).starts_with(".git"))
+}
+
+/// A protected path that is not there, although what it stands in is: nothing keeps the program from making it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Missing(pub(crate) PathBuf);
+
+/// Mounts over parts of a work directory, each of a part over itself.
+///
+/// A directory that only contains a mount point can be renamed, and another put in its place; one that is a mount point
+/// cannot. So everything on the way to what is protected becomes one.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    top: PathBuf,
+    // Sorted, so that parents come before what is in them.
+    pins: BTreeMap<PathBuf, Access>,
+    hides: Vec<PathBuf>,
+}
+
+impl Pins {
+    /// None yet, inside this directory.
+    pub(crate) fn new(top: &Path) -> Self {
+        Self {
+            top: top.to_owned(),
+            pins: BTreeMap::new(),
+            hides: Vec::new(),
+        }
+    }
+
+    /// Makes a path read-only. One that lies elsewhere needs nothing, nor does one in a directory that is not there.
+    pub(crate) fn protect(&mut self, path: &Path) -> Result<(), Missing> {
+        let Ok(below) = path.strip_prefix(&self.top) else {
+            return Ok(());
+        };
+        let mut parts = below.components();
+        let mut at = self.top.clone();
+        while let Some(part) = parts.next() {
+            at.push(part);
+            let rest = parts.as_path();
+            let last = rest.as_os_str().is_empty();
+            let found = match std::fs::symlink_metadata(&at) {
+                Err(error) if error.kind() == ErrorKind::NotFound && last => return Err(Missing(at)),
+                Err(_) => return Ok(()),
+                Ok(found) => found,
+            };
+            if found.is_symlink() {
+                self.pins.insert(at.clone(), Access::ReadOnly);
+                // Where it leads has no link in it, so this ends.
+                return std::fs::canonicalize(&at).map_or(Ok(()), |target| self.protect(&target.join(rest)));
+            }
+            if last || !found.is_dir() {
+                // A file where a directory is expected stands for it: git's `.git` of a linked worktree.
+                self.pins.insert(at, Access::ReadOnly);
+                return Ok(());
+            }
+            self.pins.entry(at.clone()).or_insert(Access::ReadWrite);
+        }
+        Ok(())
+    }
+
+    /// The same for a path that need not be there.
+    pub(crate) fn protect_if_there(&mut self, path: &Path) {
+        // What is missing is all that can be wrong.
+        let _ = self.protect(path);
+    }
+
+    /// Covers a directory of nexus's own. Its path has no links.
+    pub(crate) fn hide(&mut self, path: &Path) {
+        let Ok(below) = path.strip_prefix(&self.top) else {
+            return;
+        };
+        let mut at = self.top.clone();
+        for part in below.parent().into_iter().flat_map(Path::components) {
+            at.push(part);
+            self.pins.entry(at.clone()).or_insert(Access::ReadWrite);
+        }
+        self.hides.push(path.to_owned());
+    }
+
+    /// As entries of a view, to be mounted in this order.
+    pub(crate) fn into_entries(self) -> Vec<Entry> {
+        let read_only: Vec<PathBuf> = self
+            .pins
+            .iter()
+            .filter(|(_, access)| **access == Access::ReadOnly)
+            .map(|(at, _)| at.clone())
+            .collect();
+        let inside = |at: &Path| read_only.iter().any(|outer| at.starts_with(outer));
+        let pins = self.pins.into_iter().map(|(at, access)| {
+            // What only leads to something is no more writable than what it lies in.
+            let access = if inside(&at) { Access::ReadOnly } else { access };
+            Entry::Pin {
+                source: at.clone(),
+                at,
+                access,
+            }
+        });
+        pins.chain(self.hides.into_iter().map(|at| Entry::Hide { at }))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, PathBuf) {
+        let holder = tempfile::tempdir().unwrap();
+        let top = std::fs::canonicalize(holder.path()).unwrap();
+        std::fs::create_dir_all(top.join(".git/hooks")).unwrap();
+        std::fs::write(top.join(".git/config"), "").unwrap();
+        (holder, top)
+    }
+
+    fn access(pins: Pins, top: &Path) -> Vec<(String, Access)> {
+        let name = |at: &Path| at.strip_prefix(top).unwrap().display().to_string();
+        let entries = pins.into_entries().into_iter();
+        entries
+            .filter_map(|entry| match entry {
+                Entry::Pin { at, access, .. } => Some((name(&at), access)),
+                Entry::Hide { at } => Some((format!("hide {}", name(&at)), Access::ReadOnly)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn of(top: &Path, paths: &[&str]) -> Vec<(String, Access)> {
+        let mut pins = Pins::new(top);
+        for path in paths {
+            pins.protect(&top.join(path)).unwrap();
+        }
+        access(pins, top)
+    }
+
+    use Access::{ReadOnly as RO, ReadWrite as RW};
+
+    #[test]
+    fn what_leads_to_a_protected_path_cannot_be_moved_and_stays_writable() {
+        let (_holder, top) = tree();
+        let expected = [
+            (".git".to_owned(), RW),
+            (".git/config".into(), RO),
+            (".git/hooks".into(), RO),
+        ];
+        assert_eq!(of(&top, &[".git/hooks", ".git/config"]), expected);
+    }
+
+    #[test]
+    fn nothing_below_a_protected_path_is_writable_whichever_was_named_first() {
+        let (_holder, top) = tree();
+        std::fs::create_dir_all(top.join("a/b/c")).unwrap();
+        let expected = [("a".to_owned(), RO), ("a/b".into(), RO), ("a/b/c".into(), RO)];
+        assert_eq!(of(&top, &["a", "a/b/c"]), expected);
+        assert_eq!(of(&top, &["a/b/c", "a"]), expected);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_protected_itself() {
+        let (_holder, top) = tree();
+        std::fs::remove_dir_all(top.join(".git")).unwrap();
+        std::fs::write(top.join(".git"), "gitdir: elsewhere\n").unwrap();
+        assert_eq!(of(&top, &[".git/hooks"]), [(".git".to_owned(), RO)]);
+    }
+
+    #[test]
+    fn a_link_is_protected_and_so_is_where_it_leads() {
+        let (_holder, top) = tree();
+        std::fs::rename(top.join(".git"), top.join("repository")).unwrap();
+        std::os::unix::fs::symlink("repository", top.join(".git")).unwrap();
+        let expected = [
+            (".git".to_owned(), RO),
+            ("repository".into(), RW),
+            ("repository/hooks".into(), RO),
+        ];
+        assert_eq!(of(&top, &[".git/hooks"]), expected);
+    }
+
+    #[test]
+    fn a_path_that_the_program_could_make_is_told_and_one_without_its_directory_is_not() {
+        let (_holder, top) = tree();
+        std::fs::remove_dir(top.join(".git/hooks")).unwrap();
+        let mut pins = Pins::new(&top);
+        assert_eq!(
+            pins.protect(&top.join(".git/hooks")),
+            Err(Missing(top.join(".git/hooks")))
+        );
+        assert_eq!(pins.protect(&top.join("absent/hooks")), Ok(()));
+        assert_eq!(pins.protect(Path::new("/elsewhere/hooks")), Ok(()));
+    }
+
+    #[test]
+    fn what_leads_to_a_hidden_directory_cannot_be_moved() {
+        let (_holder, top) = tree();
+        let mut pins = Pins::new(&top);
+        pins.hide(&top.join(".local/state/nexus"));
+        let expected = [
+            (".local".to_owned(), RW),
+            (".local/state".into(), RW),
+            ("hide .local/state/nexus".into(), RO),
+        ];
+        assert_eq!(access(pins, &top), expected);
+    }
+}

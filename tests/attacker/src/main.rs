@@ -1,0 +1,106 @@
+//! A hostile program. Each subcommand tries one kind of thing and says what the kernel answered, one line a try:
+//! `NAME ok VALUE` or `NAME ERRNO`. Judging that is the tests' work; the same lines from a run without the sandbox show
+//! that an attack works where its guard is missing.
+
+mod calls;
+mod files;
+mod memory;
+mod paths;
+mod processes;
+mod race;
+mod raw;
+mod sockets;
+mod storm;
+mod terminal;
+mod unix;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let Some((name, rest)) = words.split_first() else {
+        eprintln!("attacker: name an attack");
+        return ExitCode::from(2);
+    };
+    // What reaches beyond this program's own processes where nothing is around it.
+    if matches!((*name, rest), ("init" | "eat" | "proc", _) | ("group", ["confined"])) {
+        raw::only_confined();
+    }
+    match (*name, rest) {
+        ("calls", []) => calls::run(),
+        ("flood", [count]) => calls::flood(number(count)),
+        ("families", []) => sockets::families(),
+        ("options", []) => sockets::options(),
+        ("forms", [port]) => sockets::forms(number(port)),
+        ("connect", addresses) => sockets::connect(addresses),
+        ("fast-open", [port]) => sockets::fast_open(number(port)),
+        ("lengths", [port]) => sockets::lengths(number(port)),
+        ("listen", [closed]) => sockets::listen(number(closed)),
+        ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
+        ("udp", [port]) => sockets::udp(number(port)),
+        ("parallel", [port, count]) => sockets::parallel(number(port), number(count)),
+        ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
+        ("unix", paths) => unix::reach(paths),
+        ("abstract", [name]) => unix::reach_abstract(name),
+        ("race-address", [open, forbidden, rounds]) => {
+            race::address(number(open), number(forbidden), number(rounds));
+        }
+        ("race-descriptor", [open, forbidden, path, rounds]) => {
+            race::descriptor(number(open), number(forbidden), path, number(rounds));
+        }
+        ("pointers", [port, directory]) => memory::pointers(number(port), directory),
+        ("reopen", []) => files::reopen(),
+        ("append", []) => files::append(),
+        ("descriptors", []) => files::descriptors(),
+        ("set-id", directories) => files::set_id(directories),
+        ("change", paths) => files::change(paths),
+        ("read", paths) => paths::read(paths),
+        ("escape", [secret]) => paths::escape(secret),
+        ("proc", []) => paths::proc_files(),
+        ("init", []) => processes::init(),
+        ("group", []) => processes::group(false),
+        ("group", ["confined"]) => processes::group(true),
+        ("own", []) => processes::own(),
+        ("limits", []) => processes::limits(),
+        ("dump", []) => processes::dump(),
+        ("ipc", [shared, queue]) => processes::ipc(number(shared), number(queue)),
+        ("status", []) => processes::status(),
+        ("environment", []) => {
+            for (name, value) in std::env::vars() {
+                println!("{name}={value}");
+            }
+        }
+        ("storm", [directory, secret, rounds]) => storm::run(directory, secret, number(rounds)),
+        ("terminal", []) => terminal::run(),
+        ("eat", [what]) => memory::eat(what),
+        ("execute-inherited", []) => {
+            let empty = std::ffi::CString::default();
+            let argv = [empty.as_ptr(), std::ptr::null()];
+            // SAFETY: empty path, an argument list that ends in NULL; returns only on failure.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_execveat,
+                    0,
+                    empty.as_ptr(),
+                    argv.as_ptr(),
+                    argv[1..].as_ptr(),
+                    libc::AT_EMPTY_PATH,
+                )
+            };
+            raw::say("execveat-stdin", -1);
+        }
+        _ => {
+            eprintln!("attacker: no attack of these words: {words:?}");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| {
+        eprintln!("attacker: `{text}` is no number that fits");
+        std::process::exit(2)
+    })
+}

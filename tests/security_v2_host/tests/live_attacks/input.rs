@@ -1,0 +1,187 @@
+//! What the caller hands in as descriptors.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+
+use security_v2_host::{spawn, users};
+
+use crate::kit::{Answers, Attack};
+
+/// Runs with this stdin and returns stdout, stderr and the status.
+fn with_stdin(mut command: std::process::Command, stdin: impl Into<Stdio>) -> (String, String, Option<i32>) {
+    let child = spawn(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+    let done = child.wait_with_output().unwrap();
+    (
+        String::from_utf8_lossy(&done.stdout).into_owned(),
+        String::from_utf8_lossy(&done.stderr).into_owned(),
+        done.status.code(),
+    )
+}
+
+#[test]
+fn a_file_that_was_handed_in_for_reading_stays_as_it_was() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let file = attack.home.home().join("input");
+        std::fs::write(&file, "what was there\n").unwrap();
+        attack.home.give(&file);
+        let before = std::fs::metadata(&file).unwrap();
+        let (out, err, _) = with_stdin(attack.prepare(&["reopen"]).command(), File::open(&file).unwrap());
+        Answers::of(&out).assert_only(&[], 25);
+        let change = [
+            "change",
+            "chmod:/proc/self/fd/0",
+            "times:/dev/stdin",
+            "truncate:/dev/fd/0",
+            "write:/dev/stdin",
+        ];
+        let (out, _, _) = with_stdin(attack.prepare(&change).command(), File::open(&file).unwrap());
+        Answers::of(&out).assert_only(&[], 4);
+        let after = std::fs::metadata(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "what was there\n", "{err}");
+        assert_eq!(
+            (before.mode(), before.mtime_nsec()),
+            (after.mode(), after.mtime_nsec()),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn without_a_session_the_same_file_is_broken() {
+    for user in users().into_iter().rev().take(1) {
+        let attack = Attack::new(user);
+        let file = attack.home.home().join("input");
+        std::fs::write(&file, "what was there\n").unwrap();
+        attack.home.give(&file);
+        with_stdin(attack.bare_command(&["reopen"]), File::open(&file).unwrap());
+        assert_ne!(std::fs::read_to_string(&file).unwrap(), "what was there\n");
+    }
+}
+
+#[test]
+fn a_file_on_stdin_is_read_from_where_it_stands_and_left_where_the_program_stopped() {
+    use std::io::{Read, Seek, SeekFrom};
+    for user in users() {
+        let attack = Attack::new(user);
+        let path = attack.home.write_work("lines", "one\ntwo\nthree\n");
+        let mut file = File::open(path).unwrap();
+        file.seek(SeekFrom::Start(4)).unwrap();
+        let read = vec!["sh".into(), "-c".into(), "read line; echo got $line".into()];
+        let (out, err, _) = with_stdin(attack.prepare_any(read).command(), file.try_clone().unwrap());
+        assert_eq!(out, "got two\n", "{err}");
+        let mut rest = String::new();
+        file.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "three\n");
+    }
+}
+
+#[test]
+fn a_file_that_has_no_name_any_more_is_still_read() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let path = attack.home.write_work("gone", "still here\n");
+        let file = File::open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let (out, err, _) = with_stdin(attack.prepare_any(vec!["cat".into()]).command(), file);
+        assert_eq!(out, "still here\n", "{err}");
+    }
+}
+
+#[test]
+fn sockets_directories_and_devices_are_not_handed_on() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let run = || attack.prepare_any(vec!["echo".into(), "ran".into()]).command();
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let connected = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (what, fd) in [
+            ("a socket", OwnedFd::from(socket)),
+            ("a socket", OwnedFd::from(connected)),
+            ("a directory", OwnedFd::from(File::open("/").unwrap())),
+            ("a device", OwnedFd::from(File::open("/dev/zero").unwrap())),
+        ] {
+            let (out, err, code) = with_stdin(run(), fd);
+            assert_eq!((out.as_str(), code), ("", Some(3)), "{err}");
+            assert!(err.contains(what), "{err}");
+        }
+        let (out, err, _) = with_stdin(run(), File::open("/dev/null").unwrap());
+        assert_eq!(out, "ran\n", "{err}");
+    }
+}
+
+#[test]
+fn a_policy_that_opens_sockets_hands_them_on() {
+    for user in users() {
+        let mut attack = Attack::new(user);
+        let fds =
+            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
+        attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", fds);
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let run = attack.prepare_any(vec!["echo".into(), "ran".into()]).command();
+        let (out, err, _) = with_stdin(run, OwnedFd::from(socket));
+        assert_eq!(out, "ran\n", "{err}");
+    }
+}
+
+#[test]
+fn only_the_standard_descriptors_are_open_inside() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let secret = attack.home.write_work("inherited", "inherited");
+        // A shell opens more and starts `nx` with them.
+        let nx = attack.prepare(&["descriptors"]).command();
+        let mut words = vec![nx.get_program().to_owned()];
+        words.extend(nx.get_args().map(ToOwned::to_owned));
+        let mut shell = std::process::Command::new("bash");
+        shell
+            .arg("-c")
+            .arg(format!("exec 5<{0} 9<{0} 200<{0}; exec \"$@\"", secret.display()))
+            .arg("bash")
+            .args(words);
+        shell.current_dir(attack.home.work()).env_clear();
+        shell.envs(nx.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        user.starts(&mut shell);
+        let (out, err, _) = with_stdin(shell, Stdio::null());
+        let mut open: Vec<&str> = out.lines().filter_map(|line| line.split(' ').next()).collect();
+        open.sort_unstable();
+        assert_eq!(open, ["0", "1", "2"], "{out}{err}");
+    }
+}
+
+#[test]
+fn a_log_that_is_appended_to_cannot_be_opened_for_more() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let path = attack.home.home().join("log");
+        std::fs::write(&path, "first\n").unwrap();
+        attack.home.give(&path);
+        let log = File::options().append(true).open(&path).unwrap();
+        let mut command = attack.prepare(&["append"]).option("-q").command();
+        let child = spawn(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::piped())).unwrap();
+        let done = child.wait_with_output().unwrap();
+        Answers::of(&String::from_utf8_lossy(&done.stderr)).assert_only(&[], 8);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "first\n");
+    }
+}
+
+#[test]
+fn a_program_on_a_host_path_cannot_be_executed_through_stdin() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let program = attack.home.home().join("program");
+        security_v2_host::copy_program(std::path::Path::new("/usr/bin/id"), &program).unwrap();
+        attack.home.give(&program);
+        let command = attack.prepare(&["execute-inherited"]).command();
+        let (out, err, _) = with_stdin(command, File::open(&program).unwrap());
+        Answers::of(&out).assert_refused(&["execveat-stdin"]);
+        assert!(!out.contains("uid="), "{out}{err}");
+        let (out, ..) = with_stdin(
+            attack.bare_command(&["execute-inherited"]),
+            File::open(&program).unwrap(),
+        );
+        assert!(out.contains("uid="), "{out}");
+    }
+}

@@ -1,0 +1,326 @@
+//! What the attacks share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use security_v2_host::{Home, ORDINARY_ID, Output, Run, Tree, User, attacker, copy_program, spawn};
+
+/// A home with the hostile program in its work directory, and the policy that it is held by.
+pub(crate) struct Attack {
+    pub(crate) home: Arc<Home>,
+    pub(crate) tree: Tree,
+    work: Option<String>,
+}
+
+impl Attack {
+    /// Under the shipped rules, with a work directory that it may write.
+    pub(crate) fn new(user: User) -> Self {
+        Self::with_egress(user, &[])
+    }
+
+    /// The same, and these addresses open.
+    pub(crate) fn with_egress(user: User, open: &[String]) -> Self {
+        let home = Home::new(user);
+        copy_program(attacker(), &home.work().join("attacker")).expect("a copy of the attacker");
+        let list: Vec<String> = open.iter().map(|to| format!("\"{to}\"")).collect();
+        let tree = Tree::shipped()
+            .append("nexus.policy.toml", "[subject.attack]\ndomain = \"tools\"\n")
+            .append("sandbox.toml", "[subject.attack]\nwork = \"unmetered\"\n")
+            .append(
+                "egress.toml",
+                &format!("[subject.attack]\nallow = [{}]\n", list.join(", ")),
+            );
+        Self { home, tree, work: None }
+    }
+
+    /// With `--work WORK`.
+    pub(crate) fn work(mut self, work: impl Into<String>) -> Self {
+        self.work = Some(work.into());
+        self
+    }
+
+    /// The run, not started.
+    pub(crate) fn prepare(&self, words: &[&str]) -> Run {
+        let program = self.home.work().join("attacker").into_os_string();
+        let mut command = vec![program];
+        command.extend(words.iter().map(Into::into));
+        self.prepare_any(command)
+    }
+
+    /// Of another program.
+    pub(crate) fn prepare_any(&self, command: Vec<std::ffi::OsString>) -> Run {
+        let run = Run::at(&self.home).policy(&self.tree).subject("attack").args(command);
+        match &self.work {
+            Some(work) => run.work(work.clone()),
+            None => run,
+        }
+    }
+
+    /// Attacks in a session.
+    pub(crate) fn run(&self, words: &[&str]) -> (Answers, Output) {
+        let done = self.prepare(words).run();
+        (Answers::of(&done.out()), done)
+    }
+
+    /// Attacks without a session, in a process group of its own: never as root.
+    pub(crate) fn bare(&self, words: &[&str]) -> Answers {
+        let mut command = self.bare_command(words);
+        let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped())).expect("the attacker starts");
+        let out = child.wait_with_output().expect("the attacker ends");
+        Answers::of(&String::from_utf8_lossy(&out.stdout))
+    }
+
+    pub(crate) fn bare_command(&self, words: &[&str]) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(self.home.work().join("attacker"));
+        command.args(words).current_dir(self.home.work()).process_group(0);
+        bare_user().starts(&mut command);
+        command
+    }
+}
+
+/// Whoever runs attacks without a session.
+pub(crate) fn bare_user() -> User {
+    User::Ordinary(if rustix::process::geteuid().is_root() {
+        ORDINARY_ID
+    } else {
+        rustix::process::geteuid().as_raw()
+    })
+}
+
+/// What the attacker said: of each try, `ok` with a value, or the errno.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) said: BTreeMap<String, String>,
+    values: BTreeMap<String, i64>,
+}
+
+impl Answers {
+    pub(crate) fn of(text: &str) -> Self {
+        let (mut said, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for line in text.lines() {
+            let Some((rest, last)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            match rest.strip_suffix(" ok") {
+                Some(name) => {
+                    said.insert(name.to_owned(), "ok".to_owned());
+                    values.insert(name.to_owned(), last.parse().unwrap_or(-1));
+                }
+                None => drop(said.insert(rest.to_owned(), last.to_owned())),
+            }
+        }
+        Self { said, values }
+    }
+
+    /// `ok`, an errno, or nothing if it was not tried.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.said.get(name).map_or("not tried", String::as_str)
+    }
+
+    pub(crate) fn value(&self, name: &str) -> i64 {
+        self.values.get(name).copied().unwrap_or(-1)
+    }
+
+    /// Fails unless each of these was tried and refused.
+    pub(crate) fn assert_refused(&self, names: &[&str]) {
+        for name in names {
+            let answer = self.get(name);
+            assert!(answer != "ok" && answer != "not tried", "{name}: {answer}\n{self}");
+        }
+    }
+
+    /// Fails unless each of these succeeded.
+    pub(crate) fn assert_ok(&self, names: &[&str]) {
+        for name in names {
+            assert_eq!(self.get(name), "ok", "{name}\n{self}");
+        }
+    }
+
+    /// Fails unless these, and no others, succeeded; `tries` is how many there must be at least.
+    pub(crate) fn assert_only(&self, names: &[&str], tries: usize) {
+        let ok: Vec<&str> = self
+            .said
+            .iter()
+            .filter(|(_, said)| *said == "ok")
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let mut expected = names.to_vec();
+        expected.sort_unstable();
+        assert_eq!(ok, expected, "{self}");
+        assert!(self.said.len() >= tries, "only {} tries\n{self}", self.said.len());
+    }
+}
+
+impl fmt::Display for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.said
+            .iter()
+            .try_for_each(|(name, said)| writeln!(f, "  {name}: {said}"))
+    }
+}
+
+/// Who listens on the host's side, and writes down every greeting.
+pub(crate) struct Catcher {
+    port: u16,
+    path: Option<PathBuf>,
+    caught: Arc<Mutex<Vec<String>>>,
+}
+
+impl Catcher {
+    /// On a free port of this address, over TCP.
+    pub(crate) fn tcp(address: &str) -> Self {
+        Self::tcp_at(address, 0).expect("a free port")
+    }
+
+    pub(crate) fn tcp_at(address: &str, port: u16) -> Option<Self> {
+        let listener = TcpListener::bind((address, port)).ok()?;
+        let port = listener.local_addr().ok()?.port();
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&caught);
+        // It ends with the test: nobody else connects to its port. One after the other, so that what came first is written
+        // down first.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                note(&into, stream);
+            }
+        });
+        Some(Self {
+            port,
+            path: None,
+            caught,
+        })
+    }
+
+    pub(crate) fn udp() -> Self {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = socket.local_addr().expect("its address").port();
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&caught);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 256];
+            while let Ok((count, _)) = socket.recv_from(&mut bytes) {
+                push(&into, &bytes[..count]);
+            }
+        });
+        Self {
+            port,
+            path: None,
+            caught,
+        }
+    }
+
+    pub(crate) fn unix(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("a socket at the path");
+        open_to_all(path);
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&caught);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                note(&into, stream);
+            }
+        });
+        Self {
+            port: 0,
+            path: Some(path.to_owned()),
+            caught,
+        }
+    }
+
+    pub(crate) fn unix_datagram(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).expect("a socket at the path");
+        open_to_all(path);
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&caught);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 256];
+            while let Ok(count) = socket.recv(&mut bytes) {
+                push(&into, &bytes[..count]);
+            }
+        });
+        Self {
+            port: 0,
+            path: Some(path.to_owned()),
+            caught,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn caught(&self) -> Vec<String> {
+        self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Fails if anybody got through. Whatever was sent is here once a greeting of our own is, which comes after it.
+    pub(crate) fn assert_nothing(&self) {
+        self.flush();
+        assert_eq!(self.caught(), Vec::<String>::new());
+    }
+
+    /// Fails if nobody got through.
+    pub(crate) fn assert_something(&self) {
+        self.flush();
+        assert_ne!(self.caught(), Vec::<String>::new());
+    }
+
+    /// Waits until what came before has been written down.
+    pub(crate) fn flush(&self) {
+        use std::io::Write;
+        const MARK: &str = "mark";
+        let sent = match &self.path {
+            Some(path) => {
+                let stream =
+                    std::os::unix::net::UnixStream::connect(path).and_then(|mut to| to.write_all(MARK.as_bytes()));
+                stream.or_else(|_| UnixDatagram::unbound()?.send_to(MARK.as_bytes(), path).map(drop))
+            }
+            None => std::net::TcpStream::connect(("127.0.0.1", self.port))
+                .and_then(|mut to| to.write_all(MARK.as_bytes()))
+                .or_else(|_| {
+                    UdpSocket::bind("127.0.0.1:0")?
+                        .send_to(MARK.as_bytes(), ("127.0.0.1", self.port))
+                        .map(drop)
+                }),
+        };
+        if sent.is_err() {
+            return;
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
+            if caught.iter().any(|line| line == MARK) {
+                caught.retain(|line| line != MARK);
+                return;
+            }
+            drop(caught);
+            assert!(Instant::now() < until, "the catcher is deaf");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+pub(crate) fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("a mode of one's own file");
+}
+
+fn note(into: &Mutex<Vec<String>>, mut stream: impl Read) {
+    let mut bytes = [0; 256];
+    let count = stream.read(&mut bytes).unwrap_or(0);
+    push(into, &bytes[..count]);
+}
+
+fn push(into: &Mutex<Vec<String>>, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).trim().to_owned();
+    into.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+}

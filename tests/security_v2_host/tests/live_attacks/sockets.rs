@@ -1,0 +1,374 @@
+//! Places on the network that no rule opens.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use security_v2_host::{spawn, users};
+
+use crate::kit::{Answers, Attack, Catcher};
+
+fn open(port: u16) -> Vec<String> {
+    vec![format!("127.0.0.1:{port}"), format!("[::1]:{port}")]
+}
+
+/// An allowed port at which nobody listens.
+fn closed_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn only_tcp_udp_and_unix_sockets_with_a_peer_can_be_made() {
+    for user in users() {
+        let attack = Attack::with_egress(user, &open(1));
+        let (answers, _) = attack.run(&["families"]);
+        answers.assert_only(&["tcp", "tcp6", "udp", "unix-stream"], 36);
+        attack
+            .bare(&["families"])
+            .assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
+    }
+}
+
+#[test]
+fn no_option_or_request_changes_where_a_socket_goes_or_tells_of_the_host() {
+    for user in users() {
+        // With a rule for the outside: the socket lives on the host.
+        let attack = Attack::with_egress(user, &open(1));
+        let (answers, _) = attack.run(&["options"]);
+        answers.assert_only(&["tcp-TCP_NODELAY", "tcp6-TCP_NODELAY"], 90);
+        attack
+            .bare(&["options"])
+            .assert_ok(&["tcp-SIOCGIFCONF", "tcp-TCP_FASTOPEN_CONNECT", "tcp-SO_DONTROUTE"]);
+    }
+}
+
+#[test]
+fn every_form_of_an_address_leads_where_the_judged_address_leads() {
+    for user in users() {
+        let host = Catcher::tcp("127.0.0.1");
+        let other = Catcher::tcp_at("127.0.0.2", host.port());
+        let port = host.port().to_string();
+        let allowed = Attack::with_egress(user, &[format!("127.0.0.1:{port}")]);
+        let (answers, _) = allowed.run(&["forms", &port]);
+        let loopback = ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"];
+        answers.assert_only(&loopback, 20);
+        host.flush();
+        let mut caught = host.caught();
+        caught.sort_unstable();
+        let mut expected = loopback.to_vec();
+        expected.sort_unstable();
+        assert_eq!(caught, expected);
+        for special in [
+            "169.254.169.254",
+            "64:ff9b::7f00:1",
+            "::7f00:1",
+            "fe80::1",
+            "fe80::1%1",
+            "2002:7f00:1::1",
+        ] {
+            assert_eq!(answers.get(special), "EPERM", "{special}");
+        }
+        if let Some(other) = other {
+            assert_eq!(other.caught(), Vec::<String>::new());
+        }
+
+        let host = Catcher::tcp("127.0.0.1");
+        let denied = Attack::with_egress(user, &open(closed_port()));
+        let (answers, _) = denied.run(&["forms", &host.port().to_string()]);
+        answers.assert_only(&[], 20);
+        host.assert_nothing();
+        let bare = denied.bare(&["lengths", &host.port().to_string()]);
+        bare.assert_ok(&["exact-16", "long-128", "dirty-16"]);
+        host.assert_something();
+    }
+}
+
+#[test]
+fn addresses_of_any_length_and_family_reach_nobody() {
+    for user in users() {
+        let host = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(closed_port()));
+        let (answers, _) = attack.run(&["lengths", &host.port().to_string()]);
+        host.assert_nothing();
+        for name in [
+            "empty",
+            "one-byte",
+            "family-only",
+            "short-15",
+            "over-129",
+            "negative",
+            "huge",
+        ] {
+            assert_eq!(answers.get(name), "EINVAL", "{name}");
+        }
+    }
+}
+
+#[test]
+fn data_in_the_first_packet_connects_to_nobody() {
+    for user in users() {
+        let host = Catcher::tcp("127.0.0.1");
+        let port = host.port().to_string();
+        let attack = Attack::with_egress(user, &open(closed_port()));
+        let (answers, _) = attack.run(&["fast-open", &port]);
+        host.assert_nothing();
+        for name in ["sendto", "sendto-dirty", "sendmsg", "sendmmsg", "option"] {
+            assert_eq!(answers.get(name), "EPERM", "{name}");
+        }
+        attack
+            .bare(&["fast-open", &port])
+            .assert_ok(&["sendto", "sendmsg", "sendmmsg", "option"]);
+        host.assert_something();
+    }
+}
+
+#[test]
+fn a_connection_that_is_allowed_is_no_ticket_to_another_place() {
+    for user in users() {
+        let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let words = ["reconnect", &allowed.port().to_string(), &forbidden.port().to_string()];
+        let (answers, _) = attack.run(&words);
+        answers.assert_ok(&["first"]);
+        answers.assert_refused(&["again", "after-dissolve", "after-shutdown"]);
+        forbidden.assert_nothing();
+        attack.bare(&words).assert_ok(&["first", "after-dissolve"]);
+        forbidden.assert_something();
+    }
+}
+
+#[test]
+fn no_datagram_leaves() {
+    for user in users() {
+        let host = Catcher::udp();
+        let port = host.port().to_string();
+        // The rule is for TCP.
+        let attack = Attack::with_egress(user, &open(host.port()));
+        attack.run(&["udp", &port]);
+        host.assert_nothing();
+        attack.bare(&["udp", &port]);
+        host.flush();
+        assert!(host.caught().len() >= 5, "{:?}", host.caught());
+    }
+}
+
+fn listening() -> Vec<u16> {
+    const LISTEN: &str = "0A";
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .flat_map(|path| {
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let port = fields.next()?.rsplit_once(':')?.1.to_owned();
+            (fields.nth(1)? == LISTEN).then(|| u16::from_str_radix(&port, 16).ok())?
+        })
+        .collect()
+}
+
+/// Reads what the attacker says until it is ready, looks, and lets it end.
+fn while_ready(mut command: std::process::Command, look: impl FnOnce(&Answers)) {
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+    {
+        let ready = line.starts_with("ready ");
+        said.push_str(&line);
+        said.push('\n');
+        if ready {
+            look(&Answers::of(&said));
+            break;
+        }
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(said.contains("ready "), "{said}");
+}
+
+#[test]
+fn nothing_listens_on_the_host() {
+    for user in users() {
+        let closed = closed_port();
+        let words = ["listen", &closed.to_string()];
+        let attack = Attack::with_egress(user, &open(closed));
+        while_ready(attack.prepare(&words).command(), |answers| {
+            let listening = listening();
+            answers.assert_ok(&["unbound", "bound", "refused", "copied"]);
+            for (name, _) in answers.said.iter().filter(|(name, _)| name.ends_with("-port")) {
+                let port = u16::try_from(answers.value(name)).unwrap();
+                assert!(!listening.contains(&port), "{name} {port} listens on the host");
+            }
+        });
+        while_ready(attack.bare_command(&words), |answers| {
+            let listening = listening();
+            for name in ["unbound-port", "bound-port", "refused-port", "copied-port"] {
+                assert!(
+                    listening.contains(&u16::try_from(answers.value(name)).unwrap()),
+                    "{name}"
+                );
+            }
+        });
+        attack.home.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_socket_that_was_passed_on_is_judged_as_before() {
+    for user in users() {
+        let closed = closed_port();
+        let forbidden = Catcher::tcp("127.0.0.1");
+        let words = ["pass", &closed.to_string(), &forbidden.port().to_string()];
+        let attack = Attack::with_egress(user, &open(closed));
+        while_ready(attack.prepare(&words).command(), |answers| {
+            answers.assert_ok(&["sent", "received"]);
+            answers.assert_refused(&["passed-connect"]);
+        });
+        forbidden.assert_nothing();
+        while_ready(attack.bare_command(&words), |answers| {
+            answers.assert_ok(&["passed-connect"])
+        });
+        forbidden.assert_something();
+    }
+}
+
+/// A race without a guard is won sooner or later, and no machine says how soon.
+fn race_bare(attack: &Attack, words: &[&str], forbidden: &Catcher) {
+    const TRIES: usize = 200;
+    for _ in 0..TRIES {
+        attack.bare(words);
+        forbidden.flush();
+        if !forbidden.caught().is_empty() {
+            return;
+        }
+    }
+    panic!("{words:?}: nothing arrives without a guard either");
+}
+
+#[test]
+fn an_address_that_changes_between_look_and_act_reaches_nobody_else() {
+    for user in users() {
+        let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let (open_port, forbidden_port) = (allowed.port().to_string(), forbidden.port().to_string());
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let (answers, done) = attack.run(&["race-address", &open_port, &forbidden_port, "4000"]);
+        // Both were seen, or nothing raced.
+        assert!(answers.value("connected") > 0 && answers.value("refused") > 0, "{done}");
+        forbidden.assert_nothing();
+        race_bare(
+            &attack,
+            &["race-address", &open_port, &forbidden_port, "2000"],
+            &forbidden,
+        );
+    }
+}
+
+#[test]
+fn a_descriptor_that_changes_between_look_and_act_reaches_nobody_else() {
+    for user in users() {
+        let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let path = attack.home.work().join("host.sock");
+        let host = Catcher::unix(&path);
+        let path = path.to_string_lossy();
+        let (open_port, forbidden_port) = (allowed.port().to_string(), forbidden.port().to_string());
+        let (answers, done) = attack.run(&["race-descriptor", &open_port, &forbidden_port, &path, "6000"]);
+        assert!(answers.value("connected") > 0 && answers.value("refused") > 0, "{done}");
+        forbidden.assert_nothing();
+        host.assert_nothing();
+        // The racer listens as well; on the host it must not have.
+        attack.home.assert_nothing_left();
+        race_bare(
+            &attack,
+            &["race-descriptor", &open_port, &forbidden_port, &path, "30000"],
+            &forbidden,
+        );
+    }
+}
+
+#[test]
+fn pointers_that_are_hard_to_read_end_in_an_error_and_hang_nobody() {
+    for user in users() {
+        let allowed = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        for area in ["/tmp", "/state", "/dev/shm"] {
+            let (answers, done) = attack.run(&["pointers", &allowed.port().to_string(), area]);
+            assert_eq!(done.code(), Some(0), "{done}");
+            answers.assert_ok(&["own-file", "ready"]);
+            for name in [
+                "null",
+                "kernel",
+                "non-canonical",
+                "last",
+                "no-access",
+                "across-the-end",
+                "past-the-end",
+            ] {
+                assert_eq!(answers.get(name), "EFAULT", "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn many_connects_at_once_are_all_answered_and_leave_the_session_alive() {
+    for user in users() {
+        let allowed = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let (answers, done) = attack.run(&["parallel", &allowed.port().to_string(), "450"]);
+        let answered: i64 = answers
+            .said
+            .keys()
+            .filter(|name| *name != "after")
+            .map(|name| answers.value(name))
+            .sum();
+        assert_eq!(answered, 450, "{done}");
+        answers.assert_ok(&["after", "connected"]);
+        done.assert_nothing_left();
+    }
+}
+
+/// The supervisor of the `nx` that this process started: its child of that name.
+fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{nx}/task/{nx}/children")).ok()?;
+    children.split_ascii_whitespace().find_map(|child| {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        (name.trim() == "nx-supervisor").then(|| rustix::process::Pid::from_raw(child.parse().ok()?))?
+    })
+}
+
+#[test]
+fn with_its_judge_killed_in_the_middle_of_connects_nothing_gets_through() {
+    for user in users() {
+        let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let (open_port, forbidden_port) = (allowed.port().to_string(), forbidden.port().to_string());
+        // More rounds than anybody waits for.
+        let mut command = attack
+            .prepare(&["race-address", &open_port, &forbidden_port, "100000000"])
+            .command();
+        let mut child = spawn(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        )
+        .unwrap();
+        while allowed.caught().len() < 20 {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let supervisor = supervisor_of(child.id()).expect("a supervisor");
+        rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
+        forbidden.assert_nothing();
+        attack.home.assert_nothing_left();
+    }
+}
