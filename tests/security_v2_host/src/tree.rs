@@ -73,7 +73,10 @@ impl Tree {
     }
 
     /// Writes the tree into a directory.
-    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
         for (file, text) in &self.files {
             let path = directory.join(file);
             if let Some(parent) = path.parent() {

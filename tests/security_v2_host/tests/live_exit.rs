@@ -1,7 +1,7 @@
 //! How a run ends: its status, what is left of it, and what happens when one of its processes is killed.
 
 use rustix::process::Signal;
-use security_v2_host::{Home, Process, Run, eventually, users};
+use security_v2_host::{Home, Process, Run, eventually, spawn, users};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -272,7 +272,7 @@ fn json_is_one_object_a_line_and_watch_tells_before_the_program_ends() {
                 "-c",
                 "chroot / true 2>/dev/null; read word; chroot /tmp true 2>/dev/null; exit 4",
             ]);
-            let mut child = nx(home, &arguments).stdin(Stdio::piped()).spawn().unwrap();
+            let mut child = spawn(nx(home, &arguments).stdin(Stdio::piped())).unwrap();
             let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
             let denied = lines.by_ref().find(|line| line.contains("chroot")).unwrap();
             assert!(child.try_wait().unwrap().is_none());
@@ -363,7 +363,7 @@ fn endless(home: &Home, options: &[&str]) -> (Child, i32) {
         "-c",
         "chroot / true 2>/dev/null; echo kept > /state/kept; sleep 1000 & echo go; wait",
     ]);
-    let mut child = nx(home, &arguments).spawn().unwrap();
+    let mut child = spawn(&mut nx(home, &arguments)).unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap())
         .read_line(&mut line)
@@ -401,7 +401,7 @@ fn nx_killed_while_it_starts_leaves_nothing() {
     as_everybody(|home| {
         for _ in 0..30 {
             // Gone at ever other moments of the start.
-            let mut child = nx(home, &["-q", "demo", "--", "sleep", "1000"]).spawn().unwrap();
+            let mut child = spawn(&mut nx(home, &["-q", "demo", "--", "sleep", "1000"])).unwrap();
             eventually("it has begun", || home.processes().len() > 1);
             child.kill().unwrap();
             child.wait().unwrap();

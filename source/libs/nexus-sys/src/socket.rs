@@ -48,9 +48,10 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+// `T` is an integer or an array of bytes.
 fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, mut value: T) -> io::Result<T> {
     let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` is a live `T` (only integers here) of `length` bytes, exclusively borrowed.
+    // SAFETY: `value` is a live `T` (only integers and bytes here) of `length` bytes, exclusively borrowed.
     let result = unsafe {
         libc::getsockopt(
             fd.as_fd().as_raw_fd(),
@@ -94,6 +95,35 @@ pub fn kind(fd: impl AsFd) -> io::Result<i32> {
 /// `ENOTSOCK`.
 pub fn protocol(fd: impl AsFd) -> io::Result<i32> {
     option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, 0_i32)
+}
+
+/// Whether a TCP socket has not begun to connect, or is done with it: `getsockopt(TCP_INFO)` tcp(7), state `TCP_CLOSE`.
+///
+/// # Errors
+/// `ENOTSOCK`, `EOPNOTSUPP` for another protocol.
+pub fn is_tcp_closed(fd: impl AsFd) -> io::Result<bool> {
+    // The kernel cuts `struct tcp_info` to the length asked for; its first byte is the state (include/net/tcp_states.h).
+    const TCP_CLOSE: u8 = 7;
+    let [state, ..] = option(fd, libc::IPPROTO_TCP, libc::TCP_INFO, [0_u8; 4])?;
+    Ok(state == TCP_CLOSE)
+}
+
+/// `fcntl(fd, F_SETOWN, getpid())` and `O_ASYNC` fcntl(2): `SIGIO` comes to this process whenever something arrives at the
+/// socket, or it hangs up.
+///
+/// # Errors
+/// `EBADF`.
+pub fn signal_on_input(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: no memory is involved.
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: the request takes its argument by value.
+    check(unsafe { libc::fcntl(fd, libc::F_SETOWN, pid) }.into())?;
+    // SAFETY: the request takes no argument.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) }.into())?;
+    let flags = libc::c_int::try_from(flags).unwrap_or(0) | libc::O_ASYNC;
+    // SAFETY: the request takes its argument by value.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }.into()).map(drop)
 }
 
 /// Copies an integer option from one socket to another; an option that the one does not have is left alone.

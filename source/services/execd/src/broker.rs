@@ -1,9 +1,11 @@
 //! What init does for the supervisor inside the program's namespaces.
 
 use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_sys::signal::SignalSet;
 use nexus_sys::{signal, socket};
 use nexus_wire::broker::{Reply, Request, UnixAction};
 use nexus_wire::packet::PacketSocket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,7 +61,7 @@ fn unix_socket(
                 rustix::process::fchdir(&directory)?;
                 rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
                 match action {
-                    UnixAction::Connect => return connect(&target, address),
+                    UnixAction::Connect => return connect(&target, address, &answer),
                     UnixAction::Bind => socket::bind(&target, address)?,
                     UnixAction::Listen(backlog) => socket::listen(&target, backlog)?,
                 }
@@ -74,10 +76,10 @@ fn unix_socket(
 }
 
 /// Connects to the very socket that was looked at: the path is walked once.
-fn connect(target: &OwnedFd, address: &[u8]) -> std::io::Result<Reply> {
+fn connect(target: &OwnedFd, address: &[u8], answer: &OwnedFd) -> std::io::Result<Reply> {
     let Some(path) = path_of(address) else {
         // An abstract name: it lives in the program's own network namespace.
-        return socket::connect(target, address).map(|()| Reply::Done);
+        return connect_until_told(target, address, answer).map(|()| Reply::Done);
     };
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let socket = rustix::fs::fstat(&found)?;
@@ -91,7 +93,27 @@ fn connect(target: &OwnedFd, address: &[u8]) -> std::io::Result<Reply> {
     let through = format!("/proc/self/fd/{}\0", std::os::fd::AsRawFd::as_raw_fd(&found));
     let mut exact = address.get(..FAMILY_BYTES).unwrap_or_default().to_vec();
     exact.extend(through.as_bytes());
-    socket::connect(target, &exact).map(|()| Reply::Done)
+    connect_until_told(target, &exact, answer).map(|()| Reply::Done)
+}
+
+/// Waits for a listener's backlog to have room, until something arrives over `answer`: then the caller is called away.
+/// Whether that or the connection came first is for the kernel to say; `EINTR` means that there is none.
+fn connect_until_told(target: &OwnedFd, address: &[u8], answer: &OwnedFd) -> std::io::Result<()> {
+    let told = rustix::process::Signal::IO.as_raw();
+    signal::set_interrupting(told)?;
+    socket::signal_on_input(answer)?;
+    signal::set_mask(&SignalSet::full_without(told))?;
+    loop {
+        // What is told just before connect waits is told again.
+        let now = Timespec::default();
+        if poll(&mut [PollFd::new(answer, PollFlags::IN)], Some(&now))? > 0 {
+            return Err(Errno::INTR.into());
+        }
+        match socket::connect(target, address) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 const FAMILY_BYTES: usize = 2;

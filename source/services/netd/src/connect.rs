@@ -48,12 +48,13 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         return Err(family_denied(domain));
     }
     let bytes = exact(bytes, ip);
-    effects.egress_allowed = wanted == Side::Host;
     let socket = if netd.sides.of(&socket)? == wanted {
         socket
     } else {
         swap(netd, call, fd, &socket, wanted)?
     };
+    // A call that is made again after a signal goes on with the connection that the first one began.
+    effects.egress_allowed = wanted == Side::Host && sys::is_tcp_closed(&socket)?;
     let waits = protocol == Protocol::Tcp && !rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK);
     if waits {
         netd.workers.connect(call, socket, bytes)?;

@@ -8,6 +8,7 @@
 //! address may be another one.
 #![forbid(unsafe_code)]
 
+mod away;
 mod bind;
 mod broker;
 mod caller;

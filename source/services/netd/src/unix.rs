@@ -45,7 +45,7 @@ pub(crate) fn run(
     let request = Request::Unix { action, umask, address };
     netd.broker
         .ask(&request, &[socket.as_fd(), directory.as_fd(), theirs.as_fd()])?;
-    netd.workers.unix(call, ours, denial).map_err(Stop::from)?;
+    netd.workers.unix(call, action, ours, denial).map_err(Stop::from)?;
     Ok(Answer::Later)
 }
 

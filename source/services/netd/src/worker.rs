@@ -1,24 +1,30 @@
 //! Calls that take as long as the other side likes: each waits in a thread of its own, so that none holds up another.
 
+use crate::away::{Away, look};
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use nexus_sys::socket as sys;
-use nexus_wire::broker::Reply;
+use nexus_wire::broker::{Reply, UnixAction};
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::collections::BTreeMap;
+use rustix::io::Errno as HostErrno;
+use rustix::net::sockopt::{Timeout, socket_timeout};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many calls may wait at once. Each has a blocked thread of the program behind it, so only a program with more
 /// threads than this meets it; each costs this side a thread with a small stack.
 const WAITING_MAX: usize = 4096;
+
+/// What tells init's child to give up; what it says does not matter, only that it arrives.
+const GIVE_UP: &[u8] = b"give up";
 
 /// A stack for a thread that makes three calls.
 const STACK_BYTES: usize = 64 * 1024;
@@ -26,6 +32,10 @@ const STACK_BYTES: usize = 64 * 1024;
 /// How often waiting calls are checked for signals. Nothing tells a supervisor that a signal is pending for a thread that
 /// waits for it, so it has to look; a person who presses Ctrl-C does not notice a hundredth of a second.
 const SIGNAL_CHECK: Duration = Duration::from_millis(10);
+
+/// A look at many waiting calls takes its time; between two looks is at least this many times as much, so that looking
+/// never takes more than a fifth of a processor.
+const LOOK_SHARE: u32 = 4;
 
 /// Tells somebody who keeps records of a denial that was found late.
 pub type LateDenial = Arc<dyn Fn(Denial) + Send + Sync>;
@@ -47,7 +57,40 @@ struct Shared {
 struct Waiting {
     tid: u32,
     thread: Option<ThreadHandle>,
-    give_way: Arc<AtomicBool>,
+    give_way: Arc<GiveWay>,
+    /// Whether it gives way to signals; to its caller's end it always does.
+    interruptible: bool,
+}
+
+/// Whether a waiting call should give way, and how.
+#[derive(Debug, Default)]
+struct GiveWay(AtomicU8);
+
+impl GiveWay {
+    fn set(&self, away: Away) {
+        let value = match away {
+            Away::Marked => 1,
+            Away::Perhaps => 2,
+        };
+        self.0.store(value, Ordering::Release);
+    }
+
+    fn get(&self) -> Option<Away> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Away::Marked),
+            _ => Some(Away::Perhaps),
+        }
+    }
+}
+
+/// How a call waits.
+struct Wait<F> {
+    call: F,
+    denial: Option<Denial>,
+    interruptible: bool,
+    /// Whether the call is made again after a signal whose handler wants that.
+    restarts: bool,
 }
 
 impl fmt::Debug for Workers {
@@ -97,84 +140,92 @@ impl Workers {
     /// Connects a blocking socket: in the kernel's own way, on the judged bytes, until it is done or the caller is
     /// called away.
     pub(crate) fn connect(&self, call: &Notification, socket: OwnedFd, address: Vec<u8>) -> std::io::Result<()> {
+        // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
+        let restarts = socket_timeout(&socket, Timeout::Send)?.is_none();
+        let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Reply::Done);
         self.wait_for(
             call,
-            move |_| sys::connect(&socket, &address).map(|()| Reply::Done),
-            None,
+            Wait {
+                call: connect,
+                denial: None,
+                interruptible: true,
+                restarts,
+            },
         )
     }
 
     /// Waits for what init's child says of a Unix socket; `denial` is recorded if the socket is not the subject's.
-    pub(crate) fn unix(&self, call: &Notification, outcome: PacketSocket, denial: Denial) -> std::io::Result<()> {
-        let wait = move |_: &AtomicBool| {
-            poll(&mut [PollFd::new(&outcome, PollFlags::IN)], None)?;
-            let packet = outcome.receive()?;
-            Ok(Reply::decode(packet.bytes()).unwrap_or(Reply::Failed(i32::from(Errno::EIO.raw()))))
+    pub(crate) fn unix(
+        &self,
+        call: &Notification,
+        action: UnixAction,
+        outcome: PacketSocket,
+        denial: Denial,
+    ) -> std::io::Result<()> {
+        let wait = move |give_way: &GiveWay| {
+            loop {
+                match poll(&mut [PollFd::new(&outcome, PollFlags::IN)], None) {
+                    // The child gives up, or has just succeeded; either way it says so. Until then nobody else may
+                    // connect the same socket.
+                    Err(HostErrno::INTR) if give_way.get().is_some() => {
+                        let _ = outcome.try_send(GIVE_UP, &[]);
+                    }
+                    Err(HostErrno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(_) => break,
+                }
+            }
+            let packet = match outcome.receive() {
+                // It ended without reading what was sent to it; what it said is there all the same, unix(7).
+                Err(HostErrno::CONNRESET) => outcome.receive()?,
+                other => other?,
+            };
+            match Reply::decode(packet.bytes()) {
+                Some(Reply::Failed(errno)) if errno == HostErrno::INTR.raw_os_error() => Err(HostErrno::INTR.into()),
+                Some(reply) => Ok(reply),
+                None => Ok(Reply::Failed(i32::from(Errno::EIO.raw()))),
+            }
         };
-        self.wait_for(call, wait, Some(denial))
+        // The others never wait for anybody, and what is done is not to be done again.
+        let interruptible = action == UnixAction::Connect;
+        self.wait_for(
+            call,
+            Wait {
+                call: wait,
+                denial: Some(denial),
+                interruptible,
+                restarts: true,
+            },
+        )
     }
 
     fn wait_for(
         &self,
         call: &Notification,
-        wait: impl Fn(&AtomicBool) -> std::io::Result<Reply> + Send + 'static,
-        denial: Option<Denial>,
+        wait: Wait<impl Fn(&GiveWay) -> std::io::Result<Reply> + Send + 'static>,
     ) -> std::io::Result<()> {
         self.watch()?;
         let (id, tid) = (call.id, call.tid);
-        let give_way = Arc::new(AtomicBool::new(false));
+        let give_way = Arc::new(GiveWay::default());
         {
             let mut waiting = self.shared.waiting();
             if waiting.len() >= WAITING_MAX {
                 return Err(std::io::Error::from_raw_os_error(i32::from(Errno::EAGAIN.raw())));
             }
-            waiting.insert(
-                id,
-                Waiting {
-                    tid,
-                    thread: None,
-                    give_way: Arc::clone(&give_way),
-                },
-            );
+            let entry = Waiting {
+                tid,
+                thread: None,
+                give_way: Arc::clone(&give_way),
+                interruptible: wait.interruptible,
+            };
+            waiting.insert(id, entry);
         }
         self.shared.changed.notify_one();
         let shared = Arc::clone(&self.shared);
-        let work = move || {
-            // Only here may the nudge arrive.
-            let mask = set_mask(&SignalSet::full_without(nudge()));
-            if let (Ok(_), Some(entry)) = (mask, shared.waiting().get_mut(&id)) {
-                entry.thread = Some(ThreadHandle::current());
-            }
-            let result = loop {
-                match wait(&give_way) {
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                        if give_way.load(Ordering::Acquire) {
-                            break Err(error);
-                        }
-                    }
-                    other => break other,
-                }
-            };
-            shared.waiting().remove(&id);
-            // A caller that is gone hears nothing.
-            let _ = match result {
-                Ok(Reply::Done | Reply::Listener) => shared.listener.succeed(id, 0),
-                Ok(Reply::Failed(errno)) => shared.listener.fail(id, errno_of(Some(errno)).raw()),
-                Ok(Reply::Outside) => {
-                    let errno = denial.as_ref().map_or(Errno::EPERM, |denial| denial.errno);
-                    if let Some(denial) = denial {
-                        (shared.late)(denial);
-                    }
-                    shared.listener.fail(id, errno.raw())
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => shared.listener.interrupt(id),
-                Err(error) => shared.listener.fail(id, errno_of(error.raw_os_error()).raw()),
-            };
-        };
         thread::Builder::new()
             .name("wait".into())
             .stack_size(STACK_BYTES)
-            .spawn(work)
+            .spawn(move || shared.carry_out(id, wait, &give_way))
             .map(drop)
             .inspect_err(|_| {
                 self.shared.waiting().remove(&id);
@@ -182,40 +233,91 @@ impl Workers {
     }
 }
 
+impl Shared {
+    /// Makes a call, in a thread of its own, and answers it.
+    fn carry_out(&self, id: u64, wait: Wait<impl Fn(&GiveWay) -> std::io::Result<Reply>>, give_way: &GiveWay) {
+        // Only here may the nudge arrive.
+        let mask = set_mask(&SignalSet::full_without(nudge()));
+        if let (Ok(_), Some(entry)) = (mask, self.waiting().get_mut(&id)) {
+            entry.thread = Some(ThreadHandle::current());
+        }
+        let result = loop {
+            match (wait.call)(give_way) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted && give_way.get().is_none() => {}
+                other => break other,
+            }
+        };
+        self.waiting().remove(&id);
+        // A caller that is gone hears nothing.
+        let _ = match result {
+            Ok(Reply::Done | Reply::Listener) => self.listener.succeed(id, 0),
+            Ok(Reply::Failed(errno)) => self.listener.fail(id, errno_of(Some(errno)).raw()),
+            Ok(Reply::Outside) => {
+                let errno = wait.denial.as_ref().map_or(Errno::EPERM, |denial| denial.errno);
+                if let Some(denial) = wait.denial {
+                    (self.late)(denial);
+                }
+                self.listener.fail(id, errno.raw())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                if wait.restarts && give_way.get() == Some(Away::Marked) {
+                    self.listener.interrupt(id)
+                } else {
+                    self.listener.fail(id, Errno::EINTR.raw())
+                }
+            }
+            Err(error) => self.listener.fail(id, errno_of(error.raw_os_error()).raw()),
+        };
+    }
+}
+
 /// Looks after the waiting calls: whoever has a signal to take, or is gone, must not wait on.
 fn watch(shared: &Shared) {
+    let mut pause = SIGNAL_CHECK;
     let mut waiting = shared.waiting();
     loop {
         if waiting.is_empty() {
             waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        let (guard, _) = shared
-            .changed
-            .wait_timeout(waiting, SIGNAL_CHECK)
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting = guard;
-        for (id, entry) in &*waiting {
-            let Some(thread) = entry.thread else { continue };
-            if entry.give_way.load(Ordering::Acquire) || signal_pending(entry.tid) || !shared.listener.is_waiting(*id) {
-                entry.give_way.store(true, Ordering::Release);
-                // Again at every look until it is gone: the first may come just before it blocks.
-                thread.interrupt(nudge());
-            }
-        }
+        // Not held while it looks: who is done must not wait for it.
+        drop(waiting);
+        thread::sleep(pause);
+        let start = Instant::now();
+        look_at_all(shared);
+        pause = SIGNAL_CHECK.max(start.elapsed().saturating_mul(LOOK_SHARE));
+        waiting = shared.waiting();
     }
 }
 
-/// Whether a thread has a signal that it neither blocks nor ignores. proc_pid_status(5).
-fn signal_pending(tid: u32) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{tid}/status")) else {
-        return true;
+fn look_at_all(shared: &Shared) {
+    let calls: Vec<(u64, u32, bool)> = {
+        let waiting = shared.waiting();
+        let entries = waiting.iter().filter(|(_, entry)| entry.give_way.get().is_none());
+        entries
+            .map(|(id, entry)| (*id, entry.tid, entry.interruptible))
+            .collect()
     };
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    (field("SigPnd:") | field("ShdPnd:")) & !field("SigBlk:") & !field("SigIgn:") != 0
+    // One of a process's threads at a time: the first to give way may be the one that the signal is for.
+    let mut guessed = BTreeSet::new();
+    for (id, tid, interruptible) in calls {
+        let away = if !shared.listener.is_waiting(id) {
+            Some(Away::Marked)
+        } else if interruptible {
+            look(tid)
+                .filter(|(group, away)| *away == Away::Marked || guessed.insert(*group))
+                .map(|(_, away)| away)
+        } else {
+            None
+        };
+        if let (Some(away), Some(entry)) = (away, shared.waiting().get(&id)) {
+            entry.give_way.set(away);
+        }
+    }
+    for entry in shared.waiting().values().filter(|entry| entry.give_way.get().is_some()) {
+        if let Some(thread) = entry.thread {
+            // Again at every look until it is gone: the first may come just before it blocks.
+            thread.interrupt(nudge());
+        }
+    }
 }

@@ -27,6 +27,7 @@ fn attempt(words: &[&str]) -> io::Result<String> {
     let ok = || "ok".to_owned();
     match words {
         ["connect", address] => connect(address),
+        ["connect-threads", count, address] => connect_threads(number(count)?, address),
         ["append", path, bytes] => append(Path::new(path), number(bytes)?),
         ["create", path] => File::create(path).map(|_| ok()),
         ["remove", path] => std::fs::remove_file(path).map(|()| ok()),
@@ -116,6 +117,34 @@ fn connect(address: &str) -> io::Result<String> {
     } else {
         "another answer".to_owned()
     })
+}
+
+/// Connects from many threads at once, and says how many of them ended how.
+fn connect_threads(count: u64, address: &str) -> io::Result<String> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let threads: Vec<_> = (0..count)
+        .map(|_| {
+            std::thread::Builder::new()
+                .stack_size(64 * 1024)
+                .spawn(move || TcpStream::connect(address))
+        })
+        .collect::<io::Result<_>>()?;
+    eprintln!("connecting");
+    let mut ends = std::collections::BTreeMap::new();
+    // Each is held until the other side has accepted and closed it.
+    for thread in threads {
+        let connected = thread.join().map_err(|_| io::Error::other("a thread panicked"))?;
+        let end = match connected.and_then(|mut stream| io::Read::read(&mut stream, &mut [0])) {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => format!("errno {}", error.raw_os_error().unwrap_or(0)),
+        };
+        *ends.entry(end).or_insert(0_u64) += 1;
+    }
+    Ok(ends
+        .iter()
+        .map(|(end, count)| format!("{count} {end}"))
+        .collect::<Vec<_>>()
+        .join(", "))
 }
 
 /// Writes zeros at the end of a file, and says where it stopped.

@@ -1,0 +1,184 @@
+//! Whether a thread whose call waits here is called away from it.
+//!
+//! Nothing tells a supervisor that a signal is pending for a thread that waits for it, so it has to look: proc_pid_status(5).
+//! A call that gives way is answered with `ERESTARTSYS`, which only a thread that the kernel has marked for a signal turns
+//! into a restart or `EINTR`; any other would see a number that is no errno. So it matters whom a signal will interrupt.
+
+use std::fs;
+
+/// How a call gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// The thread is marked for a signal or a stop, or is gone: the kernel decides between restart and `EINTR`.
+    Marked,
+    /// A signal waits for the process and nothing says which of its threads is marked: `EINTR`, which is safe for all.
+    Perhaps,
+}
+
+/// What /proc says of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Status {
+    group: u32,
+    state: char,
+    own: u64,
+    shared: u64,
+    blocked: u64,
+    ignored: u64,
+}
+
+impl Status {
+    fn of(tid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{tid}/status")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim());
+        let bits = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+        Some(Self {
+            group: field("Tgid:")?.parse().ok()?,
+            state: field("State:")?.chars().next()?,
+            own: bits("SigPnd:")?,
+            shared: bits("ShdPnd:")?,
+            blocked: bits("SigBlk:")?,
+            ignored: bits("SigIgn:")?,
+        })
+    }
+
+    fn is_stopped(self) -> bool {
+        self.state == 'T'
+    }
+
+    fn is_dead(self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+
+    /// `leader` is the status of the group's first thread, `stopped` whether another of its threads is stopped.
+    fn away(self, is_leader: bool, leader: Self, stopped: bool) -> Option<Away> {
+        let takes = |bits: u64| bits & !self.blocked & !self.ignored;
+        // A stop marks every thread, and its process counts as stopped when the last one has noticed.
+        if takes(self.own) != 0 || stopped {
+            return Some(Away::Marked);
+        }
+        let shared = takes(self.shared);
+        if is_leader {
+            // The kernel gives a process's signal to the first thread if that does not block it (`complete_signal`).
+            return (shared != 0).then_some(Away::Marked);
+        }
+        let others = if leader.is_dead() {
+            shared
+        } else {
+            shared & leader.blocked
+        };
+        (others != 0).then_some(Away::Perhaps)
+    }
+}
+
+/// Looks whether this thread is called away; returns its process with how.
+pub(crate) fn look(tid: u32) -> Option<(u32, Away)> {
+    let Some(status) = Status::of(tid) else {
+        return Some((tid, Away::Marked));
+    };
+    let is_leader = status.group == tid;
+    let leader = if is_leader {
+        Some(status)
+    } else {
+        Status::of(status.group)
+    };
+    let leader = leader.unwrap_or(Status {
+        state: 'X',
+        ..Status::default()
+    });
+    // Who stops a process is its first thread, unless that is the one that waits here.
+    let stopped = if is_leader {
+        another_is_stopped(tid)
+    } else {
+        leader.is_stopped()
+    };
+    status.away(is_leader, leader, stopped).map(|away| (status.group, away))
+}
+
+fn another_is_stopped(leader: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{leader}/task")) else {
+        return false;
+    };
+    let mut others = threads
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    others
+        .find(|tid| *tid != leader)
+        .and_then(Status::of)
+        .is_some_and(Status::is_stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALARM: u64 = 1 << 13;
+
+    fn waiting() -> Status {
+        Status {
+            group: 1,
+            state: 'D',
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn a_threads_own_signal_marks_it_unless_blocked_or_ignored() {
+        let own = Status {
+            own: ALARM,
+            ..waiting()
+        };
+        assert_eq!(own.away(false, waiting(), false), Some(Away::Marked));
+        assert_eq!(Status { blocked: ALARM, ..own }.away(false, waiting(), false), None);
+        assert_eq!(Status { ignored: ALARM, ..own }.away(true, own, false), None);
+    }
+
+    #[test]
+    fn a_processes_signal_marks_the_first_thread_and_no_other_that_waits() {
+        let shared = Status {
+            shared: ALARM,
+            ..waiting()
+        };
+        assert_eq!(shared.away(true, shared, false), Some(Away::Marked));
+        assert_eq!(shared.away(false, shared, false), None);
+    }
+
+    #[test]
+    fn a_processes_signal_that_the_first_thread_does_not_take_may_be_anybodys() {
+        let shared = Status {
+            shared: ALARM,
+            ..waiting()
+        };
+        assert_eq!(
+            shared.away(
+                false,
+                Status {
+                    blocked: ALARM,
+                    ..shared
+                },
+                false
+            ),
+            Some(Away::Perhaps)
+        );
+        assert_eq!(
+            shared.away(false, Status { state: 'Z', ..shared }, false),
+            Some(Away::Perhaps)
+        );
+    }
+
+    #[test]
+    fn a_stop_marks_all() {
+        assert_eq!(waiting().away(false, waiting(), true), Some(Away::Marked));
+        assert_eq!(waiting().away(true, waiting(), false), None);
+    }
+
+    #[test]
+    fn the_kernels_words_are_read_and_others_are_not() {
+        let own = Status::of(std::process::id()).unwrap();
+        assert_eq!((own.group, own.own), (std::process::id(), 0));
+        assert_eq!(Status::parse("State:\tR (running)\n"), None);
+        assert_eq!(Status::parse(""), None);
+    }
+}
