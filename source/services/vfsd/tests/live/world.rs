@@ -1,6 +1,5 @@
 //! What a case runs in.
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
