@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         eprintln!("attacker: name an attack");
         return ExitCode::from(2);
     };
+    // What reaches beyond this program's own processes where nothing is around it.
+    if matches!((*name, rest), ("init" | "eat" | "proc", _) | ("group", ["confined"])) {
+        raw::only_confined();
+    }
     match (*name, rest) {
         ("calls", []) => calls::run(),
         ("flood", [count]) => calls::flood(number(count)),
@@ -55,7 +59,8 @@ fn main() -> ExitCode {
         ("escape", [secret]) => paths::escape(secret),
         ("proc", []) => paths::proc_files(),
         ("init", []) => processes::init(),
-        ("group", []) => processes::group(),
+        ("group", []) => processes::group(false),
+        ("group", ["confined"]) => processes::group(true),
         ("own", []) => processes::own(),
         ("limits", []) => processes::limits(),
         ("dump", []) => processes::dump(),

@@ -81,7 +81,10 @@ pub(crate) fn init() {
 }
 
 /// The process group that the shell made holds processes outside.
-pub(crate) fn group() {
+///
+/// `confined`: what reaches every process of the user (`kill(-1)`, `PRIO_USER`) is tried only where a test says that a
+/// sandbox is around it. Without one it would end whatever else the user runs.
+pub(crate) fn group(confined: bool) {
     // Not ended by one's own signals.
     // SAFETY: SIG_IGN installs no code.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
@@ -92,22 +95,21 @@ pub(crate) fn group() {
         libc::SYS_setpriority,
         &[0xdead_0000_0001, 0, 19],
     );
-    try_call("setpriority-user", libc::SYS_setpriority, &[2, 0, 19]);
     // IOPRIO_CLASS_IDLE for the group, for the user.
     try_call("ioprio-group", libc::SYS_ioprio_set, &[2, 0, 3 << 13]);
-    try_call("ioprio-user", libc::SYS_ioprio_set, &[3, 0, 3 << 13]);
     try_call("kill-0", libc::SYS_kill, &[0, term]);
     try_call("kill-0-dirty", libc::SYS_kill, &[0xffff_ffff_0000_0000, term]);
-    try_call("kill-all", libc::SYS_kill, &[u64::MAX, term]);
     // SAFETY: no memory is involved.
     let own = unsafe { libc::getpgrp() };
     println!("own-group ok {own}");
     try_call("kill-own-group", libc::SYS_kill, &[(-i64::from(own)) as u64, term]);
-    try_call(
-        "kill-int-min",
-        libc::SYS_kill,
-        &[u64::from(i32::MIN.cast_unsigned()), term],
-    );
+    if confined {
+        try_call("setpriority-user", libc::SYS_setpriority, &[2, 0, 19]);
+        try_call("ioprio-user", libc::SYS_ioprio_set, &[3, 0, 3 << 13]);
+        try_call("kill-all", libc::SYS_kill, &[u64::MAX, term]);
+        let lowest = u64::from(i32::MIN.cast_unsigned());
+        try_call("kill-int-min", libc::SYS_kill, &[lowest, term]);
+    }
     let pidfd = call(libc::SYS_pidfd_open, &[u64::from(std::process::id()), 0]);
     try_call("pidfd-group", libc::SYS_pidfd_send_signal, &[pidfd as u64, term, 0, 4]);
     try_call(

@@ -150,3 +150,16 @@ pub(crate) fn close(fd: i32) {
 pub(crate) fn c(text: &str) -> std::ffi::CString {
     std::ffi::CString::new(text).unwrap_or_default()
 }
+
+/// Ends this program unless a user namespace is around it: for what would reach all of a user's processes, or the machine.
+pub(crate) fn only_confined() {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if map
+        .split_ascii_whitespace()
+        .nth(2)
+        .is_none_or(|count| count == "4294967295")
+    {
+        eprintln!("attacker: this is tried in a sandbox only");
+        std::process::exit(2);
+    }
+}

@@ -21,6 +21,18 @@ const PURE: [&str; 5] = [
 /// Where unsafe code lives.
 const UNSAFE: &str = "nexus-sys";
 
+/// Harnesses of tests: what goes wrong in one must end the test. Their tables forbid unsafe code for all of their roots.
+const HARNESSES: [&str; 2] = ["security_v2_host", "fuzz_bodies"];
+
+/// What a harness may do and the product may not.
+const ENDS_THE_TEST: [&str; 3] = ["clippy.unwrap_used", "clippy.expect_used", "clippy.panic"];
+
+/// The test program that attacks sessions: raw calls, wrong pointers and races are what it is for. No part of the product.
+const HOSTILE: &str = "attacker";
+
+/// Where it lives.
+const HOSTILE_PATH: &str = "tests/attacker";
+
 /// Tests that cannot do what they test without: each block says so beside it.
 const UNSAFE_TESTS: [&str; 1] = [
     // Writes through a shared mapping of a file that vfsd serves.
@@ -57,6 +69,14 @@ fn lint_tables_are_the_workspaces_but_for_the_stated_differences() {
         } else if member.name == UNSAFE {
             expected.remove("rust.unsafe_code");
             assert_eq!(table(found), expected, "{}", member.name);
+        } else if HARNESSES.contains(&&*member.name) {
+            expected.insert("rust.unsafe_code".into(), "forbid".into());
+            expected.retain(|lint, _| !ENDS_THE_TEST.contains(&lint.as_str()));
+            assert_eq!(table(found), expected, "{}", member.name);
+        } else if member.name == HOSTILE {
+            let own = [("rust.unsafe_code", "allow"), ("rust.unreachable_pub", "warn")];
+            let own = own.map(|(lint, level)| (lint.to_owned(), level.to_owned()));
+            assert_eq!(table(found), own.into(), "{}", member.name);
         } else {
             assert_eq!(found, Some(Lints::Inherited), "{}", member.name);
         }
@@ -70,7 +90,9 @@ fn every_root_but_one_forbids_unsafe_code_and_pure_roots_have_no_standard_librar
             let code = code_only(&std::fs::read_to_string(root).unwrap());
             let has = |attribute: &str| code.lines().any(|line| line.trim() == attribute);
             let where_ = root.display();
-            assert_eq!(has("#![forbid(unsafe_code)]"), member.name != UNSAFE, "{where_}");
+            let may = [UNSAFE, HOSTILE].contains(&&*member.name);
+            let by_table = HARNESSES.contains(&&*member.name);
+            assert!(by_table || has("#![forbid(unsafe_code)]") != may, "{where_}");
             if PURE.contains(&&*member.name) {
                 // Not `cfg_attr`, which would hide in tests what leaks.
                 assert!(has("#![no_std]"), "{where_}");
@@ -90,6 +112,7 @@ fn unsafe_is_written_in_one_crate_only() {
         let found = has_word(&code_only(&file.text), "unsafe");
         seen_at_home |= found && is_home;
         let excepted = UNSAFE_TESTS.iter().any(|path| file.path == Path::new(path));
+        let excepted = excepted || file.path.starts_with(HOSTILE_PATH) && found;
         assert!(!found || is_home || excepted, "{}", file.path.display());
         assert!(found || !excepted, "{} needs no exception", file.path.display());
     }

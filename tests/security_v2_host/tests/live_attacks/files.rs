@@ -170,3 +170,15 @@ fn a_link_that_another_session_puts_on_the_way_to_a_work_directory_is_not_follow
         assert_eq!(done.out().trim(), other.to_string_lossy(), "{done}");
     }
 }
+
+#[test]
+fn nothing_is_linked_or_renamed_from_an_area_into_the_work_directory() {
+    for user in users() {
+        let attack = Attack::new(user);
+        let to = attack.home.work().join("taken").to_string_lossy().into_owned();
+        let (link, rename) = (format!("link:/tmp/file:{to}"), format!("rename:/tmp/file:{to}"));
+        let (answers, done) = attack.run(&["change", "make:/tmp/file", &link, &rename, "link:/usr/bin/env:/tmp/env"]);
+        answers.assert_only(&["make:/tmp/file"], 4);
+        assert!(!attack.home.work().join("taken").exists(), "{done}");
+    }
+}

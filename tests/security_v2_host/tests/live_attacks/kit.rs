@@ -185,12 +185,12 @@ impl Catcher {
         let port = listener.local_addr().ok()?.port();
         let caught = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&caught);
-        // It ends with the test: nobody else connects to its port.
+        // It ends with the test: nobody else connects to its port. One after the other, so that what came first is written
+        // down first.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-                let into = Arc::clone(&into);
-                std::thread::spawn(move || note(&into, stream));
+                note(&into, stream);
             }
         });
         Some(Self {
@@ -295,7 +295,7 @@ impl Catcher {
         if sent.is_err() {
             return;
         }
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
             if caught.iter().any(|line| line == MARK) {

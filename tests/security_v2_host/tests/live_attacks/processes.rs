@@ -88,7 +88,7 @@ fn nothing_reaches_the_callers_process_group() {
     for user in users() {
         let attack = Attack::new(user);
         let mut sleeper = Sleeper::new(user);
-        let mut command = attack.prepare(&["group"]).command();
+        let mut command = attack.prepare(&["group", "confined"]).command();
         command.process_group(sleeper.group());
         let child = spawn(
             command

@@ -2,6 +2,7 @@
 
 mod areas;
 mod descriptors;
+mod enforceable;
 mod failure;
 mod front;
 mod judge;

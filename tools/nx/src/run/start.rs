@@ -9,14 +9,14 @@ use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, limits, print, supervisor};
+use super::{areas, descriptors, enforceable, limits, print, supervisor};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use execd::cgroup::Group;
 use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
-use nexus_policy::{EgressGate, NoSubject, Policy};
+use nexus_policy::{NoSubject, Policy};
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
@@ -74,7 +74,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let egress = rules
         .egress_gate()
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable(&rules, &egress, &loaded.policy)?;
+    enforceable::check(&rules, &egress, &loaded.policy)?;
     let landlock = execd::landlock_available();
     let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
@@ -176,40 +176,6 @@ fn current_umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
     mask.as_raw_mode()
-}
-
-/// Refuses what policy says and this version or machine cannot make true: nothing is ever silently weaker.
-fn enforceable(rules: &nexus_policy::SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
-    let at = |rule| {
-        policy
-            .rule(rule)
-            .map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at))
-    };
-    if let Some(name) = rules.needs_names() {
-        return Err(Failure::unsupported(
-            format!(
-                "the egress rule for `{}`{} names a host, which this version cannot enforce",
-                name.pattern,
-                at(name.rule)
-            ),
-            "write the addresses instead",
-        ));
-    }
-    if egress.opens(nexus_abi::Protocol::Udp) {
-        let rule = rules
-            .egress
-            .iter()
-            .flat_map(|layer| &layer.rules)
-            .find(|rule| rule.protocol == nexus_abi::Protocol::Udp && rule.effect == nexus_abi::Effect::Allow);
-        return Err(Failure::unsupported(
-            format!(
-                "an egress rule{} allows udp, which this version cannot enforce",
-                rule.map_or_else(String::new, |rule| at(rule.rule))
-            ),
-            "leave it out, or use tcp",
-        ));
-    }
-    Ok(())
 }
 
 fn policy_failure(error: &LoadError) -> Failure {
