@@ -250,8 +250,8 @@ fn summary(lines: &[String]) -> serde_json::Value {
     let parsed = lines
         .iter()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
-    let summaries = parsed.filter(|value: &serde_json::Value| value["event"] == "summary");
-    summaries.last().unwrap_or_else(|| panic!("no summary: {lines:?}"))
+    let mut summaries = parsed.filter(|value: &serde_json::Value| value["event"] == "summary");
+    summaries.next_back().unwrap_or_else(|| panic!("no summary: {lines:?}"))
 }
 
 #[test]
