@@ -13,10 +13,12 @@
 //! A test that can't run here says so on stderr and is skipped; with `NEXUS_REQUIRE_LIVE=1` it fails instead.
 
 mod binary;
+mod full_server;
 mod gate;
 mod home;
 mod processes;
 mod run;
+mod running;
 mod server;
 mod terminal;
 mod tree;
@@ -24,9 +26,11 @@ mod user;
 mod watch;
 
 pub use binary::{attacker, nx, program};
+pub use full_server::FullServer;
 pub use gate::{copy_program, spawn};
 pub use home::Home;
 pub use run::{DEADLINE, Output, Run};
+pub use running::{Running, as_everybody};
 pub use server::Server;
 pub use terminal::{Key, PROMPT, Terminal};
 pub use tree::Tree;

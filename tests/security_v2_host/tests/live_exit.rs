@@ -1,21 +1,10 @@
 //! How a run ends: its status, what is left of it, and what happens when one of its processes is killed.
 
 use rustix::process::Signal;
-use security_v2_host::{Home, Process, Run, eventually, spawn, users};
+use security_v2_host::{Home, Process, Run, as_everybody, eventually, spawn};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-
-/// Runs a test in a home of everybody's own, and sees that nothing is left.
-fn as_everybody(test: impl Fn(&Arc<Home>)) {
-    for user in users() {
-        eprintln!("as {user:?}");
-        let home = Home::new(user);
-        test(&home);
-        home.becomes_empty();
-        home.assert_nothing_left();
-    }
-}
 
 /// `nx run ARGUMENTS…` with pipes.
 fn nx(home: &Home, arguments: &[&str]) -> Command {

@@ -1,21 +1,17 @@
 //! In a terminal, under a shell with job control, a program behaves under `nx` as if the shell had started it.
 
-use security_v2_host::{Home, Key, PROMPT, Terminal, users};
+use security_v2_host::{Home, Key, PROMPT, Terminal, as_everybody, users};
 use std::fs;
 
-/// Runs a test as everybody, each in a place and a terminal of its own, and sees that nothing is left.
+/// Runs a test as everybody, each in a home and a terminal of its own, and sees that nothing is left.
 fn in_a_terminal(test: impl Fn(&Home, &mut Terminal)) {
-    for user in users() {
-        eprintln!("as {user:?}");
-        let home = Home::new(user);
-        let mut terminal = Terminal::open(&home);
-        test(&home, &mut terminal);
+    as_everybody(|home| {
+        let mut terminal = Terminal::open(home);
+        test(home, &mut terminal);
         terminal.line("exit");
         terminal.rest();
         terminal.wait();
-        drop(terminal);
-        home.becomes_empty();
-    }
+    });
 }
 
 /// Prints each signal that it catches, at once, and what it reads; `USR2` ends it with how often each came.

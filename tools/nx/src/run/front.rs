@@ -235,6 +235,10 @@ impl<'a> Front<'a> {
                 Default::Stop => {
                     let stop = || self.signals.stop_by(signal.number);
                     self.supervisor.while_watched(self.control, &mut self.said, stop);
+                    // Woken because it has begun all the same: then the stop is the program's.
+                    if !self.said.is_empty() {
+                        self.early.push(signal.number);
+                    }
                 }
                 Default::Nothing if self.phase == Phase::Building => {}
                 Default::End | Default::Wait | Default::Nothing => self.early.push(signal.number),

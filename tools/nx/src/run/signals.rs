@@ -112,10 +112,11 @@ impl Signals {
 
     /// The exit status for the shell. A program that a terminal's interrupt ended takes this process along by the same
     /// signal, because that is how a shell knows to stop its loop; the shell's `$?` is 130 either way.
-    pub(crate) fn leave(&self, signal: i32) -> u8 {
+    pub(crate) fn leave(&mut self, signal: i32) -> u8 {
+        // It may have ended the program before this process looked.
+        self.take_all();
         if signal == Signal::INT.as_raw() && self.interrupted {
             set_default(signal);
-            while take(&SignalSet::empty().with(signal)).is_some() {}
             if set_mask(&SignalSet::full_without(signal)).is_ok() {
                 raise(signal);
             }

@@ -250,7 +250,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
         End::InitLost => End::Signaled(rustix::process::Signal::KILL.as_raw()),
         other => other,
     };
-    finish(end, plan, &signals, status)
+    finish(end, plan, &mut signals, status)
 }
 
 /// From the first process of the session to the last.
@@ -346,7 +346,7 @@ fn wait(child: &nexus_sys::process::Child) {
     );
 }
 
-fn finish(end: End, plan: &Plan, signals: &Signals, status: &mut Status) -> Result<u8, Failure> {
+fn finish(end: End, plan: &Plan, signals: &mut Signals, status: &mut Status) -> Result<u8, Failure> {
     let name = plan.program.name.to_string_lossy();
     match end {
         End::Exited(code) => {

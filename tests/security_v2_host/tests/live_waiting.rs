@@ -1,0 +1,355 @@
+//! Nothing that `nx` does in a program's place happens twice or keeps a signal out, under a timer of 1 kHz too.
+
+use rustix::process::Signal;
+use security_v2_host::{FullServer, Home, Running, as_everybody, eventually};
+
+/// A timer of 1 kHz whose handler counts, and without `SA_RESTART` interrupts.
+const TIMER: &str = r#"
+use POSIX;
+our $ticks = 0;
+our $safe = 1;
+my $flags = $ARGV[0] eq "restart" ? &POSIX::SA_RESTART : 0;
+sub timer_only {
+    # setitimer(ITIMER_REAL, {interval, first}, NULL), in microseconds
+    syscall(38, 0, my $times = pack("q4", 0, $_[0], 0, $_[0]), 0);
+}
+sub timer {
+    my $action = POSIX::SigAction->new(sub { $ticks++ }, POSIX::SigSet->new, $flags);
+    # Between two of perl's own steps, where handlers may do what they like.
+    $action->safe($safe);
+    POSIX::sigaction(POSIX::SIGALRM, $action);
+    timer_only($_[0]);
+}
+$| = 1;
+"#;
+
+fn summary(lines: &[String]) -> serde_json::Value {
+    let parsed = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
+    let mut summaries = parsed.filter(|value: &serde_json::Value| value["event"] == "summary");
+    summaries.next_back().unwrap_or_else(|| panic!("no summary: {lines:?}"))
+}
+
+#[test]
+fn a_denied_call_under_a_timer_is_denied_once_and_counted_once() {
+    as_everybody(|home| {
+        let program = format!(
+            r#"{TIMER}
+            my %got;
+            timer(1000);
+            # chroot("/")
+            for (my $made = 0; $made < 3000 || $ticks < 300; $made++) {{
+                $got{{syscall(161, my $root = "/") == -1 ? $! + 0 : "none"}}++;
+            }}
+            timer(0);
+            print join(" ", map {{ "$_=$got{{$_}}" }} sort keys %got), "\n";
+            "#
+        );
+        home.write_work("denied.pl", &program);
+        for how in ["restart", "interrupt"] {
+            let running = Running::start(home, &["--json"], &["perl", "denied.pl", how]);
+            let (out, err, status) = running.end();
+            assert_eq!(status.code(), Some(0), "{err:?}");
+            let mut got: Vec<(&str, u64)> = out[0]
+                .split(' ')
+                .map(|pair| pair.split_once('=').unwrap())
+                .map(|(errno, count)| (errno, count.parse().unwrap()))
+                .collect();
+            if how == "interrupt" {
+                // A call that nobody had looked at yet when the signal came: it was not made.
+                got.retain(|(errno, _)| *errno != "4");
+            }
+            let [("1", denied)] = got.as_slice() else {
+                panic!("{how}: {out:?}")
+            };
+            assert_eq!(summary(&err)["denies"]["abi.deny_rule"], *denied, "{how}");
+        }
+    });
+}
+
+#[test]
+fn sockets_made_under_a_timer_are_as_many_as_were_asked_for() {
+    as_everybody(|home| {
+        let program = format!(
+            r#"{TIMER}
+            sub open_now {{ opendir my $directory, "/proc/self/fd" or die; my @all = readdir $directory; scalar @all }}
+            my $before = open_now();
+            my (@made, $interrupted);
+            timer(1000);
+            while (@made < 1000) {{
+                # socket(AF_INET, SOCK_STREAM, 0)
+                my $fd = syscall(41, 2, 1, 0);
+                if ($fd >= 0) {{ push @made, $fd }} elsif ($! == 4) {{ $interrupted++ }} else {{ die "$!" }}
+            }}
+            timer(0);
+            print "opened ", open_now() - $before, "\n";
+            POSIX::close($_) for @made;
+            print "left ", open_now() - $before, "\n";
+            print "interrupted\n" if $interrupted && $ARGV[0] eq "restart";
+            "#
+        );
+        home.write_work("sockets.pl", &program);
+        for how in ["restart", "interrupt"] {
+            let (out, err, status) = Running::start(home, &["-q"], &["perl", "sockets.pl", how]).end();
+            assert_eq!(status.code(), Some(0), "{err:?}");
+            assert_eq!(out, ["opened 1000", "left 0"], "{how}");
+        }
+    });
+}
+
+/// Connects to its second argument, again after `EINTR`, and says how it went; a tenth of a second's worth of ticks is told.
+const CONNECT: &str = r#"
+use Socket;
+my ($port) = $ARGV[1] =~ /:(\d+)$/;
+socket my $socket, PF_INET, SOCK_STREAM, 0 or die;
+my $name = pack_sockaddr_in($port, inet_aton("127.0.0.1"));
+my $interrupted = 0;
+$tell = 1;
+# At once: perl's next step comes only after the connect.
+$safe = 0;
+timer(1000) if $ARGV[2] eq "timer";
+print "connecting\n";
+while (!connect $socket, $name) {
+    if ($! == 4) { $interrupted++; next }
+    last if $! == 106;
+    print "error ", $! + 0, "\n"; exit 1;
+}
+timer(0);
+sysread $socket, my $nothing, 1;
+print "connected", $interrupted ? " after being interrupted" : "", "\n";
+"#;
+
+fn connector(home: &Home, full: &FullServer, how: &str, timer: &str) -> Running {
+    // The handler says when the call has been called away often enough.
+    let timer_words = TIMER.replace(
+        "$ticks++ }",
+        "$ticks++; syswrite STDERR, \"ticked\\n\" if $tell && $ticks == 100 }",
+    );
+    home.write_work("connect.pl", &format!("our $tell;{timer_words}{CONNECT}"));
+    let address = full.address.to_string();
+    full.tree().write(&home.policy()).unwrap();
+    let policy = home.policy();
+    let options = ["--policy", policy.to_str().unwrap(), "--json"];
+    let mut running = Running::start(home, &options, &["perl", "connect.pl", how, &address, timer]);
+    assert_eq!(running.line(), "connecting");
+    running
+}
+
+#[test]
+fn a_connect_that_waits_under_a_timer_happens_once_and_is_counted_once() {
+    as_everybody(|home| {
+        for (how, word) in [
+            ("restart", "connected"),
+            ("interrupt", "connected after being interrupted"),
+        ] {
+            let full = FullServer::start();
+            let mut running = connector(home, &full, how, "timer");
+            running.hears("ticked");
+            assert_eq!(full.accept(|came| came > 0), 1);
+            assert_eq!(running.line(), word);
+            let (_, err, status) = running.end();
+            assert_eq!(status.code(), Some(0));
+            assert_eq!(full.accept(|_| true), 0);
+            assert_eq!(summary(&err)["egress_allows"], 1, "{how}: {err:?}");
+        }
+    });
+}
+
+#[test]
+fn a_connect_that_waits_gives_way_to_a_signal_and_ends_with_the_program() {
+    as_everybody(|home| {
+        // Caught without SA_RESTART: EINTR; the program tries again, and again a signal gets through.
+        let full = FullServer::start();
+        let mut running = connector(home, &full, "interrupt", "none");
+        home.nx_waits();
+        running.signal(Signal::TERM);
+        let (_, _, status) = running.end();
+        assert_eq!(status.code(), Some(143));
+        // Nobody connects in its place any more.
+        assert_eq!(full.accept(|_| true), 0);
+        running = connector(home, &full, "interrupt", "none");
+        running.signal(Signal::KILL);
+        home.becomes_empty();
+        assert_eq!(running.end().2.code(), None);
+    });
+}
+
+#[test]
+fn a_program_with_a_waiting_connect_stops_and_goes_on() {
+    as_everybody(|home| {
+        let full = FullServer::start();
+        let mut running = connector(home, &full, "restart", "none");
+        for _ in 0..3 {
+            running.signal(Signal::TSTP);
+            home.nx_stops(true);
+            eventually("the program stops", || home.states("perl") == "T");
+            running.signal_group(Signal::CONT);
+            home.nx_waits();
+        }
+        assert_eq!(full.accept(|came| came > 0), 1);
+        assert_eq!(running.line(), "connected");
+        let (_, err, _) = running.end();
+        assert_eq!(summary(&err)["egress_allows"], 1, "{err:?}");
+    });
+}
+
+fn threads(home: &Home, full: &FullServer, count: usize) -> Running {
+    full.tree().write(&home.policy()).unwrap();
+    let policy = home.policy();
+    let options = ["--policy", policy.to_str().unwrap(), "-q"];
+    let (count, address) = (count.to_string(), full.address.to_string());
+    let mut running = Running::start(home, &options, &["./probe", "connect-threads", &count, &address]);
+    running.hears("connecting");
+    running
+}
+
+#[test]
+fn three_hundred_threads_connect_at_once() {
+    as_everybody(|home| {
+        let full = FullServer::start();
+        let running = threads(home, &full, 300);
+        let end = std::thread::spawn(move || running.end());
+        let came = full.accept(|came| came >= 300 || end.is_finished());
+        let (out, err, status) = end.join().unwrap();
+        assert!(status.success() && out[0].ends_with(": 300 ok"), "{out:?} {err:?}");
+        assert_eq!(came, 300);
+    });
+}
+
+#[test]
+fn many_threads_with_waiting_connects_stop_and_go_on_and_end() {
+    as_everybody(|home| {
+        let full = FullServer::start();
+        let running = threads(home, &full, 20);
+        for _ in 0..2 {
+            running.signal(Signal::TSTP);
+            home.nx_stops(true);
+            eventually("all threads stop", || home.states("probe") == "T");
+            running.signal_group(Signal::CONT);
+            home.nx_waits();
+        }
+        let end = std::thread::spawn(move || running.end());
+        let came = full.accept(|came| came >= 20 || end.is_finished());
+        let (out, err, _) = end.join().unwrap();
+        assert!(out[0].ends_with(": 20 ok"), "{out:?} {err:?}");
+        assert_eq!(came, 20);
+
+        let running = threads(home, &full, 20);
+        running.signal(Signal::TERM);
+        assert_eq!(running.end().2.code(), Some(143));
+    });
+}
+
+#[test]
+fn a_signal_for_one_of_many_waiting_threads_shows_no_thread_an_errno_that_is_none() {
+    as_everybody(|home| {
+        let program = r#"
+import errno, signal, socket, sys, threading
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, sys.argv[2] == "interrupt")
+ends = []
+def connect():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    try:
+        with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+            # Until it was accepted and closed.
+            connection.recv(1)
+            ends.append("ok")
+    except OSError as error:
+        ends.append(errno.errorcode.get(error.errno, str(error.errno)))
+threads = [threading.Thread(target=connect) for _ in range(8)]
+if sys.argv[3] == "blocked":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+for thread in threads:
+    thread.start()
+print("connecting", flush=True)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for thread in threads:
+    thread.join()
+print(*sorted(ends))
+"#;
+        home.write_work("threads.py", program);
+        for how in ["restart", "interrupt"] {
+            for main in ["blocked", "open"] {
+                let full = FullServer::start();
+                full.tree().write(&home.policy()).unwrap();
+                let (policy, port) = (home.policy(), full.address.port().to_string());
+                let options = ["--policy", policy.to_str().unwrap(), "-q"];
+                let command = ["/usr/bin/python3", "threads.py", &port, how, main];
+                let mut running = Running::start(home, &options, &command);
+                assert_eq!(running.line(), "connecting");
+                let end = std::thread::spawn(move || running.end());
+                let came = full.accept(|came| came >= 8 || end.is_finished());
+                let (out, err, _) = end.join().unwrap();
+                assert_eq!(out, ["ok ok ok ok ok ok ok ok"], "{how} {main}: {err:?}");
+                assert_eq!(came, 8, "{how} {main}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_unix_connect_that_waits_under_a_timer_happens_once() {
+    as_everybody(|home| {
+        let program = format!(
+            r#"{TIMER}
+            use Socket;
+            use Fcntl;
+            my $name = pack_sockaddr_un("/tmp/listener");
+            socket my $listener, PF_UNIX, SOCK_STREAM, 0 or die;
+            bind $listener, $name or die "bind $!";
+            listen $listener, 0 or die "listen $!";
+            my @fillers;
+            while (1) {{
+                socket my $filler, PF_UNIX, SOCK_STREAM, 0 or die;
+                fcntl $filler, F_SETFL, O_NONBLOCK;
+                last unless connect $filler, $name;
+                push @fillers, $filler;
+            }}
+            pipe my $reader, my $writer;
+            pipe my $done_reader, my $done_writer;
+            if (!fork) {{
+                close $writer; close $done_writer;
+                sysread $reader, my $go, 1;
+                my $processes = grep /^\d+$/, do {{ opendir my $all, "/proc"; readdir $all }};
+                my $came = 0;
+                fcntl $listener, F_SETFL, O_NONBLOCK;
+                my @accepted;
+                while ($came < @fillers + 1) {{ if (accept my $socket, $listener) {{ $came++; push @accepted, $socket }} else {{ select undef, undef, undef, 0.001 }} }}
+                sysread $done_reader, $go, 1;
+                $came++ while accept my $more, $listener;
+                print "came ", $came - @fillers, "\n";
+                print "processes ", $processes < 12 ? "few" : "many: $processes", "\n";
+                POSIX::_exit(0);
+            }}
+            socket my $socket, PF_UNIX, SOCK_STREAM, 0 or die;
+            my $told;
+            POSIX::sigaction(POSIX::SIGALRM, POSIX::SigAction->new(sub {{
+                $ticks++;
+                syswrite $writer, "x" if $ticks == 100;
+            }}, POSIX::SigSet->new, $flags));
+            timer_only(1000);
+            my $interrupted = 0;
+            while (!connect $socket, $name) {{ if ($! == 4) {{ $interrupted++ }} else {{ print "error ", $! + 0, "\n"; last }} }}
+            timer(0);
+            print "connected\n";
+            close $done_writer;
+            close $done_reader;
+            wait;
+            "#
+        );
+        home.write_work("unix.pl", &program);
+        for how in ["restart", "interrupt"] {
+            let (mut out, err, status) = Running::start(
+                home,
+                &["-q"],
+                &["sh", "-c", &format!("rm -f /tmp/listener; perl unix.pl {how}")],
+            )
+            .end();
+            out.sort_unstable();
+            assert_eq!(out, ["came 1", "connected", "processes few"], "{how}: {err:?}");
+            assert!(status.success());
+        }
+    });
+}
