@@ -11,7 +11,14 @@ use std::sync::OnceLock;
 #[must_use]
 pub fn nx() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| named("NEXUS_NX").unwrap_or_else(|| build("nx", "nx")))
+    BUILT.get_or_init(|| {
+        // A shell without job control starts what it puts into the background with these ignored, and so would everything
+        // be that a test starts: a test begins as at a prompt.
+        for signal in [rustix::process::Signal::INT, rustix::process::Signal::QUIT] {
+            nexus_sys::signal::set_default(signal.as_raw());
+        }
+        named("NEXUS_NX").unwrap_or_else(|| build("nx", "nx"))
+    })
 }
 
 /// The helper program that tries things from inside a sandbox (`src/bin/probe.rs`), built at the first call; or the one

@@ -37,6 +37,8 @@ pub struct Joining {
     until: Instant,
     /// The process between us and a server that was started.
     between: Option<Child>,
+    /// Whether it was started for us: one that then goes without a word will not fare better a second time.
+    started: bool,
 }
 
 /// Connects to the file server of the subject, or starts it if it does not run, and greets it without waiting for the
@@ -56,20 +58,21 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        let joining = |asked, until, between| Joining {
+        let joining = |asked, until, between, started| Joining {
             config: config.clone(),
             asked,
             until,
             between,
+            started,
         };
         if let Some(asked) = connect(&path)? {
             hello(config, &asked)?;
-            return Ok(joining(asked, until, None));
+            return Ok(joining(asked, until, None, false));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
             let (asked, between) = start(config, &path, &dir, lock)?;
             hello(config, &asked)?;
-            return Ok(joining(asked, Instant::now() + START_WAIT, between));
+            return Ok(joining(asked, Instant::now() + START_WAIT, between, true));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -107,7 +110,7 @@ impl Joining {
             if let Some(connection) = answer? {
                 return Ok(connection);
             }
-            if Instant::now() >= until {
+            if self.started || Instant::now() >= until {
                 return Err(VfsdError::Gone);
             }
             // It was on its way out.

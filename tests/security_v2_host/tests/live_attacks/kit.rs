@@ -295,7 +295,7 @@ impl Catcher {
         if sent.is_err() {
             return;
         }
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
             if caught.iter().any(|line| line == MARK) {

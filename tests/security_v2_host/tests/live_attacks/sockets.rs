@@ -257,7 +257,7 @@ fn an_address_that_changes_between_look_and_act_reaches_nobody_else() {
         let (allowed, forbidden) = (Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
         let (open_port, forbidden_port) = (allowed.port().to_string(), forbidden.port().to_string());
         let attack = Attack::with_egress(user, &open(allowed.port()));
-        let (answers, done) = attack.run(&["race-address", &open_port, &forbidden_port, "4000"]);
+        let (answers, done) = attack.run(&["race-address", &open_port, &forbidden_port, "3000"]);
         // Both were seen, or nothing raced.
         assert!(answers.value("connected") > 0 && answers.value("refused") > 0, "{done}");
         forbidden.assert_nothing();
@@ -286,7 +286,7 @@ fn a_descriptor_that_changes_between_look_and_act_reaches_nobody_else() {
         attack.home.assert_nothing_left();
         race_bare(
             &attack,
-            &["race-descriptor", &open_port, &forbidden_port, &path, "30000"],
+            &["race-descriptor", &open_port, &forbidden_port, &path, "3000"],
             &forbidden,
         );
     }

@@ -28,6 +28,7 @@ const ENOTCONN: i32 = 107;
 fn share(world: &World) {
     let mut one = world.join(budget(MIB, 100), budget(MIB, 100));
     let mut two = world.join(budget(MIB, 100), budget(MIB, 100));
+    let three = world.join(budget(MIB, 100), budget(MIB, 100));
     assert!(one.fresh && !two.fresh);
     assert_eq!(one.vfsd_pid, two.vfsd_pid);
     world.inside(&one, |dirs| {
@@ -40,7 +41,7 @@ fn share(world: &World) {
     });
     assert_eq!(one.usage().unwrap().0, two.usage().unwrap().0);
     drop(one);
-    world.inside(&two, |dirs| {
+    world.inside(&three, |dirs| {
         assert!(dirs.tmp.join("a").exists(), "tmp lives as long as one session does");
         fs::remove_file(dirs.tmp.join("a")).unwrap();
     });

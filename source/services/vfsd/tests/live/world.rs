@@ -1,6 +1,5 @@
 //! What a case runs in.
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -188,7 +187,7 @@ impl World {
     }
 
     /// Runs `act` as a session's program: in a user and mount namespace of its own, beside the file server's, with the
-    /// areas mounted.
+    /// areas mounted. Once for each connection: what it gets can be mounted once.
     pub(crate) fn inside(&self, connection: &VfsdConnection, act: impl FnOnce(&Dirs)) {
         self.begin(connection, act).end();
     }
@@ -226,16 +225,7 @@ impl World {
             (&connection.state, &dirs.state),
             (&connection.shm, &dirs.shm),
         ] {
-            // Each process of a session that mounts needs its own copy of what can be mounted once.
-            let copy = rustix::mount::open_tree(
-                mount.as_fd(),
-                "",
-                rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-                    | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH,
-            );
-            let from = copy.as_ref().map_or_else(|_| mount.as_fd(), AsFd::as_fd);
-            rustix::mount::move_mount(from, "", CWD, at.as_path(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+            rustix::mount::move_mount(mount, "", CWD, at.as_path(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
         }
         // A program has no capabilities: access modes mean something to it.
         let none = rustix::thread::CapabilitySet::empty();
