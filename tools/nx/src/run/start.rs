@@ -234,7 +234,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
     });
     let Decided { session, plan, .. } = &*decided;
     if !out_of_memory {
-        return finish(ended?, plan, &signals, status);
+        return finish(ended?, plan, &mut signals, status);
     }
     let end = ended.map_err(|_| {
         Failure::rejected(
