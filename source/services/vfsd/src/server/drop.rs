@@ -31,6 +31,9 @@ pub(crate) fn leave_starter(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     // Fails only for a group's leader, which a fresh child is not.
     let _ = rustix::process::setsid();
     for signal in SIGNALS {
+        // What came for the starter's process group before this process had left it is not for us: ignoring a signal
+        // drops what is pending of it (signal(7)), and the starter blocks all.
+        set_ignored(signal);
         set_default(signal);
     }
     for signal in IGNORED {
