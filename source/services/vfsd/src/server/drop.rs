@@ -31,6 +31,8 @@ pub(crate) fn leave_starter(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     // Fails only for a group's leader, which a fresh child is not.
     let _ = rustix::process::setsid();
     for signal in SIGNALS {
+        // Ignoring drops what is pending: it was for the starter's process group, and other sessions will come here.
+        set_ignored(signal);
         set_default(signal);
     }
     for signal in IGNORED {
