@@ -38,6 +38,17 @@ impl Signals {
         })
     }
 
+    /// Waits for somebody before there is a program: signals do to this process what they would have done to that. What was
+    /// begun ends by itself.
+    pub(crate) fn while_open<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let closed = set_mask(&self.inherited);
+        let result = wait();
+        if let Ok(closed) = closed {
+            let _ = set_mask(&closed);
+        }
+        result
+    }
+
     /// What to wait on.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -91,6 +102,15 @@ impl Signals {
         } else {
             Default::End
         }
+    }
+
+    /// The signal that would have ended a program by now that was just started, if one came.
+    pub(crate) fn end_of_start(&mut self) -> Option<i32> {
+        let taken = self.take_all();
+        let mut ends = taken
+            .iter()
+            .filter(|signal| self.default_of(signal.number) == Default::End);
+        ends.next().map(|signal| signal.number)
     }
 
     /// Stops this process by this signal until it is continued: by this one and not by `SIGSTOP`, because the shell's `$?`

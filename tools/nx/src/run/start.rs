@@ -232,6 +232,11 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
         group.remove();
         out_of_memory
     });
+    // What reached the whole process group before the program began may have ended a part of nx first.
+    let ended = match ended {
+        Err(failure) => signals.end_of_start().map(End::Signaled).ok_or(failure),
+        ended => ended,
+    };
     let Decided { session, plan, .. } = &*decided;
     if !out_of_memory {
         return finish(ended?, plan, &mut signals, status);
@@ -269,7 +274,7 @@ fn run_session(
         absent,
         ..
     } = decided;
-    let joining = areas::begin(session, places, plan.identity)?;
+    let joining = signals.while_open(|| areas::begin(session, places, plan.identity))?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -296,7 +301,7 @@ fn run_session(
     };
     drop((supervisor, broker));
     let front = Link::new(front, child.pid);
-    if let Err(failure) = begin(&spawned, joining, &control, &front) {
+    if let Err(failure) = begin(&spawned, joining, &control, &front, signals) {
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
         drop((control, front));
@@ -317,12 +322,20 @@ fn run_session(
 }
 
 /// Brings file server, supervisor and init together: nothing starts before somebody can judge and write down.
-fn begin(spawned: &Spawned, joining: Joining, control: &PacketSocket, front: &Link) -> Result<(), Failure> {
-    let files = joining.finish().map_err(|error| areas::failure(&error))?;
+fn begin(
+    spawned: &Spawned,
+    joining: Joining,
+    control: &PacketSocket,
+    front: &Link,
+    signals: &Signals,
+) -> Result<(), Failure> {
+    let files = signals
+        .while_open(|| joining.finish())
+        .map_err(|error| areas::failure(&error))?;
     let lost = |_| Failure::internal("the file server is gone before the program began".into());
     files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
-    let packet = front.receive().map_err(gone)?;
+    let packet = signals.while_open(|| front.receive()).map_err(gone)?;
     if packet.bytes() != READY {
         return Err(supervisor_failure(packet.bytes()));
     }

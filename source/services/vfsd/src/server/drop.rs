@@ -31,8 +31,7 @@ pub(crate) fn leave_starter(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     // Fails only for a group's leader, which a fresh child is not.
     let _ = rustix::process::setsid();
     for signal in SIGNALS {
-        // What came for the starter's process group before this process had left it is not for us: ignoring a signal
-        // drops what is pending of it (signal(7)), and the starter blocks all.
+        // Ignoring drops what is pending: it was for the starter's process group, and other sessions will come here.
         set_ignored(signal);
         set_default(signal);
     }
