@@ -36,6 +36,7 @@ mod diagnostic;
 mod document;
 mod effective;
 mod egress;
+mod explain;
 mod fields;
 mod gate;
 mod json;
@@ -61,14 +62,16 @@ pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
+pub use explain::{Considered, EXPLAIN_STEPS_MAX, ExplainError, Explanation, Judged, Question, parse_argument};
 pub use gate::EgressGate;
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};
-pub use nexus_snapshot::{DecodeError, TreeHash};
+pub use nexus_snapshot::{DecodeError, SNAPSHOT_BYTES_MAX, TreeHash};
 pub use policy::{NoSubject, Policy, PolicyVersion};
 pub use profile_id::ProfileId;
 pub use rules::{RuleId, RuleInfo, RuleKind};
 pub use scope::ANY_SUBJECT;
 pub use settings::{Device, EnvPattern, OnJournalFailure, ViewPath, WorkMode};
 pub use snapshot::{SnapshotError, is_fresh};
+pub use size::{parse_size, render_size};
 pub use source::{MemoryTree, ROOT_FILE, ReadError, TreeSource};

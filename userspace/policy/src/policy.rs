@@ -124,6 +124,18 @@ impl Policy {
         }
     }
 
+    /// The canonical form of the tree alone, without its ceilings': what stands in `policy.json`.
+    #[must_use]
+    pub fn own_canonical_json(&self) -> &str {
+        &self.own.canonical
+    }
+
+    /// How many rules the tree has, without its ceilings'; the rules that stand for the lack of one among them.
+    #[must_use]
+    pub fn rules_count(&self) -> usize {
+        self.own.rules.len()
+    }
+
     /// The hash of the tree's files, comments and all, without its ceilings'.
     #[must_use]
     pub fn tree_hash(&self) -> TreeHash {
