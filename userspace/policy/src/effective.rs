@@ -292,6 +292,19 @@ impl SubjectPolicy {
         hasher.finish()
     }
 
+    /// The same for subjects that have the very same syscall rules wherever these stand.
+    pub(crate) fn meaning_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.len().hash(&mut hasher);
+            for rule in &layer.profile.rules {
+                (rule.number, rule.effect, rule.errno, &rule.conditions).hash(&mut hasher);
+            }
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Which syscalls it may make, as a number.
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {

@@ -6,7 +6,9 @@ use nexus_abi::{Area, Effect, Errno, Protocol, Reason, RuleRef, Verdict, syscall
 use nexus_abi_policy::{
     Call, CompileError as ProfileError, Destination, Fact, Facts, Growth, Guard, NoFacts, Outcome, Request, Step,
 };
-use nexus_net_egress::{CompileError, EgressRule, HostAddresses, Reach, acted_on, judged_as, special_block};
+use nexus_net_egress::{
+    Cidr, CompileError, EgressRule, HostAddresses, Reach, SpecialKind, acted_on, judged_as, special_block,
+};
 use nexus_quota::{Account, Amount, charged_bytes};
 
 use crate::effective::SubjectPolicy;
@@ -251,12 +253,17 @@ impl Explainer<'_> {
                     effect: Some(*effect),
                     outcome: match outcome {
                         Outcome::Matched => "matched".to_owned(),
-                        Outcome::Failed { condition } => format!("condition {} does not hold", u16::from(*condition) + 1),
+                        Outcome::Failed { condition } => {
+                            format!("condition {} does not hold", u16::from(*condition) + 1)
+                        }
                         Outcome::Refused { condition, reason } => {
                             format!("condition {} is refused: {reason}", u16::from(*condition) + 1)
                         }
                         Outcome::Unknown { condition } => {
-                            format!("condition {} cannot be known from the registers", u16::from(*condition) + 1)
+                            format!(
+                                "condition {} cannot be known from the registers",
+                                u16::from(*condition) + 1
+                            )
                         }
                     },
                 },
@@ -301,8 +308,16 @@ impl Explainer<'_> {
         if judged != to.ip() {
             considered.push(plain(&format!("{} is judged as {judged}", to.ip())));
         }
-        if is_host {
-            considered.push(plain(&format!("{judged} is an address of this host: only a rule for exactly it opens it")));
+        let is_loopback = block.is_some_and(|block| block.kind == SpecialKind::Loopback);
+        // Loopback stays loopback, whatever else it is.
+        let naming = match block {
+            _ if is_host && !is_loopback => Some(Cidr::host(judged).prefix()),
+            block => block.map(|block| block.prefix),
+        };
+        if is_host && !is_loopback {
+            considered.push(plain(&format!(
+                "{judged} is an address of this host: only a rule for exactly it opens it"
+            )));
         } else if let Some(block) = block {
             considered.push(plain(&format!(
                 "{judged} is special ({:?}): only a rule inside {}/{} opens it",
@@ -319,7 +334,7 @@ impl Explainer<'_> {
             });
             for rule in &rules {
                 let has_port = rule.ports.iter().any(|range| range.contains(to.port()));
-                let is_wide = block.is_some_and(|block| rule.cidr.prefix() < block.prefix);
+                let is_wide = naming.is_some_and(|shortest| rule.cidr.prefix() < shortest);
                 let outcome = if !has_port {
                     format!("covers {judged} and not port {}", to.port())
                 } else if rule.effect == Effect::Allow && is_wide {
@@ -421,7 +436,9 @@ impl Explainer<'_> {
     }
 
     fn budget(&mut self, area: Area, bytes: u64, used_bytes: u64) {
-        let Some(given) = self.subject.budgets.get(area) else { return };
+        let Some(given) = self.subject.budgets.get(area) else {
+            return;
+        };
         let used = Amount {
             bytes: charged_bytes(used_bytes).unwrap_or(u64::MAX),
             ..Amount::ZERO
@@ -460,9 +477,10 @@ impl Explainer<'_> {
             });
         }
         if area == Area::Work && self.subject.work != WorkMode::Metered {
-            self.out
-                .notes
-                .push(format!("`work` is `{}` for this subject, not metered", self.subject.work));
+            self.out.notes.push(format!(
+                "`work` is `{}` for this subject, not metered",
+                self.subject.work
+            ));
         }
         self.push(Judged {
             by: "budget",
@@ -517,7 +535,10 @@ impl Explainer<'_> {
         let budget = |area: Area| self.subject.budgets.get(area).and_then(|given| given.hard_rule);
         for (at, area) in [("/tmp", Area::Tmp), ("/var/tmp", Area::Tmp), ("/state", Area::State)] {
             if is_within(path, at) {
-                return Some((budget(area), format!("lies in the area `{area}`: reading and writing within its budget")));
+                return Some((
+                    budget(area),
+                    format!("lies in the area `{area}`: reading and writing within its budget"),
+                ));
             }
         }
         if let Some(name) = path.strip_prefix("/dev/") {
@@ -544,7 +565,10 @@ impl Explainer<'_> {
         }
         let shown = shown?;
         let optional = if shown.optional { ", where it is there" } else { "" };
-        Some((Some(shown.rule), format!("shown read-only by `{}`{optional}", shown.path)))
+        Some((
+            Some(shown.rule),
+            format!("shown read-only by `{}`{optional}", shown.path),
+        ))
     }
 }
 
@@ -568,7 +592,12 @@ fn describe(call: &Call) -> String {
     let Some(known) = syscall::by_number(call.number) else {
         return format!("syscall {}", call.number);
     };
-    let args: Vec<String> = call.args.iter().take(known.arguments()).map(|arg| format!("{arg:#x}")).collect();
+    let args: Vec<String> = call
+        .args
+        .iter()
+        .take(known.arguments())
+        .map(|arg| format!("{arg:#x}"))
+        .collect();
     format!("{}({})", known.name(), args.join(", "))
 }
 

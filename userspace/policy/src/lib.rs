@@ -33,6 +33,7 @@ mod abi;
 mod conditions;
 mod constants;
 mod diagnostic;
+mod diff;
 mod document;
 mod effective;
 mod egress;
@@ -58,6 +59,7 @@ mod tree;
 mod tree_rules;
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, FileId, Place, Related, SourceFile, Sources, SpanBytes};
+pub use diff::{Change, Diff, DiffError, SubjectDiff, Where};
 pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
@@ -72,6 +74,6 @@ pub use profile_id::ProfileId;
 pub use rules::{RuleId, RuleInfo, RuleKind};
 pub use scope::ANY_SUBJECT;
 pub use settings::{Device, EnvPattern, OnJournalFailure, ViewPath, WorkMode};
-pub use snapshot::{SnapshotError, is_fresh};
 pub use size::{parse_size, render_size};
+pub use snapshot::{SnapshotError, is_fresh};
 pub use source::{MemoryTree, ROOT_FILE, ReadError, TreeSource};

@@ -79,12 +79,16 @@ impl DirectoryTree {
             .filter(|part| matches!(part, Component::Normal(_)))
             .collect();
         for part in parts {
-            check(&directory, &walked, |stat| owners.map_or(Ok(()), |owners| owners.ancestor(stat)))?;
+            check(&directory, &walked, |stat| {
+                owners.map_or(Ok(()), |owners| owners.ancestor(stat))
+            })?;
             directory =
                 openat(&directory, part.as_os_str(), WALK, Mode::empty()).map_err(|error| failed(error.into()))?;
             walked.push(part);
         }
-        check(&directory, &walked, |stat| owners.map_or(Ok(()), |owners| owners.member(stat)))?;
+        check(&directory, &walked, |stat| {
+            owners.map_or(Ok(()), |owners| owners.member(stat))
+        })?;
         Ok(Some(Self {
             directory,
             path: walked,

@@ -30,9 +30,10 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<Said> {
     if let Ok(gate) = rules.egress_gate()
         && let Err(failure) = enforceable::check(&rules, &gate, policy)
     {
-        explanation
-            .notes
-            .push(format!("`nx run` starts nothing under this subject here: {}", failure.message));
+        explanation.notes.push(format!(
+            "`nx run` starts nothing under this subject here: {}",
+            failure.message
+        ));
     }
     let asked = args.question.join(" ");
     let text = if args.json {
@@ -120,7 +121,9 @@ fn name(text: &str, protocol: Protocol) -> std::result::Result<Question, Failure
         .ok_or_else(|| wrong(format!("`{text}` is neither ADDRESS:PORT nor NAME:PORT")))?;
     let is_name = !name.is_empty()
         && name.parse::<IpAddr>().is_err()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name {
         return Err(wrong(format!("`{name}` is neither an address nor a DNS name")));
     }
@@ -136,8 +139,8 @@ fn call(name: &str, arguments: &[&str]) -> std::result::Result<Question, Failure
         return Err(wrong("a call has at most six arguments".to_owned()));
     }
     for (to, text) in args.iter_mut().zip(arguments) {
-        *to = parse_argument(text)
-            .ok_or_else(|| wrong(format!("`{text}` is neither a number nor a known constant")))?;
+        *to =
+            parse_argument(text).ok_or_else(|| wrong(format!("`{text}` is neither a number nor a known constant")))?;
     }
     Ok(Question::Syscall(Call::native(number, args)))
 }
@@ -182,7 +185,12 @@ fn to_text(explanation: &Explanation, policy: &Policy, subject: &str, asked: &st
         let _ = writeln!(out, "  {} {}: {says}", judged.by, plain(&judged.asked));
         for step in &judged.considered {
             let place = step.rule.map(|rule| at(policy, rule)).unwrap_or_default();
-            let _ = writeln!(out, "    {place:<28} {:<6} {}", effect(step.effect), plain(&step.outcome));
+            let _ = writeln!(
+                out,
+                "    {place:<28} {:<6} {}",
+                effect(step.effect),
+                plain(&step.outcome)
+            );
         }
         if judged.is_cut {
             out.push_str("    and more\n");
@@ -194,7 +202,12 @@ fn to_text(explanation: &Explanation, policy: &Policy, subject: &str, asked: &st
 /// The rule as it stands in its file, with its line's number.
 fn source(out: &mut String, policy: &Policy, rule: RuleRef) {
     let Some(info) = policy.rule(rule) else { return };
-    let line = info.at.rsplit(':').next().and_then(|line| line.parse::<usize>().ok()).unwrap_or(0);
+    let line = info
+        .at
+        .rsplit(':')
+        .next()
+        .and_then(|line| line.parse::<usize>().ok())
+        .unwrap_or(0);
     let lines: Vec<&str> = info.text.lines().collect();
     for (number, text) in (line..).zip(lines.iter().take(SOURCE_LINES_MAX)) {
         let _ = writeln!(out, "  {number:>6} | {}", plain(text));

@@ -54,7 +54,10 @@ impl Preset {
         };
         let shipped = |name: &str| {
             let tree = MemoryTree::shipped();
-            let text = tree.files().find(|(path, _)| *path == name).map(|(_, text)| text.to_vec());
+            let text = tree
+                .files()
+                .find(|(path, _)| *path == name)
+                .map(|(_, text)| text.to_vec());
             String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
         };
         let own = |text: &str| text.replace(SUBJECT, subject);
@@ -66,9 +69,15 @@ impl Preset {
         vec![
             (ROOT_FILE, own(template.root)),
             ("quotas.toml", own(template.quotas)),
-            ("egress.toml", format!("{}{}", before_demo(shipped("egress.toml")), own(template.egress))),
+            (
+                "egress.toml",
+                format!("{}{}", before_demo(shipped("egress.toml")), own(template.egress)),
+            ),
             ("abi.toml", shipped("abi.toml")),
-            ("sandbox.toml", format!("{}\n{}", shipped("sandbox.toml").trim_end(), own(template.sandbox))),
+            (
+                "sandbox.toml",
+                format!("{}\n{}", shipped("sandbox.toml").trim_end(), own(template.sandbox)),
+            ),
         ]
     }
 }
@@ -106,7 +115,9 @@ pub(crate) fn init(args: &InitArgs) -> Result<Said> {
 }
 
 fn home() -> std::result::Result<PathBuf, Failure> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|home| home.is_absolute());
     let home = home.ok_or_else(|| {
         Failure::new(Exit::Missing, "`$HOME` names no directory".to_owned()).with_help("say where: `--dir DIR`")
     })?;

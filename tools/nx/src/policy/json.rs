@@ -15,7 +15,11 @@ pub(crate) fn refusal(refusal: &Refusal, code: u8) -> Value {
         Refusal::Load(LoadError::Invalid { origin, diagnostics }) => (
             format!("policy of {origin} is invalid"),
             None,
-            diagnostics.items().iter().map(|item| diagnostic(item, diagnostics)).collect(),
+            diagnostics
+                .items()
+                .iter()
+                .map(|item| diagnostic(item, diagnostics))
+                .collect(),
             diagnostics.left_out(),
         ),
         Refusal::Load(error) => (error.to_string(), Some(error.help()), Vec::new(), 0),

@@ -90,7 +90,10 @@ fn refuse(refusal: &Refusal, as_json: bool) -> u8 {
         Refusal::Load(LoadError::Invalid { origin, diagnostics }) => {
             let errors = diagnostics.items().len() + diagnostics.left_out();
             let plural = if errors == 1 { "error" } else { "errors" };
-            format!("nx: policy of {origin} is invalid: {errors} {plural}\n{}", draw(diagnostics))
+            format!(
+                "nx: policy of {origin} is invalid: {errors} {plural}\n{}",
+                draw(diagnostics)
+            )
         }
         Refusal::Load(error) => format!("nx: {error}\n  help: {}\n", error.help()),
         Refusal::Other(failure) => format!("{failure}\n"),

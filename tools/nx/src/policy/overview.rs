@@ -49,7 +49,11 @@ pub(crate) fn overview(as_json: bool) -> Result<Said> {
     let _ = writeln!(out, "policy       {}", policy.version());
     let shown = subjects.iter().take(20).copied().collect::<Vec<_>>().join(" ");
     let more = subjects.len().saturating_sub(20);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let rest = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
     let _ = writeln!(out, "subjects     {shown}{rest}");
     out.push('\n');
     out.push_str(if origin == Origin::Shipped { HOW } else { NEXT });

@@ -90,18 +90,30 @@ fn push(out: &mut Vec<Line>, section: &'static str, text: String, rules: impl In
 fn budgets(subject: &SubjectPolicy, out: &mut Vec<Line>) {
     const SECTION: &str = "budgets";
     for area in Area::ALL {
-        let Some(given) = subject.budgets.get(area) else { continue };
+        let Some(given) = subject.budgets.get(area) else {
+            continue;
+        };
         if given.hard_rule.is_none() {
             push(out, SECTION, format!("{area} nothing may be written: no budget"), []);
             continue;
         }
         let budget = &given.budget;
         if let Some(soft) = budget.soft_bytes {
-            push(out, SECTION, format!("{area} soft {}", render_size(soft)), given.soft_rule);
+            push(
+                out,
+                SECTION,
+                format!("{area} soft {}", render_size(soft)),
+                given.soft_rule,
+            );
         }
         let hard = render_size(budget.hard_bytes);
         push(out, SECTION, format!("{area} hard {hard}"), given.hard_rule);
-        push(out, SECTION, format!("{area} inodes {}", budget.hard_inodes), given.inodes_rule);
+        push(
+            out,
+            SECTION,
+            format!("{area} inodes {}", budget.hard_inodes),
+            given.inodes_rule,
+        );
     }
 }
 
@@ -120,11 +132,23 @@ fn egress(subject: &SubjectPolicy, out: &mut Vec<Line>) {
     const SECTION: &str = "egress";
     for layer in subject.egress.iter() {
         for rule in &layer.rules {
-            let to = format!("{} {} {}:{}", effect(rule.effect), rule.protocol, rule.cidr, ports(&rule.ports));
+            let to = format!(
+                "{} {} {}:{}",
+                effect(rule.effect),
+                rule.protocol,
+                rule.cidr,
+                ports(&rule.ports)
+            );
             push(out, SECTION, to, [rule.rule]);
         }
         for rule in &layer.names {
-            let to = format!("{} {} {}:{}", effect(rule.effect), rule.protocol, rule.pattern, ports(&rule.ports));
+            let to = format!(
+                "{} {} {}:{}",
+                effect(rule.effect),
+                rule.protocol,
+                rule.pattern,
+                ports(&rule.ports)
+            );
             push(out, SECTION, to, [rule.rule]);
         }
         push(out, SECTION, "deny everything else (EPERM)".to_owned(), [layer.no_rule]);
@@ -190,7 +214,12 @@ fn condition(condition: &Condition) -> String {
 fn sandbox(subject: &SubjectPolicy, out: &mut Vec<Line>) {
     // The rules of every layer that says something of the key: each narrows the others.
     let of = |key: &str| -> Vec<RuleRef> {
-        let mut rules: Vec<RuleRef> = subject.settings.iter().filter_map(|layer| layer.get(key)).copied().collect();
+        let mut rules: Vec<RuleRef> = subject
+            .settings
+            .iter()
+            .filter_map(|layer| layer.get(key))
+            .copied()
+            .collect();
         rules.reverse();
         rules
     };
@@ -238,7 +267,10 @@ fn sandbox(subject: &SubjectPolicy, out: &mut Vec<Line>) {
         push(out, "limits", text, value.map(|limit| limit.rule));
     }
     let audit = &subject.audit;
-    let rate = format!("{} records a second, {} at once, of each reason", audit.rate, audit.burst);
+    let rate = format!(
+        "{} records a second, {} at once, of each reason",
+        audit.rate, audit.burst
+    );
     push(out, "records", rate, of("audit"));
     let failure = format!("when none can be written: {}", audit.on_journal_failure);
     push(out, "records", failure, of("on_journal_failure"));

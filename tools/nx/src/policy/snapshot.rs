@@ -49,7 +49,10 @@ fn subject_of(args: &SnapshotArgs) -> Result<(Policy, PathBuf)> {
         return Ok((tree(directory)?, out));
     }
     let loaded = in_force(None)?;
-    let out = args.out.clone().or_else(|| loaded.origin.directory().map(Path::to_owned));
+    let out = args
+        .out
+        .clone()
+        .or_else(|| loaded.origin.directory().map(Path::to_owned));
     let Some(out) = out else {
         let help = "name the tree, or a directory for the two files: `--out DIR`";
         let message = "the built-in policy has no directory to put a snapshot into".to_owned();
@@ -112,7 +115,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(missing)?;
     let mut bytes = Vec::new();
     // One more than may be: the decoder says that it is too long.
-    let limit = u64::try_from(nexus_policy::SNAPSHOT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(nexus_policy::SNAPSHOT_BYTES_MAX)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
     file.take(limit).read_to_end(&mut bytes).map_err(missing)?;
     Ok(bytes)
 }

@@ -23,7 +23,9 @@ pub(crate) fn validate(args: &ValidateArgs) -> Result<Said> {
                 uid: rustix::process::geteuid().as_raw(),
             };
             // Looking is harmless; running under it is not.
-            let distrust = DirectoryTree::open(directory, owners).err().map(|error| error.to_string());
+            let distrust = DirectoryTree::open(directory, owners)
+                .err()
+                .map(|error| error.to_string());
             (policy, directory.display().to_string(), Vec::from_iter(distrust))
         }
         None => {
@@ -61,7 +63,10 @@ pub(crate) fn validate(args: &ValidateArgs) -> Result<Said> {
         return Ok(Said::fine(format!("{value}\n")));
     }
     let mut out = String::new();
-    let _ = writeln!(out, "{from} is valid: {subjects} subjects, {rules} rules, {files} files");
+    let _ = writeln!(
+        out,
+        "{from} is valid: {subjects} subjects, {rules} rules, {files} files"
+    );
     let _ = writeln!(out, "policy {}", policy.version());
     for note in notes {
         let _ = writeln!(out, "note: {note}");

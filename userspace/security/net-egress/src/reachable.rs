@@ -108,7 +108,9 @@ fn sets<A: Family>(rules: &[&EgressRule]) -> Result<Sets<A>, TooComplex> {
         // The widest block first: where two hold an address, the narrower one decides, and it comes last here.
         for (address, prefix, _) in blocks.iter().rev() {
             let whole = block(*address, *prefix);
-            let naming = |entry: &Entry<'_, A>| entry.1 >= *prefix && entry.0.last(entry.1) <= address.last(*prefix) && entry.0 >= *address;
+            let naming = |entry: &Entry<'_, A>| {
+                entry.1 >= *prefix && entry.0.last(entry.1) <= address.last(*prefix) && entry.0 >= *address
+            };
             let named = Space::of_prefixes(allows.iter().copied().filter(naming).collect())?;
             outside = outside.difference(&whole)?.union(&named)?;
         }

@@ -36,10 +36,22 @@ fn agrees(rules: &[EgressRule], addresses: &[IpAddr]) {
                 let elsewhere = table.judge(protocol, address, port, &HostAddresses::none()).reach;
                 let here = table.judge(protocol, address, port, &own).reach;
                 let has = |set: &EgressSet| set.contains(protocol, address, port);
-                assert_eq!(has(&sets.outside), elsewhere == Some(Reach::Outside), "{protocol} {address} {port}");
-                assert_eq!(has(&sets.own_loopback), elsewhere == Some(Reach::OwnLoopback), "own {protocol} {address} {port}");
+                assert_eq!(
+                    has(&sets.outside),
+                    elsewhere == Some(Reach::Outside),
+                    "{protocol} {address} {port}"
+                );
+                assert_eq!(
+                    has(&sets.own_loopback),
+                    elsewhere == Some(Reach::OwnLoopback),
+                    "own {protocol} {address} {port}"
+                );
                 let is_loopback = judged_as(address).is_loopback();
-                assert_eq!(has(&sets.host_own), here == Some(Reach::Outside) && !is_loopback, "host {protocol} {address} {port}");
+                assert_eq!(
+                    has(&sets.host_own),
+                    here == Some(Reach::Outside) && !is_loopback,
+                    "host {protocol} {address} {port}"
+                );
             }
         }
     }
