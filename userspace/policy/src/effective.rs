@@ -1,6 +1,7 @@
 //! What a subject may do, after its domain, its own overrides and the ceilings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
 
 use nexus_abi::{Area, Effect, RuleRef};
 use nexus_abi_policy::Profile;
@@ -41,6 +42,8 @@ pub struct EgressLayer {
 pub struct SyscallLayer {
     /// The domain's rules, then the subject's own.
     pub profile: Profile,
+    /// What is listed as probed, and where.
+    pub probes: Vec<(Vec<u32>, RuleRef)>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -277,6 +280,31 @@ impl SubjectPolicy {
         written.chain(std::iter::once(self.floor)).collect()
     }
 
+    /// A number that is the same for subjects that have the very same syscall rules at the same places: to do once what
+    /// follows from these alone. For nothing that is kept: [`SubjectPolicy::profile_id`] is for that.
+    #[must_use]
+    pub fn profile_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.hash(&mut hasher);
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The same for subjects that have the very same syscall rules wherever these stand.
+    pub(crate) fn meaning_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.len().hash(&mut hasher);
+            for rule in &layer.profile.rules {
+                (rule.number, rule.effect, rule.errno, &rule.conditions).hash(&mut hasher);
+            }
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Which syscalls it may make, as a number.
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {
@@ -395,9 +423,12 @@ impl Layer {
             no_rule: shift(subject.no_egress),
         };
         let mut profile = Profile::default();
+        let mut probes = Vec::new();
         for part in scopes().filter_map(|scope| scope.abi.as_ref()) {
             profile.rules.extend(crate::abi::shifted(&part.says.rules, shift));
             profile.probed.extend(&part.says.probed);
+            let written = part.says.probes.iter();
+            probes.extend(written.map(|(name, rule)| (crate::abi::numbers_of(name), shift(*rule))));
         }
         profile.probed.sort_unstable();
         profile.probed.dedup();
@@ -437,6 +468,7 @@ impl Layer {
             egress,
             syscalls: SyscallLayer {
                 profile,
+                probes,
                 no_rule: shift(subject.no_abi),
             },
             budgets: Budgets { tmp, state, work },

@@ -2,7 +2,7 @@
 
 mod areas;
 mod descriptors;
-mod enforceable;
+pub(crate) mod enforceable;
 mod failure;
 mod front;
 mod judge;
@@ -22,7 +22,7 @@ mod syscall;
 mod terminal;
 mod work;
 
-pub(crate) use failure::Exit;
+pub(crate) use failure::{Exit, Failure};
 
 use crate::cli::RunArgs;
 

@@ -86,6 +86,7 @@ pub(super) fn decode(sealed: &Sealed<'_>) -> Result<Tree> {
         scopes,
         rules,
         canonical: snapshot.canonical.to_owned(),
+        said: None,
         hashes: Some(
             snapshot
                 .files
