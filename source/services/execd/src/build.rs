@@ -45,6 +45,8 @@ pub struct Work {
     pub path: PathBuf,
     /// What may be done with it.
     pub access: Access,
+    /// Whether the subject's file server serves it and counts what it grows by.
+    pub metered: bool,
 }
 
 /// Why there is no plan.
@@ -263,10 +265,17 @@ impl View {
         });
         add(Entry::Directory { at: HOME.into() });
         if let Some(work) = &around.work {
-            add(Entry::Bind {
-                source: work.path.clone(),
-                at: work.path.clone(),
-                access: work.access,
+            add(if work.metered {
+                Entry::Area {
+                    area: AreaMount::Work,
+                    at: work.path.clone(),
+                }
+            } else {
+                Entry::Bind {
+                    source: work.path.clone(),
+                    at: work.path.clone(),
+                    access: work.access,
+                }
             });
             if let Some(own) = OWN_PLACES.iter().find(|own| Path::new(own).starts_with(&work.path)) {
                 return Err(PlanError::WorkPlace {
@@ -293,7 +302,11 @@ impl View {
         let shown = |path: &Path, entries: &[Entry]| {
             entries
                 .iter()
-                .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
+                .any(|entry| match entry {
+                    Entry::Bind { at, .. } => path.starts_with(at),
+                    Entry::Area { area, at } => *area == AreaMount::Work && path.starts_with(at),
+                    _ => false,
+                })
         };
         let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
@@ -312,7 +325,7 @@ impl View {
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
                 pins.hide(path);
             }
-            entries.extend(pins.into_entries());
+            entries.extend(pins.into_entries(work.metered));
         }
         let covered = |path: &Path| {
             around
@@ -339,11 +352,17 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
     for (at, entry) in places {
         let around = out.iter().rev().find_map(|earlier| match earlier {
             Entry::Bind { at: outer, access, .. } | Entry::Pin { at: outer, access, .. } => {
-                (at.starts_with(outer) && at != *outer).then_some(*access)
+                (at.starts_with(outer) && at != *outer).then_some((*access, false))
+            }
+            Entry::Area { area, at: outer } if *area == AreaMount::Work => {
+                (at.starts_with(outer) && at != *outer).then_some((Access::ReadWrite, true))
             }
             _ => None,
         });
-        match (around, entry) {
+        let metered = around.is_some_and(|(_, metered)| metered);
+        match (around.map(|(access, _)| access), entry) {
+            // The same file is there by the area already, and read-only it is not counted either.
+            (Some(_), Entry::Bind { at, access, .. }) if metered => out.push(Entry::PinArea { at, access }),
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.

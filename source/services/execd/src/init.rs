@@ -81,13 +81,17 @@ fn start(
     if Command::decode(word.bytes()) != Some(Command::Areas) {
         return Ok(None);
     }
-    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(word.descriptors) else {
+    let mut mounts = word.descriptors;
+    let work = if mounts.len() > 3 { mounts.pop() } else { None };
+    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(mounts) else {
         return Err(Failed {
             step: Step::Prepare,
             errno: 0,
         });
     };
-    view::finish(view, &Areas { tmp, state, shm })?;
+    let areas = Areas { tmp, state, shm, work };
+    view::finish(view, &areas)?;
+    drop(areas);
     control
         .send(&Event::Launching.encode(), &[])
         .map_err(Failed::at(Step::Fork))?;

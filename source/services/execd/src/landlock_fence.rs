@@ -43,9 +43,14 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
                 access: Access::ReadWrite,
                 ..
             }
+            | Entry::PinArea {
+                access: Access::ReadWrite,
+                ..
+            }
             | Entry::Area { .. } => everything,
             Entry::Bind { .. }
             | Entry::Pin { .. }
+            | Entry::PinArea { .. }
             | Entry::File { .. }
             | Entry::Copy { .. }
             | Entry::Directory { .. }

@@ -82,6 +82,8 @@ pub enum AreaMount {
     State,
     /// Shared memory, charged to `tmp`.
     Shm,
+    /// The work directory, metered.
+    Work,
 }
 
 /// What a program may do in a part of its view.
@@ -125,9 +127,16 @@ pub enum Entry {
         /// What may be done with it.
         access: Access,
     },
-    /// Something of the host's that an earlier bind shows and that must not be seen.
+    /// A part of the metered work directory, mounted over itself: so that it cannot be renamed, and with its own access.
+    PinArea {
+        /// Inside, within an earlier [`Entry::Area`].
+        at: PathBuf,
+        /// What may be done with it.
+        access: Access,
+    },
+    /// Something of the host's that an earlier bind or area shows and that must not be seen.
     Hide {
-        /// Inside, within an earlier [`Entry::Bind`].
+        /// Inside, within an earlier [`Entry::Bind`] or [`Entry::Area`].
         at: PathBuf,
     },
     /// A symbolic link.
@@ -171,6 +180,7 @@ impl Entry {
             | Self::Bind { at, .. }
             | Self::Copy { at }
             | Self::Pin { at, .. }
+            | Self::PinArea { at, .. }
             | Self::Hide { at }
             | Self::Link { at, .. }
             | Self::File { at, .. }

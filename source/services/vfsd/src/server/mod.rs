@@ -5,5 +5,6 @@ mod drop;
 mod mount;
 mod sessions;
 mod start;
+mod work;
 
 pub(crate) use start::{Start, run};

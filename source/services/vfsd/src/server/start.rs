@@ -85,16 +85,20 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
     let ledger = Ledger::default()
         .with(Area::Tmp, start.budgets.tmp, nexus_quota::Amount::ZERO)
-        .with(Area::State, start.budgets.state, used);
+        .with(Area::State, start.budgets.state, used)
+        .with(Area::Work, start.budgets.work, nexus_quota::Amount::ZERO);
     let events = Arc::new(EventQueue::new().map_err(at("making an event queue"))?);
     let books = Arc::new(Books::new(ledger, start.policy.clone(), Arc::clone(&events)));
     let open = |zone| match zone {
         Zone::Tmp => backing.tmp.try_clone().map_err(drop::errno_of),
         Zone::Shm => backing.shm.try_clone().map_err(drop::errno_of),
         Zone::State => backing.state.try_clone().map_err(drop::errno_of),
+        Zone::Work(_) => Err(Errno::INVAL),
     };
     let vfs =
         Vfs::new(Arc::clone(&books), start.owner, limits, open).map_err(at("opening the subject's directories"))?;
+
+    let works = vfs.works();
 
     let mut config = fuser::Config::default();
     config.n_threads = Some(SERVING_THREADS);
@@ -116,6 +120,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         subject: start.subject,
         peer_uid: start.peer_uid,
         books,
+        works,
         events,
         mount,
         listener: start.listener,
