@@ -2,10 +2,10 @@
 
 use crate::limits::Limits;
 use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
-use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Ipc, Plan, Program, SysV};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
-use nexus_policy::{Device, EgressGate, SubjectPolicy};
+use nexus_policy::{Device, EgressGate, IpcBudget, IpcLimit, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -107,6 +107,7 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, around)?.entries;
+        let ipc = ipc(&subject.budgets.ipc);
         Ok(Self {
             identity: around.identity,
             view,
@@ -118,9 +119,24 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
+            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp), ipc.sysv)?,
+            ipc,
             fence: around.fence,
         })
+    }
+}
+
+fn ipc(budget: &IpcBudget) -> Ipc {
+    let value = |which| budget.value(which);
+    Ipc {
+        shm_bytes: value(IpcLimit::Shm),
+        segments: value(IpcLimit::Segments),
+        queue_bytes: value(IpcLimit::Queue),
+        queues: value(IpcLimit::Queues),
+        semaphores: value(IpcLimit::Semaphores),
+        mqueue_bytes: value(IpcLimit::Mqueue),
+        memfd_bytes: value(IpcLimit::Memfd),
+        sysv: SysV::of_this_kernel(),
     }
 }
 
@@ -146,7 +162,7 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[&Profile], outside_tcp: bool, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -156,7 +172,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(outside_tcp, sysv)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -170,7 +186,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
 }
 
 /// The calls that are carried out by the supervisor although policy allows them.
-fn mediated(outside_tcp: bool) -> Vec<Mediated> {
+fn mediated(outside_tcp: bool, sysv: SysV) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -179,6 +195,11 @@ fn mediated(outside_tcp: bool) -> Vec<Mediated> {
         test,
     };
     let mut calls = vec![("connect", vec![]), ("kill", vec![arg(0, ArgTest::Equal(0))])];
+    // A memory file lies where it is bounded.
+    calls.push(("memfd_create", vec![]));
+    if sysv == SysV::Denied {
+        calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
+    }
     if outside_tcp {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
         calls.push(("bind", vec![]));

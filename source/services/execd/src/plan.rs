@@ -23,10 +23,42 @@ pub struct Plan {
     pub umask: u32,
     /// What it is limited to, and by what.
     pub limits: Limits,
+    /// How much IPC it may have.
+    pub ipc: Ipc,
     /// The syscall filter.
     pub filter: Vec<Instruction>,
     /// The second fence around the view.
     pub fence: Fence,
+}
+
+/// How much shared memory, queues and memory files a session may have. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipc {
+    /// Bytes of System V shared memory: `kernel.shmall` and `kernel.shmmax`.
+    pub shm_bytes: u64,
+    /// Segments of it: `kernel.shmmni`.
+    pub segments: u64,
+    /// Bytes of each System V message queue: `kernel.msgmnb` and `kernel.msgmax`.
+    pub queue_bytes: u64,
+    /// How many of those: `kernel.msgmni`.
+    pub queues: u64,
+    /// System V semaphores: `kernel.sem`.
+    pub semaphores: u64,
+    /// Bytes of POSIX message queues: `RLIMIT_MSGQUEUE`, which counts in the session's user namespace.
+    pub mqueue_bytes: u64,
+    /// Bytes of memory files: they lie in a tmpfs of this size.
+    pub memfd_bytes: u64,
+    /// Whether this kernel holds a session to the System V limits.
+    pub sysv: SysV,
+}
+
+/// What becomes of System V IPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysV {
+    /// The kernel bounds it.
+    Bounded,
+    /// This kernel lets nobody set a namespace's limits: there is none, whatever policy gives.
+    Denied,
 }
 
 /// What Landlock fences, behind the view itself.

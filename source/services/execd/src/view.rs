@@ -282,7 +282,21 @@ fn place(
         Entry::Processes => {
             make_directory(root, &at).map_err(point)?;
             let mount = processes().map_err(Failed::at(Step::Processes))?;
-            attach(root, &mount, &at)
+            attach(root, &mount, &at)?;
+            // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
+            let sys = at.join("sys");
+            let target = open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+            let settings = rustix::mount::open_tree(&target, "", flags).map_err(Failed::at(Step::Processes))?;
+            let sealed = Attributes {
+                read_only: true,
+                no_suid: true,
+                no_dev: true,
+                no_exec: true,
+            };
+            restrict(&settings, sealed, false).map_err(Failed::io(Step::Processes))?;
+            attach_to(settings, &target)
         }
     }
 }

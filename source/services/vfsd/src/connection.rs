@@ -136,11 +136,19 @@ impl VfsdSession {
         self.send(&ToVfsd::Attach { init_pid })
     }
 
+    /// What is used of `tmp` (with `shm`) and of `state`, by all sessions of the subject.
+    ///
+    /// # Errors
+    /// As [`VfsdSession::everything_used`].
+    pub fn usage(&mut self) -> Result<(AreaUsage, AreaUsage), VfsdError> {
+        self.everything_used().map(|usage| (usage.tmp, usage.state))
+    }
+
     /// What is used of `tmp` (with `shm`), of `state` and of the work directories, by all sessions of the subject.
     ///
     /// # Errors
     /// [`VfsdError::Gone`]; [`VfsdError::Connection`] with `ETIMEDOUT` if it does not answer in two seconds.
-    pub fn usage(&mut self) -> Result<VfsdUsage, VfsdError> {
+    pub fn everything_used(&mut self) -> Result<VfsdUsage, VfsdError> {
         self.send(&ToVfsd::QueryUsage)?;
         loop {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];

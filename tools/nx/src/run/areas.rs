@@ -61,7 +61,7 @@ pub(crate) fn tell(files: &mut VfsdSession, records: &Records) -> bool {
 
 /// What is used at the end, and the last words of the file server before it. `None` if it does not say.
 pub(crate) fn usage(files: &mut VfsdSession, records: &Records) -> Option<VfsdUsage> {
-    let usage = files.usage().ok();
+    let usage = files.everything_used().ok();
     // What it said before its answer is here by now.
     let _ = tell(files, records);
     usage

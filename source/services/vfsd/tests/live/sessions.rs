@@ -284,6 +284,7 @@ fn refusals(world: &World) {
     let budgets = Budgets {
         tmp: budget(4096, 1),
         state: budget(4096, 1),
+        work: budget(0, 0),
     };
     let hello = |subject: &[u8], budgets| {
         ToVfsd::Hello {
@@ -296,7 +297,7 @@ fn refusals(world: &World) {
     assert_eq!(say(&hello(b"other", budgets)), refused(Refusal::Subject));
     let odd = Budgets {
         tmp: budget(4097, 1),
-        state: budget(4096, 1),
+        ..budgets
     };
     assert_eq!(say(&hello(b"demo", odd)), refused(Refusal::Budget));
     assert_eq!(say(b"nonsense"), refused(Refusal::Protocol));

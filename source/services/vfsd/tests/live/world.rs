@@ -143,9 +143,14 @@ impl World {
             base_dir: self.root.join("base"),
             runtime_dir: self.root.join("run"),
             subject: "demo".to_owned(),
-            budgets: Budgets { tmp, state },
+            budgets: Budgets {
+                tmp,
+                state,
+                work: Budget::NOTHING,
+            },
             policy: "0123456789abcdef".to_owned(),
             identity: self.mode.identity(),
+            work: None,
         }
     }
 
