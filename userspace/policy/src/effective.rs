@@ -8,11 +8,11 @@ use nexus_net_egress::{CompileError, EgressRule};
 use nexus_quota::Budget;
 
 use crate::gate::EgressGate;
+use crate::ipc::IpcBudget;
 use crate::layers::Layers;
 use crate::names::NameRule;
 use crate::paths::{expand, is_within};
 use crate::profile_id::ProfileId;
-use crate::ipc::IpcBudget;
 use crate::quotas::Limits as AreaLimits;
 use crate::sandbox::Sandbox;
 use crate::scope::{Declared, Ruled};

@@ -133,7 +133,10 @@ impl IpcBudget {
     /// The limit and the rule that set it.
     #[must_use]
     pub fn get(&self, which: IpcLimit) -> Option<Limit> {
-        let found = IpcLimit::ALL.into_iter().zip(self.limits).find(|(each, _)| *each == which);
+        let found = IpcLimit::ALL
+            .into_iter()
+            .zip(self.limits)
+            .find(|(each, _)| *each == which);
         found.and_then(|(_, limit)| limit)
     }
 
@@ -181,7 +184,12 @@ mod tests {
 
     fn budget(values: [Option<u64>; 7]) -> IpcBudget {
         IpcBudget {
-            limits: values.map(|value| value.map(|value| Limit { value, rule: RuleRef(0) })),
+            limits: values.map(|value| {
+                value.map(|value| Limit {
+                    value,
+                    rule: RuleRef(0),
+                })
+            }),
         }
     }
 

@@ -55,13 +55,15 @@ fn usage() -> impl Strategy<Value = AreaUsage> {
 }
 
 fn work() -> impl Strategy<Value = WorkUsage> {
-    (any::<[u64; 4]>(), budget()).prop_map(|([used_bytes, used_inodes, start_bytes, start_inodes], budget)| WorkUsage {
-        used_bytes,
-        used_inodes,
-        start_bytes,
-        start_inodes,
-        budget,
-    })
+    (any::<[u64; 4]>(), budget()).prop_map(
+        |([used_bytes, used_inodes, start_bytes, start_inodes], budget)| WorkUsage {
+            used_bytes,
+            used_inodes,
+            start_bytes,
+            start_inodes,
+            budget,
+        },
+    )
 }
 
 fn from_vfsd() -> impl Strategy<Value = FromVfsd> {

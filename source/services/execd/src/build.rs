@@ -321,13 +321,11 @@ impl View {
         }
         let mut entries = nested(places);
         let shown = |path: &Path, entries: &[Entry]| {
-            entries
-                .iter()
-                .any(|entry| match entry {
-                    Entry::Bind { at, .. } => path.starts_with(at),
-                    Entry::Area { area, at } => *area == AreaMount::Work && path.starts_with(at),
-                    _ => false,
-                })
+            entries.iter().any(|entry| match entry {
+                Entry::Bind { at, .. } => path.starts_with(at),
+                Entry::Area { area, at } => *area == AreaMount::Work && path.starts_with(at),
+                _ => false,
+            })
         };
         let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {

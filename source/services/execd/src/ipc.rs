@@ -82,12 +82,12 @@ pub(crate) fn enter(ipc: &Ipc, uid: u32, gid: u32) -> Result<(), Failed> {
         rustix::process::waitpid(rustix::process::Pid::from_raw(child.pid), WaitOptions::empty())
     });
     let mut packet = packet.map_err(&failed)?;
-    let errno = packet.bytes().first_chunk::<4>().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+    let errno = packet
+        .bytes()
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_le_bytes(*bytes));
     let Some(namespace) = packet.descriptors.pop() else {
-        return Err(Failed {
-            step: Step::Ipc,
-            errno,
-        });
+        return Err(Failed { step: Step::Ipc, errno });
     };
     let kind = Some(LinkNameSpaceType::InterProcessCommunication);
     move_into_link_name_space(namespace.as_fd(), kind).map_err(failed)
@@ -111,7 +111,10 @@ fn bound(ipc: &Ipc, proc: &OwnedFd, uid: u32, gid: u32) -> Result<OwnedFd, Errno
     for (name, value) in settings(ipc) {
         let path = format!("sys/kernel/{name}");
         write(proc, &path, &value)?;
-        if read(proc, &path)?.split_ascii_whitespace().ne(value.split_ascii_whitespace()) {
+        if read(proc, &path)?
+            .split_ascii_whitespace()
+            .ne(value.split_ascii_whitespace())
+        {
             return Err(Errno::NOTSUP);
         }
     }

@@ -16,11 +16,7 @@ use std::os::fd::BorrowedFd;
 const NEWEST: ABI = ABI::V6;
 
 /// Fences the calling process in. Returns an error where the kernel refuses what it says it has.
-pub(crate) fn apply(
-    plan: &Plan,
-    standard: [BorrowedFd<'_>; 3],
-    held: &Held,
-) -> Result<(), RulesetError> {
+pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3], held: &Held) -> Result<(), RulesetError> {
     let everything = AccessFs::from_all(NEWEST);
     // Each right that is fenced is looked up at each open that needs it, up to the root.
     let lean = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Truncate;

@@ -285,7 +285,8 @@ fn place(
             attach(root, &mount, &at)?;
             // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
             let sys = at.join("sys");
-            let target = open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
+            let target =
+                open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
             let flags =
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
             let settings = rustix::mount::open_tree(&target, "", flags).map_err(Failed::at(Step::Processes))?;
@@ -334,8 +335,7 @@ fn processes() -> Result<OwnedFd, Errno> {
 fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
     let failed = Failed::at(Step::Mount);
     let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let part = rustix::mount::open_tree(&target, "", flags).map_err(&failed)?;
     let attributes = Attributes {
         read_only: access == Access::ReadOnly,

@@ -46,6 +46,8 @@ pub struct VfsdConfig {
     pub policy: String,
     /// Whom to become. `None` (an ordinary user): who the caller is. Root must name somebody else.
     pub identity: Option<Identity>,
+    /// Where the file server says its markers, if this session starts it: a subject's first quota set and first deny.
+    pub markers: Option<Arc<OwnedFd>>,
     /// The directory that this session's program works in, where that is metered.
     pub work: Option<WorkConfig>,
 }

@@ -60,7 +60,10 @@ pub enum VfsdError {
         source: Errno,
     },
     /// More names of the work directory would have to be held than a file server holds.
-    #[error("policy protects more than {} names of the work directory, or one that no file can have", nexus_wire::vfs::HELD_NAMES_MAX)]
+    #[error(
+        "policy protects more than {} names of the work directory, or one that no file can have",
+        nexus_wire::vfs::HELD_NAMES_MAX
+    )]
     Held,
     /// The work directory cannot be metered.
     #[error("the work directory cannot be metered: {stage}")]

@@ -259,6 +259,8 @@ fn start(
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
     let dir = dir.try_clone().map_err(VfsdError::Fork)?;
+    let markers = config.markers.as_ref().map(|sink| sink.try_clone()).transpose();
+    let markers = markers.map_err(VfsdError::Fork)?;
     let start = Start {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
@@ -271,6 +273,7 @@ fn start(
         listener,
         socket_path: path.to_path_buf(),
         first,
+        markers,
         mapper: None,
     };
     let from_root = start.from_root;

@@ -64,7 +64,8 @@ pub(crate) fn open_subject_dir(config: &VfsdConfig) -> Result<OwnedFd, VfsdError
 /// belongs to the open file, so a forked child goes on holding it, and the kernel gives it up with its last holder.
 pub(crate) fn lock(config: &VfsdConfig, dir: BorrowedFd<'_>) -> Result<Option<OwnedFd>, VfsdError> {
     let path = config.subject_dir().join("lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not for writing: a file system with a file that is open so could not be made read-only under us.
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, c"lock", flags, Mode::RUSR | Mode::WUSR)
         .map_err(|error| disk(&path, "opened", error))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

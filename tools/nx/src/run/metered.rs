@@ -63,11 +63,7 @@ fn for_file_server(directory: OwnedFd, identity: Identity) -> std::io::Result<Ow
     if stat.st_uid == identity.uid && stat.st_gid == identity.gid {
         return Ok(directory);
     }
-    lend(
-        &directory,
-        (stat.st_uid, stat.st_gid),
-        (identity.uid, identity.gid),
-    )
+    lend(&directory, (stat.st_uid, stat.st_gid), (identity.uid, identity.gid))
 }
 
 /// Every name on the way to what is mounted inside the work directory, parents first.
@@ -109,9 +105,7 @@ mod tests {
             pin("/w/.git/config"),
             pin("/w/.git/hooks"),
             pin("/elsewhere"),
-            Entry::Hide {
-                at: "/w/a/b".into(),
-            },
+            Entry::Hide { at: "/w/a/b".into() },
         ];
         let names: Vec<(u32, &[u8])> = vec![(0, b".git"), (1, b"config"), (1, b"hooks"), (0, b"a"), (4, b"b")];
         let held = held(Path::new("/w"), &view);

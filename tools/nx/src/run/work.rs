@@ -169,7 +169,11 @@ mod tests {
         let home = std::fs::canonicalize(home.path()).unwrap();
         let inside = home.join("project");
         std::fs::create_dir(&inside).unwrap();
-        let shown = |path: &Path| implied(path.to_owned(), Access::ReadOnly, false, Some(&home)).0.is_some();
+        let shown = |path: &Path| {
+            implied(path.to_owned(), Access::ReadOnly, false, Some(&home))
+                .0
+                .is_some()
+        };
         assert!(!shown(&home));
         assert!(!shown(home.parent().unwrap()));
         assert!(shown(&inside));

@@ -232,7 +232,11 @@ impl Books {
         inner.policy = policy;
         inner.work_budget = budgets.work;
         let work = inner.work_limits();
-        for (area, budget) in [(Area::Tmp, budgets.tmp), (Area::State, budgets.state), (Area::Work, work)] {
+        for (area, budget) in [
+            (Area::Tmp, budgets.tmp),
+            (Area::State, budgets.state),
+            (Area::Work, work),
+        ] {
             if let Some(reason) = inner.ledger.set_budget(area, budget) {
                 let policy = inner.policy.clone();
                 let name = Bounded::cut(b"");

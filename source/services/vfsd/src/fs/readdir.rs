@@ -72,7 +72,14 @@ impl Vfs {
         });
         let entries = [(ROOT_ID, ".".into()), (ROOT_ID, "..".into())].into_iter().chain(zones);
         for (place, (id, name)) in (1_u64..).zip(entries) {
-            if place > offset && add(INodeNo(id), place, FileType::Directory, std::ffi::OsStr::new(name.as_ref())) {
+            if place > offset
+                && add(
+                    INodeNo(id),
+                    place,
+                    FileType::Directory,
+                    std::ffi::OsStr::new(name.as_ref()),
+                )
+            {
                 break;
             }
         }

@@ -2,6 +2,7 @@
 
 mod attribute;
 mod drop;
+mod marker;
 mod mount;
 mod sessions;
 mod start;

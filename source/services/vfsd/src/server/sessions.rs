@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::attribute::session_of;
+use super::marker::Markers;
 use super::mount;
 use super::start::welcome;
 use super::work::{Granted, Measuring, Refused, Wish};
@@ -67,6 +68,7 @@ struct Greeting {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) subject: SubjectName,
+    pub(crate) markers: Markers,
     pub(crate) peer_uid: u32,
     pub(crate) books: Arc<Books>,
     pub(crate) works: Arc<Works>,
@@ -203,7 +205,10 @@ impl Sessions {
                 _ => session.refuse(Refusal::Protocol, None),
             },
             (Ok(ToVfsd::Hold { parent, name }), Some(_)) => {
-                let held = session.wish.as_mut().is_some_and(|wish| wish.hold(parent, name.as_bytes()));
+                let held = session
+                    .wish
+                    .as_mut()
+                    .is_some_and(|wish| wish.hold(parent, name.as_bytes()));
                 held || session.refuse(Refusal::Protocol, None)
             }
             (
@@ -277,7 +282,11 @@ impl Sessions {
         self.books.set_budgets(greeting.budgets, greeting.policy);
         session.hello_until = None;
         let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
-        session.send(&welcome(greeting.fresh), &descriptors)
+        let told = session.send(&welcome(greeting.fresh), &descriptors);
+        if told {
+            self.markers.quota_set(&greeting.budgets);
+        }
+        told
     }
 
     /// Tells sessions what happened: each event to the session whose process it was, or to the longest there.
@@ -303,6 +312,7 @@ impl Sessions {
             .min();
         let mut known: HashMap<u32, Option<u64>> = HashMap::new();
         for event in events {
+            self.markers.quota_deny(event.area, event.reason);
             let owner = if inits.len() > 1 {
                 *known.entry(event.pid).or_insert_with(|| session_of(event.pid, &inits))
             } else {
