@@ -70,7 +70,7 @@ const QUEUE_BYTES_MAX: u64 = 1 << 30;
 /// What a scope says. A subject's key replaces its domain's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Says {
-    limits: [Option<Ruled<u64>>; IpcLimit::ALL.len()],
+    pub(crate) limits: [Option<Ruled<u64>>; IpcLimit::ALL.len()],
 }
 
 impl Says {

@@ -263,7 +263,12 @@ fn read_only(world: &World) {
     let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
     let base = world.subject_dir().join("../..");
     let turn = |flags| {
-        rustix::mount::mount_remount(&base, flags, "").unwrap();
+        // The kernel refuses while a file is open for writing, and a close is not waited for.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while let Err(error) = rustix::mount::mount_remount(&base, flags, "") {
+            assert!(std::time::Instant::now() < until, "{error}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     };
     let (mut ready, tell_ready) = std::io::pipe().unwrap();
     let (mut go, tell_go) = std::io::pipe().unwrap();
