@@ -60,7 +60,8 @@ pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
-pub use gate::EgressGate;
+pub use egress::BindRule;
+pub use gate::{EgressGate, NameGrants};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};
 pub use policy::{NoSubject, Policy, PolicyVersion};

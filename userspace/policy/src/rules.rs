@@ -17,6 +17,8 @@ pub enum RuleKind {
     Egress,
     /// A destination by name.
     Name,
+    /// Ports to bind on the host.
+    Bind,
     /// One limit of one area.
     Quota,
     /// A path of the view.
@@ -33,6 +35,7 @@ impl RuleKind {
             Self::Abi => "abi",
             Self::Egress => "egress",
             Self::Name => "name",
+            Self::Bind => "bind",
             Self::Quota => "quota",
             Self::Path => "path",
             Self::Limit => "limit",
