@@ -45,6 +45,15 @@ impl NameGrants {
         }
     }
 
+    /// The rule by which some layer closes all that it would open.
+    #[must_use]
+    pub fn closed_by(&self) -> Option<RuleRef> {
+        self.layers.iter().find_map(|rules| {
+            let deny = rules.iter().find(|rule| rule.effect == Effect::Deny)?;
+            (!leaves_a_port(rules)).then_some(deny.rule)
+        })
+    }
+
     /// Takes what the rules that deny this other name close as well: an alias leads no further than its target.
     pub fn close(&mut self, target: &Self) {
         for (own, other) in self.layers.iter_mut().zip(&target.layers) {

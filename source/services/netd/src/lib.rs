@@ -23,6 +23,7 @@ mod local;
 mod options;
 mod pins;
 mod ports;
+mod resolver;
 mod route;
 mod send;
 mod side;
@@ -39,6 +40,7 @@ use nexus_abi::{Errno, Operation, Reason, RuleRef};
 use nexus_abi_policy::Guard;
 use nexus_policy::EgressGate;
 use nexus_sys::seccomp::{Listener, Notification};
+use rustix::net::{AddressFamily, SocketType};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
@@ -98,6 +100,9 @@ pub enum StartError {
     /// No thread for the waiting calls.
     #[error("cannot start a thread: {0}")]
     Workers(#[source] std::io::Error),
+    /// Nobody would answer names.
+    #[error("cannot start the resolver: {0}")]
+    Resolver(#[source] std::io::Error),
 }
 
 /// What a session's sockets are judged by.
@@ -140,11 +145,27 @@ impl Netd {
         listener: Arc<Listener>,
         late: LateDenial,
     ) -> Result<Self, StartError> {
+        let pins = pins::Pins::default();
+        if judges.egress.opens_names() {
+            let made = |kind: SocketType| {
+                let domain = i32::from(AddressFamily::INET.as_raw());
+                broker.socket(domain, kind.as_raw().cast_signed(), 0)
+            };
+            let (datagrams, streams) = (made(SocketType::DGRAM), made(SocketType::STREAM));
+            let sockets = datagrams.and_then(|datagrams| Ok((datagrams, streams?)));
+            sockets
+                .map_err(std::io::Error::from)
+                .and_then(|(datagrams, streams)| {
+                    let gate = judges.egress.clone();
+                    resolver::start(gate, pins.clone(), Arc::clone(&late), datagrams, streams)
+                })
+                .map_err(StartError::Resolver)?;
+        }
         Ok(Self {
             judges,
             host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
-            pins: pins::Pins::default(),
+            pins,
             ports: ports::Ports::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,

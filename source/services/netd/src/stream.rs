@@ -38,12 +38,15 @@ pub(crate) struct Sending {
     tell: Option<OwnedFd>,
 }
 
+/// What is left to do of a call; says how much was sent.
+pub(crate) type Work = Box<dyn FnMut(&GiveWay) -> io::Result<usize> + Send>;
+
 /// How far a call got.
 pub(crate) enum Progress {
     /// It is done.
     Done(usize),
     /// It waits for the other side.
-    Waits(Box<dyn FnMut(&GiveWay) -> io::Result<usize> + Send>),
+    Waits(Work),
 }
 
 /// The flags that are passed on. Copies are made here, so nobody may be promised that none are.

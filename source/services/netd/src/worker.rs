@@ -1,6 +1,7 @@
 //! Calls that take as long as the other side likes: each waits in a thread of its own, so that none holds up another.
 
 use crate::away::{Away, look};
+use crate::stream::Work;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -163,12 +164,7 @@ impl Workers {
     }
 
     /// Sends what has to wait for the other side; `work` says how much it sent.
-    pub(crate) fn send(
-        &self,
-        call: &Notification,
-        mut work: Box<dyn FnMut(&GiveWay) -> std::io::Result<usize> + Send>,
-        restarts: bool,
-    ) -> std::io::Result<()> {
+    pub(crate) fn send(&self, call: &Notification, mut work: Work, restarts: bool) -> std::io::Result<()> {
         let work = move |give_way: &GiveWay| work(give_way).map(Ended::Value);
         self.wait_for(
             call,
