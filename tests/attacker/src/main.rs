@@ -12,6 +12,7 @@ mod raw;
 mod sockets;
 mod storm;
 mod terminal;
+mod udp;
 mod unix;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         ("listen", [closed]) => sockets::listen(number(closed)),
         ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
         ("udp", [port]) => sockets::udp(number(port)),
+        ("udp-open", [open, forbidden]) => udp::run(number(open), number(forbidden)),
+        ("udp-race", [open, forbidden, rounds]) => udp::race(number(open), number(forbidden), number(rounds)),
         ("parallel", [port, count]) => sockets::parallel(number(port), number(count)),
         ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
         ("unix", paths) => unix::reach(paths),

@@ -297,12 +297,12 @@ pub(crate) fn connect(addresses: &[&str]) {
     }
 }
 
-struct Message {
-    header: libc::mmsghdr,
+pub(crate) struct Message {
+    pub(crate) header: libc::mmsghdr,
     _vector: Box<libc::iovec>,
 }
 
-fn message(address: &[u8], data: &[u8]) -> Message {
+pub(crate) fn message(address: &[u8], data: &[u8]) -> Message {
     let mut vector = Box::new(libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
         iov_len: data.len(),

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 
-use nexus_abi::{Area, Effect, RuleRef};
+use nexus_abi::{Area, RuleRef};
 use nexus_abi_policy::Profile;
 use nexus_net_egress::{CompileError, EgressRule};
 use nexus_quota::Budget;
 
+use crate::egress::BindRule;
 use crate::gate::EgressGate;
 use crate::ipc::IpcBudget;
 use crate::layers::Layers;
@@ -34,6 +35,8 @@ pub struct EgressLayer {
     pub rules: Vec<EgressRule>,
     /// Rules by name, in the same order.
     pub names: Vec<NameRule>,
+    /// Ports to bind on the host, in the same order.
+    pub binds: Vec<BindRule>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -267,7 +270,7 @@ impl SubjectPolicy {
         self.env.map(|layer| layer.pass.clone())
     }
 
-    /// The egress rules by address, ready to judge.
+    /// The egress rules, ready to judge.
     ///
     /// # Errors
     /// Where the matcher cannot hold the rules, although the tree's own bounds were kept.
@@ -312,19 +315,6 @@ impl SubjectPolicy {
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {
         ProfileId::of(&self.syscalls)
-    }
-
-    /// A rule by name without whose enforcement more or less would be allowed than the policy says: any that denies, or
-    /// one of the subject's own tree that allows. Who cannot enforce names must refuse to start where there is one.
-    #[must_use]
-    pub fn needs_names(&self) -> Option<&NameRule> {
-        let mut layers = self.egress.iter();
-        let own = layers.next_back().and_then(|layer| layer.names.first());
-        own.or_else(|| {
-            layers
-                .flat_map(|layer| &layer.names)
-                .find(|rule| rule.effect == Effect::Deny)
-        })
     }
 }
 
@@ -419,6 +409,14 @@ impl Layer {
                 .filter_map(|scope| scope.egress.as_ref())
                 .flat_map(|part| &part.says.names)
                 .map(|rule| NameRule {
+                    rule: shift(rule.rule),
+                    ..rule.clone()
+                })
+                .collect(),
+            binds: scopes()
+                .filter_map(|scope| scope.egress.as_ref())
+                .flat_map(|part| &part.says.binds)
+                .map(|rule| BindRule {
                     rule: shift(rule.rule),
                     ..rule.clone()
                 })

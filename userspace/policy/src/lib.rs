@@ -65,8 +65,9 @@ pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
+pub use egress::BindRule;
 pub use explain::{Considered, EXPLAIN_STEPS_MAX, ExplainError, Explanation, Judged, Question, parse_argument};
-pub use gate::EgressGate;
+pub use gate::{EgressGate, NameGrants};
 pub use ipc::{IpcBudget, IpcLimit};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};

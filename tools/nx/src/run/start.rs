@@ -74,7 +74,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let egress = rules
         .egress_gate()
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable::check(&rules, &egress, &loaded.policy)?;
+    enforceable::check(&rules, &loaded.policy)?;
     let landlock = execd::landlock_available();
     let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
