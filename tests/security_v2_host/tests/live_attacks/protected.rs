@@ -175,6 +175,37 @@ fn a_repository_without_hooks_is_refused_with_the_command_that_mends_it() {
 }
 
 #[test]
+fn a_repository_that_one_session_closed_is_not_open_to_the_next() {
+    // Root looks through every mode, and its program owns nothing there.
+    for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
+        let attack = Attack::new(user);
+        repository(&attack);
+        let script = |line: &str| attack.prepare_any(vec!["bash".into(), "-c".into(), line.into()]).run();
+        assert_eq!(script("chmod 000 .git").code(), Some(0));
+        let done = script("chmod 755 .git; echo evil > .git/hooks/pre-commit");
+        assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+        assert!(done.err().contains("chmod u+rwx"), "{done}");
+        let git = attack.home.work().join(".git");
+        fs::set_permissions(&git, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(fs::read_to_string(git.join("hooks/pre-commit")).unwrap(), "original");
+    }
+}
+
+#[test]
+fn hooks_that_are_a_link_to_nothing_are_refused() {
+    for user in users() {
+        let attack = Attack::new(user);
+        repository(&attack);
+        let hooks = attack.home.work().join(".git/hooks");
+        fs::remove_dir_all(&hooks).unwrap();
+        std::os::unix::fs::symlink("../later", &hooks).unwrap();
+        let done = attack.prepare(&["environment"]).run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+        assert!(done.err().contains("is a link to nothing"), "{done}");
+    }
+}
+
+#[test]
 fn a_file_that_sends_git_elsewhere_is_put_aside() {
     for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
         let attack = Attack::new(user);

@@ -209,6 +209,20 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
             );
             return Failure::unsupported(error.to_string(), &help);
         }
+        execd::PlanError::LeadsNowhere { path } => {
+            let help = format!(
+                "make what it leads to, or remove it: `rm {}`; or run with `--work DIR:ro`",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
+        execd::PlanError::CannotLook { path } => {
+            let around = path.parent().unwrap_or(path).display();
+            let help = format!(
+                "a program that ran there may have closed it: look why, then `chmod u+rwx {around}`; or run with `--work DIR:ro`"
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
