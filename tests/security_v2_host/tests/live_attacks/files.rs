@@ -182,3 +182,45 @@ fn nothing_is_linked_or_renamed_from_an_area_into_the_work_directory() {
         assert!(!attack.home.work().join("taken").exists(), "{done}");
     }
 }
+
+#[test]
+fn a_home_that_a_session_spoiled_keeps_no_later_one_from_starting_and_mending_it() {
+    let spoils = [
+        "rm -rf /state/home && ln -s /tmp /state/home",
+        "rm -rf /state/home && ln -s /proc/1/root /state/home",
+        "rm -rf /state/home && echo file > /state/home",
+        "rm -rf /state/home; i=0; while : > /state/f$i; do i=$((i+1)); done 2> /dev/null",
+        "chmod 000 /state/home /state",
+    ];
+    for user in users() {
+        let attack = Attack::new(user);
+        // Nothing else to stand in.
+        let tree = attack
+            .tree
+            .clone()
+            .edit(
+                "sandbox.toml",
+                "[subject.attack]\nwork = \"unmetered\"\n",
+                "[subject.attack]\nwork = \"none\"\n",
+            )
+            .append(
+                "quotas.toml",
+                "[subject.attack.state]\nsoft = \"1MiB\"\nhard = \"1MiB\"\ninodes = 32\n",
+            );
+        let script = |line: &str| {
+            security_v2_host::Run::at(&attack.home)
+                .policy(&tree)
+                .subject("attack")
+                .bash(line)
+                .run()
+        };
+        for spoil in spoils {
+            let _ = script(spoil);
+            let done = script("pwd -P; chmod 755 /state; rm -rf /state/* && mkdir /state/home");
+            assert_eq!(done.code(), Some(0), "{spoil}: {done}");
+            assert!(["/state\n", "/state/home\n"].contains(&&*done.out()), "{spoil}: {done}");
+            let done = script("pwd -P");
+            assert_eq!(done.out(), "/state/home\n", "{spoil}: {done}");
+        }
+    }
+}
