@@ -1,6 +1,7 @@
 //! `--status-fd`: what became of the run, for a program that started it.
 //!
-//! One JSON object a line, with `"version": 1`: `started` with the program's pid, then `exited` with `code` or `signaled`
+//! One JSON object a line, with `"version": 1`: `started` with the session and the pid of
+//! its init, then `exited` with `code` or `signaled`
 //! with `signal`; or `failed` with nx's own exit code, which the program cannot fake.
 
 use super::failure::Failure;
