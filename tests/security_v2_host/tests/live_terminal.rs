@@ -462,7 +462,7 @@ fn a_terminal_that_the_program_stopped_and_locked_is_free_again_after_it() {
         terminal.see("held");
         terminal.see("inodes");
         assert_eq!(terminal.status(), 0);
-        terminal.line("echo again > $(tty)");
+        terminal.line("echo again > /dev/tty");
         terminal.see("again");
         assert_eq!(terminal.status(), 0);
     });
