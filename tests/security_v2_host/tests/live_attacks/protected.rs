@@ -309,6 +309,33 @@ fn journal_state_and_policy_of_the_user_cannot_be_seen_moved_or_made() {
     }
 }
 
+/// The same with the state of this run elsewhere: other runs of the user keep theirs in the usual place.
+#[test]
+fn a_run_with_its_state_elsewhere_leaves_the_usual_place_as_it_is() {
+    for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
+        let attack = Attack::new(user);
+        let top = attack.home.home();
+        copy_into(&attack, &top);
+        let tries = [
+            "change",
+            "make:.local/state/nexus/journal",
+            "remove:.local/state/nexus",
+            "rename:.local:old",
+            "rename:.local/state:.local/old",
+        ];
+        let mut words = vec![top.join("attacker").into_os_string()];
+        words.extend(tries.iter().map(Into::into));
+        let done = attack.prepare_any(words).work(top.to_string_lossy()).run();
+        assert_eq!(done.code(), Some(0), "{done}");
+        Answers::of(&done.out()).assert_only(&[], tries.len() - 1);
+        assert_eq!(
+            fs::read_dir(top.join(".local/state/nexus")).unwrap().count(),
+            0,
+            "{done}"
+        );
+    }
+}
+
 fn copy_into(attack: &Attack, to: &Path) {
     let copy = to.join("attacker");
     security_v2_host::copy_program(security_v2_host::attacker(), &copy).unwrap();

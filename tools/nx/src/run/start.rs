@@ -143,7 +143,12 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
 /// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
 fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
     let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
-    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    // The usual place too, where this run keeps its state elsewhere: other runs do not, and must find it as they left it.
+    let usual = places.home.as_ref().map(|home| home.join(".local/state/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone())
+        .chain(usual.filter(|usual| *usual != places.state))
+        .chain(configuration)
+        .collect();
     for path in &own {
         let endangered = work.is_some_and(|work| {
             (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
