@@ -224,3 +224,37 @@ fn a_home_that_a_session_spoiled_keeps_no_later_one_from_starting_and_mending_it
         }
     }
 }
+
+#[test]
+fn nothing_is_mounted_writable_but_the_areas_devices_and_proc_and_nothing_with_set_id_or_devices() {
+    const WRITABLE: &[&str] = &[
+        "/dev/full",
+        "/dev/null",
+        "/dev/pts",
+        "/dev/random",
+        "/dev/shm",
+        "/dev/tty",
+        "/dev/urandom",
+        "/dev/zero",
+        "/proc",
+        "/state",
+        "/tmp",
+        "/var/tmp",
+    ];
+    for user in users() {
+        let done = security_v2_host::Run::new(user).bash("cat /proc/self/mountinfo").run();
+        let mut writable = Vec::new();
+        for line in done.out().lines() {
+            // proc_pid_mountinfo(5): the fifth field is the mount point, the sixth its options.
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (at, options): (&str, Vec<&str>) = (fields[4], fields[5].split(',').collect());
+            assert!(options.contains(&"nosuid"), "{line}");
+            assert!(options.contains(&"nodev") || at.starts_with("/dev/"), "{line}");
+            if !options.contains(&"ro") {
+                writable.push(at.to_owned());
+            }
+        }
+        writable.sort_unstable();
+        assert_eq!(writable, WRITABLE, "{done}");
+    }
+}

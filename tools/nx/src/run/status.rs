@@ -72,3 +72,20 @@ fn copy(fd: RawFd) -> std::io::Result<File> {
         Ok(copy)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_descriptor_that_can_be_written_is_taken_and_one_that_can_only_be_read_is_not() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(copy(writer.as_raw_fd()).is_ok());
+        assert!(copy(reader.as_raw_fd()).is_err());
+        let null = File::open("/dev/null").unwrap();
+        assert!(copy(null.as_raw_fd()).is_err());
+        let status = Status::new(Some(null.as_raw_fd()));
+        assert!(status.is_missing(Some(null.as_raw_fd())));
+    }
+}
