@@ -2,7 +2,7 @@
 
 use crate::limits::Limits;
 use crate::names;
-use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
+use crate::pins::{GIT_POINTERS, Pins, Unprotected, protects_git};
 use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Ipc, Plan, Program, SysV};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
@@ -88,6 +88,28 @@ pub enum PlanError {
         /// The path.
         path: PathBuf,
     },
+    /// Something that policy protects is a link, and the program could make what it leads to.
+    #[error("`{}`, which is protected from the program, is a link to nothing: nothing keeps the program from making what it leads to", .path.display())]
+    LeadsNowhere {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Whether something that policy protects is there cannot be seen, and the program could open it again.
+    #[error("`{}`, or what is in it, is protected from the program and cannot be looked at", .path.display())]
+    CannotLook {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl From<Unprotected> for PlanError {
+    fn from(why: Unprotected) -> Self {
+        match why {
+            Unprotected::Missing(path) => Self::CannotProtect { path },
+            Unprotected::Nowhere(path) => Self::LeadsNowhere { path },
+            Unprotected::Unseen(path) => Self::CannotLook { path },
+        }
+    }
 }
 
 /// What the machine is called in every session: the host's name is nobody's business.
@@ -352,15 +374,14 @@ impl View {
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
             let mut pins = Pins::new(&work.path);
             for path in &subject.work_protect {
-                pins.protect(&work.path.join(path))
-                    .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
+                pins.protect(&work.path.join(path))?;
             }
             let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
             for path in pointers
                 .map(|name| work.path.join(name))
                 .chain(around.pinned.iter().cloned())
             {
-                pins.protect_if_there(&path);
+                pins.protect_if_there(&path)?;
             }
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
                 pins.hide(path);

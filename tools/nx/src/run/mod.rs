@@ -21,6 +21,7 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};

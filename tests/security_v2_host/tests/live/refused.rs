@@ -1,0 +1,40 @@
+//! What policy says and this version cannot make true: nothing starts, and the rule is named.
+
+use security_v2_host::{Home, Run, Tree, users};
+
+fn says(file: &str, text: &str) -> Tree {
+    Tree::shipped().append(file, text)
+}
+
+#[test]
+fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
+    let rule = |call: &str, when: &str| {
+        says(
+            "abi.toml",
+            &format!("[[subject.demo.rule]]\nsyscall = \"{call}\"\neffect = \"allow\"\nwhen = [{when}]\n"),
+        )
+    };
+    let egress = |to: &str| {
+        let allowed = "    \"127.0.0.1:8443\",\n";
+        Tree::shipped().edit("egress.toml", allowed, &format!("{allowed}    \"{to}\",\n"))
+    };
+    let cases = [
+        (egress("git.example.org:443"), "egress.toml:"),
+        (rule("sendto", "{ egress = true }"), "abi.toml:"),
+        (rule("ftruncate", "{ budget = \"tmp\" }"), "abi.toml:"),
+    ];
+    for user in users() {
+        let home = Home::new(user);
+        for (tree, place) in &cases {
+            let done = Run::at(&home).policy(tree).args(["echo", "ran"]).run();
+            assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+            assert!(done.err().contains(place), "{done}");
+        }
+        // The nearest that can be enforced.
+        let done = Run::at(&home)
+            .policy(&egress("192.0.2.1:443"))
+            .args(["echo", "ran"])
+            .run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+    }
+}
