@@ -155,8 +155,18 @@ fn write(directory: &Path, other: bool) -> Result<()> {
         for subject in (file..SUBJECTS).step_by(FILES) {
             writeln!(egress, "[subject.s{subject}]\nallow = [")?;
             for rule in 0..RULES {
-                let port = if other && subject % 7 == 0 && rule == 3 { 444 } else { 443 };
-                writeln!(egress, "    \"{}.{}.{}.0/24:{port}\",", 20 + (subject >> 8), subject & 255, rule * 16)?;
+                let port = if other && subject % 7 == 0 && rule == 3 {
+                    444
+                } else {
+                    443
+                };
+                writeln!(
+                    egress,
+                    "    \"{}.{}.{}.0/24:{port}\",",
+                    20 + (subject >> 8),
+                    subject & 255,
+                    rule * 16
+                )?;
             }
             egress.push_str("]\n");
             writeln!(quotas, "[subject.s{subject}.tmp]\nhard = \"64MiB\"\ninodes = 4096")?;

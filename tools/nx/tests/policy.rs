@@ -74,7 +74,8 @@ fn golden(name: &str, said: &str) {
     assert_eq!(said, expected, "{name}");
 }
 
-const EGRESS: &str = "[subject.s]\nallow = [\n    # A mirror.\n    \"203.0.113.0/24:443\",\n]\ndeny = [\"203.0.113.9:443\"]\n";
+const EGRESS: &str =
+    "[subject.s]\nallow = [\n    # A mirror.\n    \"203.0.113.0/24:443\",\n]\ndeny = [\"203.0.113.9:443\"]\n";
 
 #[test]
 fn every_error_of_a_tree_is_told_at_once_with_its_source_and_as_json() {
@@ -85,8 +86,14 @@ fn every_error_of_a_tree_is_told_at_once_with_its_source_and_as_json() {
     assert_eq!(said.status.code(), Some(3));
     assert_eq!(out(&said), "");
     let text = err(&said);
-    assert!(text.contains("3 errors") && text.contains("did you mean `allow`?"), "{text}");
-    assert!(text.contains("egress.toml:2:1") && text.contains("203.0.113.0/24"), "{text}");
+    assert!(
+        text.contains("3 errors") && text.contains("did you mean `allow`?"),
+        "{text}"
+    );
+    assert!(
+        text.contains("egress.toml:2:1") && text.contains("203.0.113.0/24"),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'), "no colour where nobody looks");
     let said = place.nx(&["validate", "t", "--json"]);
     assert_eq!((said.status.code(), err(&said)), (Some(3), String::new()));
@@ -94,7 +101,10 @@ fn every_error_of_a_tree_is_told_at_once_with_its_source_and_as_json() {
     assert_eq!(value["errors"].as_array().unwrap().len(), 3);
     // Its only part that differs from machine to machine.
     value["message"] = "policy of DIR is invalid".into();
-    golden("errors.json", &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()));
+    golden(
+        "errors.json",
+        &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()),
+    );
 }
 
 #[test]
@@ -128,12 +138,19 @@ fn without_a_tree_of_ones_own_it_is_said_how_to_make_one_and_with_one_what_to_do
     let place = Place::new();
     let said = place.nx(&[]);
     assert_eq!(said.status.code(), Some(0));
-    assert!(out(&said).contains("built-in") && out(&said).contains("nx policy init --preset agent"), "{}", out(&said));
+    assert!(
+        out(&said).contains("built-in") && out(&said).contains("nx policy init --preset agent"),
+        "{}",
+        out(&said)
+    );
     assert_eq!(json(&place.nx(&["--json"]))["built_in"], true);
     let made = place.nx(&["init", "--preset", "ci", "--subject", "build"]);
     assert_eq!(made.status.code(), Some(0), "{}", err(&made));
     let said = out(&place.nx(&[]));
-    assert!(said.contains(".config/nexus/policy") && said.contains("subjects     build"), "{said}");
+    assert!(
+        said.contains(".config/nexus/policy") && said.contains("subjects     build"),
+        "{said}"
+    );
     assert!(said.contains("nx policy diff"), "{said}");
     // What somebody wrote is never written over.
     let again = place.nx(&["init", "--preset", "agent"]);
@@ -149,8 +166,18 @@ fn each_preset_is_valid_and_says_why_of_each_of_its_rules() {
         let made = place.nx(&["init", "--preset", preset, "--dir", preset]);
         assert_eq!(made.status.code(), Some(0), "{}", err(&made));
         let valid = json(&place.nx(&["validate", preset, "--json"]));
-        assert_eq!(valid["notes"], Value::Array(vec![]), "{preset}: nothing that `nx run` would refuse");
-        for file in ["nexus.policy.toml", "quotas.toml", "egress.toml", "abi.toml", "sandbox.toml"] {
+        assert_eq!(
+            valid["notes"],
+            Value::Array(vec![]),
+            "{preset}: nothing that `nx run` would refuse"
+        );
+        for file in [
+            "nexus.policy.toml",
+            "quotas.toml",
+            "egress.toml",
+            "abi.toml",
+            "sandbox.toml",
+        ] {
             let text = std::fs::read_to_string(place.path(preset).join(file)).unwrap();
             assert!(text.starts_with('#') && !text.contains("SUBJECT"), "{preset}/{file}");
             assert!(!text.contains("demo]"), "{preset}/{file}: the example's subject stayed");
@@ -172,8 +199,17 @@ fn every_line_that_is_shown_has_the_file_and_line_that_made_it_so() {
     }
     // A domain's list that the subject replaces is not there, and its own is.
     let root = std::fs::read_to_string(place.path("t/sandbox.toml")).unwrap();
-    let number = root.lines().position(|line| line.starts_with("env = [\"LANG\", \"LC_*\", \"TZ\"]")).unwrap() + 1;
-    assert!(lines.iter().any(|line| line.contains("pass LANG LC_* TZ") && line.ends_with(&format!("sandbox.toml:{number}"))), "{shown}");
+    let number = root
+        .lines()
+        .position(|line| line.starts_with("env = [\"LANG\", \"LC_*\", \"TZ\"]"))
+        .unwrap()
+        + 1;
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("pass LANG LC_* TZ") && line.ends_with(&format!("sandbox.toml:{number}"))),
+        "{shown}"
+    );
     let value = json(&place.nx(&["show", "--policy", "t", "service", "--json"]));
     assert_eq!(value["lines"].as_array().unwrap().len(), lines.len());
 }
@@ -191,34 +227,78 @@ fn an_answer_is_explained_with_the_rule_in_its_source_and_in_one_shape() {
     );
     let ask = |question: &[&str]| out(&place.nx(&[&["explain", "--policy", "t", "s"], question].concat()));
     let allowed = ask(&["connect", "tcp", "203.0.113.8:443"]);
-    assert!(allowed.starts_with("allowed      s: connect tcp 203.0.113.8:443\nrule         egress.toml:4 egress:"), "{allowed}");
+    assert!(
+        allowed.starts_with("allowed      s: connect tcp 203.0.113.8:443\nrule         egress.toml:4 egress:"),
+        "{allowed}"
+    );
     assert!(allowed.contains("       4 | \"203.0.113.0/24:443\""), "{allowed}");
     let denied = ask(&["connect", "tcp", "203.0.113.9:443"]);
-    assert!(denied.contains("reason       egress.deny_rule (errno EPERM)") && denied.contains("egress.toml:6"), "{denied}");
+    assert!(
+        denied.contains("reason       egress.deny_rule (errno EPERM)") && denied.contains("egress.toml:6"),
+        "{denied}"
+    );
     assert!(ask(&["connect", "tcp", "203.0.114.0:443"]).contains("egress.no_rule"));
     assert!(ask(&["connect", "tcp", "[::ffff:203.0.113.8]:443"]).starts_with("allowed"));
-    assert!(ask(&["connect", "tcp", "169.254.169.254:443"]).contains("reason       egress.no_rule") || ask(&["connect", "tcp", "169.254.169.254:443"]).contains("egress.special_address"));
+    assert!(
+        ask(&["connect", "tcp", "169.254.169.254:443"]).contains("reason       egress.no_rule")
+            || ask(&["connect", "tcp", "169.254.169.254:443"]).contains("egress.special_address")
+    );
     assert!(ask(&["syscall", "ptrace"]).contains("abi.no_rule"));
     assert!(ask(&["syscall", "socket", "AF_INET", "1", "0"]).starts_with("allowed"));
     assert!(ask(&["syscall", "io_uring_enter"]).contains("denied"));
     // The floor holds under any policy.
-    place.tree("open", &[("abi.toml", "[subject.s]\nallow = [\"io_uring_enter\", \"write\"]\n")]);
+    place.tree(
+        "open",
+        &[("abi.toml", "[subject.s]\nallow = [\"io_uring_enter\", \"write\"]\n")],
+    );
     let floor = out(&place.nx(&["explain", "--policy", "open", "s", "syscall", "io_uring_enter"]));
     assert!(floor.contains("built in (floor:io-uring)"), "{floor}");
-    let mut value = json(&place.nx(&["explain", "--policy", "t", "--json", "s", "connect", "tcp", "203.0.113.9:443"]));
+    let mut value = json(&place.nx(&[
+        "explain",
+        "--policy",
+        "t",
+        "--json",
+        "s",
+        "connect",
+        "tcp",
+        "203.0.113.9:443",
+    ]));
     value["policy"] = "VERSION".into();
-    golden("explain.json", &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()));
+    golden(
+        "explain.json",
+        &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()),
+    );
 }
 
 #[test]
 fn a_trace_is_bounded_however_many_rules_there_are() {
     let place = Place::new();
-    let rules: Vec<String> = (0..500).map(|port| format!("\"203.0.113.7:{}\"", 1000 + port * 2)).collect();
+    let rules: Vec<String> = (0..500)
+        .map(|port| format!("\"203.0.113.7:{}\"", 1000 + port * 2))
+        .collect();
     let egress = format!("[subject.s]\nallow = [{}]\n", rules.join(", "));
-    place.tree("t", &[("egress.toml", &egress), ("abi.toml", "[subject.s]\nallow = [\"socket\", \"connect\"]\n")]);
-    let value = json(&place.nx(&["explain", "--policy", "t", "--json", "s", "connect", "tcp", "203.0.113.7:443"]));
+    place.tree(
+        "t",
+        &[
+            ("egress.toml", &egress),
+            ("abi.toml", "[subject.s]\nallow = [\"socket\", \"connect\"]\n"),
+        ],
+    );
+    let value = json(&place.nx(&[
+        "explain",
+        "--policy",
+        "t",
+        "--json",
+        "s",
+        "connect",
+        "tcp",
+        "203.0.113.7:443",
+    ]));
     let egress = value["judged"].as_array().unwrap().last().unwrap();
-    assert_eq!((egress["considered"].as_array().unwrap().len(), &egress["cut"]), (64, &Value::Bool(true)));
+    assert_eq!(
+        (egress["considered"].as_array().unwrap().len(), &egress["cut"]),
+        (64, &Value::Bool(true))
+    );
 }
 
 #[test]
@@ -247,7 +327,11 @@ fn a_snapshot_is_the_same_bytes_again_and_a_changed_or_stale_one_is_refused() {
     std::fs::write(place.path("t/egress.toml"), format!("# New.\n{EGRESS}")).unwrap();
     let stale = verify();
     assert_eq!(stale.status.code(), Some(3));
-    assert!(err(&stale).contains("stale: `egress.toml`") && err(&stale).contains("nx policy snapshot build"), "{}", err(&stale));
+    assert!(
+        err(&stale).contains("stale: `egress.toml`") && err(&stale).contains("nx policy snapshot build"),
+        "{}",
+        err(&stale)
+    );
     // The policy's version is what anybody computes of policy.json.
     let value = json(&place.nx(&["snapshot", "build", "t", "--json"]));
     let canonical = std::fs::read(place.path("t/policy.json")).unwrap();
@@ -261,7 +345,10 @@ fn a_diff_ends_with_what_was_asked_of_it() {
     let place = Place::new();
     place.tree("a", &[("egress.toml", EGRESS)]);
     place.tree("same", &[("egress.toml", "[subject.s]\ndeny = [\"203.0.113.9/32:443\"]\nallow = [\"203.0.113.0/25:443\", \"203.0.113.128/25:443\"]\n")]);
-    place.tree("wider", &[("egress.toml", "[subject.s]\nallow = [\"203.0.113.0/24:443\"]\n")]);
+    place.tree(
+        "wider",
+        &[("egress.toml", "[subject.s]\nallow = [\"203.0.113.0/24:443\"]\n")],
+    );
     let diff = |args: &[&str]| place.nx(&[&["diff"], args].concat());
     for (args, code) in [
         (&["a", "same"][..], 0),
@@ -279,7 +366,10 @@ fn a_diff_ends_with_what_was_asked_of_it() {
     golden("diff.txt", &out(&diff(&["a", "wider"])));
     let mut value = json(&diff(&["a", "wider", "--json"]));
     (value["before"], value["after"]) = ("VERSION".into(), "VERSION".into());
-    golden("diff.json", &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()));
+    golden(
+        "diff.json",
+        &format!("{}\n", serde_json::to_string_pretty(&value).unwrap()),
+    );
     assert_eq!(json(&diff(&["a", "same", "--json"]))["same"], true);
 }
 
@@ -287,10 +377,18 @@ fn a_diff_ends_with_what_was_asked_of_it() {
 fn text_of_a_tree_reaches_no_terminal_as_it_is() {
     let place = Place::new();
     // TOML lets a string hold what an escape names.
-    place.tree("t", &[("sandbox.toml", "[subject.s]\nenv_set = { A = \"x\\u001b[31mred\" }\n")]);
+    place.tree(
+        "t",
+        &[("sandbox.toml", "[subject.s]\nenv_set = { A = \"x\\u001b[31mred\" }\n")],
+    );
     for args in [&["show", "--policy", "t"][..], &["diff", "t", "e"]] {
         place.tree("e", &[]);
         let said = place.nx(args);
-        assert!(!out(&said).contains('\u{1b}') && out(&said).contains("\\u{1b}"), "{args:?}: {}{}", out(&said), err(&said));
+        assert!(
+            !out(&said).contains('\u{1b}') && out(&said).contains("\\u{1b}"),
+            "{args:?}: {}{}",
+            out(&said),
+            err(&said)
+        );
     }
 }

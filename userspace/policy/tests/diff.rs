@@ -329,11 +329,17 @@ fn subjects_that_come_and_go_are_told_with_what_they_may_do() {
     let added = &diff.subjects["t"];
     assert!(added.narrower.is_empty() && added.other.is_empty(), "{added:?}");
     let limited = load(&MemoryTree::new([
-        ("nexus.policy.toml", "version = 1\ninclude = [\"sandbox.toml\"]\n[subject.s]\n[subject.t]\n"),
+        (
+            "nexus.policy.toml",
+            "version = 1\ninclude = [\"sandbox.toml\"]\n[subject.s]\n[subject.t]\n",
+        ),
         ("sandbox.toml", "[subject.t]\nlimits = { processes = 5 }\n"),
     ]));
     let gone = limited.diff(&one).unwrap();
-    assert!(!gone.is_wider() && !gone.is_empty(), "that its limits are gone with it opens nothing: {gone:?}");
+    assert!(
+        !gone.is_wider() && !gone.is_empty(),
+        "that its limits are gone with it opens nothing: {gone:?}"
+    );
     let back = more.diff(&one).unwrap();
     assert!(back.subjects["t"].narrower.contains(&Change::Subject) && !back.is_wider());
 }

@@ -71,7 +71,9 @@ fn egress(tree: &Tree, protocol: Protocol, address: IpAddr, port: u16) -> Answer
     let block = SPECIAL.into_iter().find(|block| inside(*block, bits));
     for scope in scopes(tree) {
         for ((udp, target, first, more), allow) in &scope.egress {
-            let (Some(range), same) = (range(TARGETS[*target]), *udp == (protocol == Protocol::Udp)) else { continue };
+            let (Some(range), same) = (range(TARGETS[*target]), *udp == (protocol == Protocol::Udp)) else {
+                continue;
+            };
             let has_port = (*first..=first + more).contains(&port);
             if !same || !has_port {
                 continue;
@@ -82,7 +84,11 @@ fn egress(tree: &Tree, protocol: Protocol, address: IpAddr, port: u16) -> Answer
             }
             let names = block.is_none_or(|(_, from, to)| from <= range.1 && range.2 <= to);
             if *allow && inside(range, bits) {
-                trace.push(format!("{} allows{}", TARGETS[*target], if names { "" } else { ", but is too wide" }));
+                trace.push(format!(
+                    "{} allows{}",
+                    TARGETS[*target],
+                    if names { "" } else { ", but is too wide" }
+                ));
                 allowed |= names;
             }
         }
@@ -144,10 +150,13 @@ fn closed(call: &Call) -> Answer {
     let floor = floor();
     let holds = |condition: &Condition| match condition {
         Condition::Arg { index, width, test } => {
-            let seen = (0..u32::from(width.bits())).fold(0_u64, |seen, bit| seen | (call.args[usize::from(*index)] & (1 << bit)));
+            let seen = (0..u32::from(width.bits()))
+                .fold(0_u64, |seen, bit| seen | (call.args[usize::from(*index)] & (1 << bit)));
             match test {
                 ArgTest::Equal(value) => seen == *value,
-                ArgTest::Masked { mask, value } => (0..64).all(|bit| mask >> bit & 1 == 0 || seen >> bit & 1 == value >> bit & 1),
+                ArgTest::Masked { mask, value } => {
+                    (0..64).all(|bit| mask >> bit & 1 == 0 || seen >> bit & 1 == value >> bit & 1)
+                }
                 ArgTest::Range { first, last } => seen >= *first && seen <= *last,
                 ArgTest::OneOf(values) => values.contains(&seen),
                 ArgTest::AnyBit(mask) => (0..64).any(|bit| mask >> bit & 1 == 1 && seen >> bit & 1 == 1),
@@ -156,10 +165,16 @@ fn closed(call: &Call) -> Answer {
         Condition::Egress | Condition::Budget(_) => false,
     };
     let of = |effect: Effect| {
-        let rules = floor.rules.iter().filter(move |rule| rule.number == call.number && rule.effect == effect);
+        let rules = floor
+            .rules
+            .iter()
+            .filter(move |rule| rule.number == call.number && rule.effect == effect);
         rules.collect::<Vec<_>>()
     };
-    let trace = vec![format!("the floor has {} rules of it", of(Effect::Allow).len() + of(Effect::Deny).len())];
+    let trace = vec![format!(
+        "the floor has {} rules of it",
+        of(Effect::Allow).len() + of(Effect::Deny).len()
+    )];
     let any = |effect: Effect| of(effect).iter().any(|rule| rule.conditions.iter().all(holds));
     let is_socket = [syscall::nr::socket, syscall::nr::socketpair].contains(&call.number);
     let said = match () {
@@ -178,7 +193,11 @@ fn growth(tree: &Tree, area: usize, bytes: u64) -> Answer {
     let inherited = tree.domain.as_ref().and_then(|domain| domain.quotas[area]);
     let hard = own.or(inherited).map_or(0, |(_, hard, _)| hard * 4096);
     let charged = bytes.div_ceil(4096) * 4096;
-    let said = if charged <= hard { Ok(()) } else { Err("quota.hard_bytes") };
+    let said = if charged <= hard {
+        Ok(())
+    } else {
+        Err("quota.hard_bytes")
+    };
     (said, vec![format!("{charged} of {hard}")])
 }
 
@@ -221,7 +240,17 @@ const ADDRESSES: [&str; 14] = [
 ];
 
 const ASKED: [&str; 11] = [
-    "read", "write", "ioctl", "ptrace", "pread64", "process_vm_readv", "socket", "clone3", "openat", "io_uring_setup", "kcmp",
+    "read",
+    "write",
+    "ioctl",
+    "ptrace",
+    "pread64",
+    "process_vm_readv",
+    "socket",
+    "clone3",
+    "openat",
+    "io_uring_setup",
+    "kcmp",
 ];
 
 fn said(verdict: Verdict) -> Result<(), &'static str> {
@@ -261,7 +290,12 @@ fn ask(subject: &SubjectPolicy, trees: &[&Tree], files: &MemoryTree) -> usize {
                 let route = gate.judge(protocol, ip, port, &host);
                 // The naive one looks at one rule after the other: where several layers deny, each for its own reason.
                 let naive = each(trees, |tree| egress(tree, protocol, ip, port));
-                agree(&format!("{protocol} {address}:{port}"), route.verdict, &|| format!("{route:?}"), naive);
+                agree(
+                    &format!("{protocol} {address}:{port}"),
+                    route.verdict,
+                    &|| format!("{route:?}"),
+                    naive,
+                );
             }
         }
     }
@@ -271,18 +305,32 @@ fn ask(subject: &SubjectPolicy, trees: &[&Tree], files: &MemoryTree) -> usize {
             let asked = Call::native(number, [2, value, 0, 0, 0, 0]);
             let explanation = subject.explain(&Question::Syscall(asked), &host).unwrap();
             let naive = then(each(trees, |tree| call(tree, &asked)), || closed(&asked));
-            agree(&format!("{name}(2, {value:#x})"), explanation.verdict, &|| format!("{explanation:#?}"), naive);
+            agree(
+                &format!("{name}(2, {value:#x})"),
+                explanation.verdict,
+                &|| format!("{explanation:#?}"),
+                naive,
+            );
         }
     }
     for (index, area) in Area::ALL.into_iter().enumerate() {
         for bytes in [0, 1, 4096, 4097, 8192, 20_000] {
-            let question = Question::Write { area, bytes, used_bytes: 0 };
+            let question = Question::Write {
+                area,
+                bytes,
+                used_bytes: 0,
+            };
             let explanation = subject.explain(&question, &host).unwrap();
             let write = Call::native(syscall::number("write").unwrap(), [0; 6]);
             let naive = then(each(trees, |tree| call(tree, &write)), || {
                 then(closed(&write), || each(trees, |tree| growth(tree, index, bytes)))
             });
-            agree(&format!("write {area} {bytes}"), explanation.verdict, &|| format!("{explanation:#?}"), naive);
+            agree(
+                &format!("write {area} {bytes}"),
+                explanation.verdict,
+                &|| format!("{explanation:#?}"),
+                naive,
+            );
         }
     }
     asked

@@ -1,6 +1,9 @@
 //! The published JSON Schemas know exactly the keys and words that the reader knows.
 #![cfg(test)]
-#![expect(clippy::panic, reason = "helpers of tests; the lints know only functions that are tests themselves")]
+#![expect(
+    clippy::panic,
+    reason = "helpers of tests; the lints know only functions that are tests themselves"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +20,10 @@ fn schema(matter: &str) -> Value {
 fn said(matter: &str, text: &str) -> String {
     let root = "version = 1\ninclude = [\"FILE\"]\n[domain.d]\n[subject.s]\n";
     let file = format!("x.{matter}.toml");
-    let tree = MemoryTree::new([("nexus.policy.toml".to_owned(), root.replace("FILE", &file)), (file, text.to_owned())]);
+    let tree = MemoryTree::new([
+        ("nexus.policy.toml".to_owned(), root.replace("FILE", &file)),
+        (file, text.to_owned()),
+    ]);
     match Policy::load(&tree) {
         Ok(_) => String::new(),
         Err(errors) => errors.to_string(),
@@ -45,35 +51,73 @@ fn keys(value: &Value) -> BTreeSet<String> {
 
 /// What a schema says of a subject.
 fn of_subject(schema: &Value) -> &Value {
-    let patterns = schema["properties"]["subject"]["patternProperties"].as_object().unwrap();
+    let patterns = schema["properties"]["subject"]["patternProperties"]
+        .as_object()
+        .unwrap();
     patterns.values().next().unwrap()
 }
 
 #[test]
 fn each_table_has_the_keys_of_its_schema() {
-    let (policy, quotas, egress, abi, sandbox) =
-        (schema("policy"), schema("quotas"), schema("egress"), schema("abi"), schema("sandbox"));
-    let check = |matter: &str, text: &str, schema: &Value| assert_eq!(known(matter, text), keys(schema), "{matter}: {text}");
-    for (matter, schema) in [("quotas", &quotas), ("egress", &egress), ("abi", &abi), ("sandbox", &sandbox)] {
+    let (policy, quotas, egress, abi, sandbox) = (
+        schema("policy"),
+        schema("quotas"),
+        schema("egress"),
+        schema("abi"),
+        schema("sandbox"),
+    );
+    let check =
+        |matter: &str, text: &str, schema: &Value| assert_eq!(known(matter, text), keys(schema), "{matter}: {text}");
+    for (matter, schema) in [
+        ("quotas", &quotas),
+        ("egress", &egress),
+        ("abi", &abi),
+        ("sandbox", &sandbox),
+    ] {
         check(matter, "KEY = 1", schema);
         check(matter, "[subject.s]\nKEY = 1", of_subject(schema));
         let domain = schema["properties"]["domain"]["patternProperties"].as_object().unwrap();
-        assert_eq!(domain.values().next().unwrap(), of_subject(schema), "{matter}: a domain says what a subject says");
+        assert_eq!(
+            domain.values().next().unwrap(),
+            of_subject(schema),
+            "{matter}: a domain says what a subject says"
+        );
     }
     check("quotas", "[subject.s.tmp]\nKEY = 1", &quotas["definitions"]["area"]);
-    check("egress", "[subject.s]\nallow = [{ KEY = 1 }]", &egress["definitions"]["rule"]["anyOf"][1]);
+    check(
+        "egress",
+        "[subject.s]\nallow = [{ KEY = 1 }]",
+        &egress["definitions"]["rule"]["anyOf"][1],
+    );
     check("abi", "[[subject.s.rule]]\nKEY = 1", &abi["definitions"]["rule"]);
-    check("sandbox", "[subject.s.fds]\nKEY = 1", &of_subject(&sandbox)["properties"]["fds"]);
-    check("sandbox", "[subject.s.limits]\nKEY = 1", &of_subject(&sandbox)["properties"]["limits"]);
-    check("sandbox", "[subject.s.audit]\nKEY = 1", &of_subject(&sandbox)["properties"]["audit"]);
+    check(
+        "sandbox",
+        "[subject.s.fds]\nKEY = 1",
+        &of_subject(&sandbox)["properties"]["fds"],
+    );
+    check(
+        "sandbox",
+        "[subject.s.limits]\nKEY = 1",
+        &of_subject(&sandbox)["properties"]["limits"],
+    );
+    check(
+        "sandbox",
+        "[subject.s.audit]\nKEY = 1",
+        &of_subject(&sandbox)["properties"]["audit"],
+    );
     // A condition speaks of one of three things, and each knows its own keys.
-    let rule = |when: &str| format!("[[subject.s.rule]]\nsyscall = \"sendto\"\neffect = \"deny\"\nwhen = [{{ {when}, KEY = 1 }}]");
+    let rule = |when: &str| {
+        format!("[[subject.s.rule]]\nsyscall = \"sendto\"\neffect = \"deny\"\nwhen = [{{ {when}, KEY = 1 }}]")
+    };
     let mut of_conditions = known("abi", &rule("arg = 0, equal = 1"));
     of_conditions.extend(known("abi", &rule("egress = true")));
     of_conditions.extend(known("abi", &rule("budget = \"tmp\"").replace("sendto", "write")));
     assert_eq!(of_conditions, keys(&abi["definitions"]["condition"]));
     // The root file.
-    let root = MemoryTree::new([("nexus.policy.toml", format!("version = 1\n{STRANGE} = 1\n[subject.s]\n"))]);
+    let root = MemoryTree::new([(
+        "nexus.policy.toml",
+        format!("version = 1\n{STRANGE} = 1\n[subject.s]\n"),
+    )]);
     let errors = Policy::load(&root).unwrap_err().to_string();
     let of_root: BTreeSet<String> = after(&errors, "known here: ").split(", ").map(str::to_owned).collect();
     assert_eq!(of_root, keys(&policy));
@@ -84,17 +128,32 @@ fn each_table_has_the_keys_of_its_schema() {
 fn each_word_of_a_schema_is_known_and_no_other_is() {
     let sandbox = schema("sandbox");
     let words = |value: &Value| -> BTreeSet<String> {
-        value["enum"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        value["enum"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|word| word.as_str().unwrap().to_owned())
+            .collect()
     };
     let listed = |matter: &str, text: &str, before: &str| -> BTreeSet<String> {
         let said = said(matter, &text.replace("WORD", STRANGE));
-        after(&said, before).split(", ").map(|word| word.trim_matches('"').to_owned()).collect()
+        after(&said, before)
+            .split(", ")
+            .map(|word| word.trim_matches('"').to_owned())
+            .collect()
     };
     let of = &of_subject(&sandbox)["properties"];
     for key in ["work", "on_journal_failure"] {
-        assert_eq!(listed("sandbox", &format!("[subject.s]\n{key} = \"WORD\""), "write one of "), words(&of[key]), "{key}");
+        assert_eq!(
+            listed("sandbox", &format!("[subject.s]\n{key} = \"WORD\""), "write one of "),
+            words(&of[key]),
+            "{key}"
+        );
     }
-    assert_eq!(listed("sandbox", "[subject.s]\ndev = [\"WORD\"]", "known devices: "), words(&of["dev"]["items"]));
+    assert_eq!(
+        listed("sandbox", "[subject.s]\ndev = [\"WORD\"]", "known devices: "),
+        words(&of["dev"]["items"])
+    );
     let egress = schema("egress");
     let protocol = &egress["definitions"]["rule"]["anyOf"][1]["properties"]["protocol"];
     let text = "[subject.s]\nallow = [{ to = \"203.0.113.7\", ports = 1, protocol = \"WORD\" }]";
@@ -102,9 +161,15 @@ fn each_word_of_a_schema_is_known_and_no_other_is() {
     let abi = schema("abi");
     let of = &abi["definitions"];
     let text = "[[subject.s.rule]]\nsyscall = \"write\"\neffect = \"WORD\"";
-    assert_eq!(listed("abi", text, "write one of "), words(&of["rule"]["properties"]["effect"]));
+    assert_eq!(
+        listed("abi", text, "write one of "),
+        words(&of["rule"]["properties"]["effect"])
+    );
     let text = "[[subject.s.rule]]\nsyscall = \"write\"\neffect = \"deny\"\nwhen = [{ budget = \"WORD\" }]";
-    assert_eq!(listed("abi", text, "write one of "), words(&of["condition"]["properties"]["budget"]));
+    assert_eq!(
+        listed("abi", text, "write one of "),
+        words(&of["condition"]["properties"]["budget"])
+    );
 }
 
 #[test]
@@ -119,13 +184,20 @@ fn bounds_of_a_schema_are_the_readers() {
     ];
     for (table, key, schema) in bounds {
         let (least, most) = (schema["minimum"].as_u64().unwrap(), schema["maximum"].as_u64().unwrap());
-        for (value, fits) in [(least, true), (most, true), (least.wrapping_sub(1), false), (most + 1, false)] {
+        for (value, fits) in [
+            (least, true),
+            (most, true),
+            (least.wrapping_sub(1), false),
+            (most + 1, false),
+        ] {
             let said = said("sandbox", &format!("[subject.s.{table}]\n{key} = {value}"));
             assert_eq!(said.is_empty(), fits, "{key} = {value}: {said}");
         }
     }
     let quotas = schema("quotas");
-    let most = quotas["definitions"]["area"]["properties"]["inodes"]["maximum"].as_u64().unwrap();
+    let most = quotas["definitions"]["area"]["properties"]["inodes"]["maximum"]
+        .as_u64()
+        .unwrap();
     for (value, fits) in [(most, true), (most + 1, false)] {
         let said = said("quotas", &format!("[subject.s.tmp]\nhard = \"4KiB\"\ninodes = {value}"));
         assert_eq!(said.is_empty(), fits, "{value}: {said}");
