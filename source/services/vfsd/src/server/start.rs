@@ -104,11 +104,11 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let session = fuser::Session::from_fd(vfs, device, fuser::SessionACL::All, config)
         .map_err(|error| ("shaking hands with the kernel", drop::errno_of(error)))?;
     let ended = Arc::clone(&events);
-    let serving = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name("vfsd-serve".to_owned())
         .spawn(move || {
             let _ = session.run();
-            ended.wake();
+            ended.finish();
         })
         .map_err(|error| ("starting threads", drop::errno_of(error)))?;
 
@@ -119,7 +119,6 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         events,
         mount,
         listener: start.listener,
-        serving,
         socket_path: start.socket_path,
     };
     // Leftovers of killed servers: nobody waits for their removal.
