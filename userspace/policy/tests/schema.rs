@@ -1,9 +1,5 @@
 //! The published JSON Schemas know exactly the keys and words that the reader knows.
 #![cfg(test)]
-#![expect(
-    clippy::panic,
-    reason = "helpers of tests; the lints know only functions that are tests themselves"
-)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
