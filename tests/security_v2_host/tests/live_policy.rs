@@ -1,7 +1,6 @@
 //! `nx policy` and the real thing: what it begins runs, what it explains happens, what its document shows is what it prints.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "helpers of tests; the lints know only functions that are tests themselves"
 )]
 

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "helpers of tests; the lints know only functions that are tests themselves"
 )]
 
