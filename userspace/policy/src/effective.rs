@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 
-use nexus_abi::{Area, Effect, RuleRef};
+use nexus_abi::{Area, RuleRef};
 use nexus_abi_policy::Profile;
 use nexus_net_egress::{CompileError, EgressRule};
 use nexus_quota::Budget;
 
+use crate::egress::BindRule;
 use crate::gate::EgressGate;
+use crate::ipc::IpcBudget;
 use crate::layers::Layers;
 use crate::names::NameRule;
 use crate::paths::{expand, is_within};
@@ -33,6 +35,8 @@ pub struct EgressLayer {
     pub rules: Vec<EgressRule>,
     /// Rules by name, in the same order.
     pub names: Vec<NameRule>,
+    /// Ports to bind on the host, in the same order.
+    pub binds: Vec<BindRule>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -68,8 +72,10 @@ pub struct Budgets {
     pub tmp: AreaBudget,
     /// `/state`.
     pub state: AreaBudget,
-    /// The directory that the run names.
+    /// The directory that the run names: what it may grow by.
     pub work: AreaBudget,
+    /// Shared memory, queues and memory files of each session.
+    pub ipc: IpcBudget,
 }
 
 impl Budgets {
@@ -264,7 +270,7 @@ impl SubjectPolicy {
         self.env.map(|layer| layer.pass.clone())
     }
 
-    /// The egress rules by address, ready to judge.
+    /// The egress rules, ready to judge.
     ///
     /// # Errors
     /// Where the matcher cannot hold the rules, although the tree's own bounds were kept.
@@ -309,19 +315,6 @@ impl SubjectPolicy {
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {
         ProfileId::of(&self.syscalls)
-    }
-
-    /// A rule by name without whose enforcement more or less would be allowed than the policy says: any that denies, or
-    /// one of the subject's own tree that allows. Who cannot enforce names must refuse to start where there is one.
-    #[must_use]
-    pub fn needs_names(&self) -> Option<&NameRule> {
-        let mut layers = self.egress.iter();
-        let own = layers.next_back().and_then(|layer| layer.names.first());
-        own.or_else(|| {
-            layers
-                .flat_map(|layer| &layer.names)
-                .find(|rule| rule.effect == Effect::Deny)
-        })
     }
 }
 
@@ -420,6 +413,14 @@ impl Layer {
                     ..rule.clone()
                 })
                 .collect(),
+            binds: scopes()
+                .filter_map(|scope| scope.egress.as_ref())
+                .flat_map(|part| &part.says.binds)
+                .map(|rule| BindRule {
+                    rule: shift(rule.rule),
+                    ..rule.clone()
+                })
+                .collect(),
             no_rule: shift(subject.no_egress),
         };
         let mut profile = Profile::default();
@@ -433,6 +434,10 @@ impl Layer {
         profile.probed.sort_unstable();
         profile.probed.dedup();
         let [tmp, state, work] = merged_limits(subject, domain).map(|limits| area_budget(&limits, shift));
+        fn says_of_ipc(declared: &Declared) -> Option<&crate::ipc::Says> {
+            declared.scope.quotas.as_ref().and_then(|part| part.says.ipc.as_ref())
+        }
+        let ipc = IpcBudget::merged(says_of_ipc(subject), domain.and_then(says_of_ipc), shift);
         let limit = |get: fn(&Sandbox) -> &Option<Ruled<u64>>| {
             pick(subject, domain, |says| get(says).as_ref()).map(|ruled| Limit {
                 value: ruled.value,
@@ -471,7 +476,7 @@ impl Layer {
                 probes,
                 no_rule: shift(subject.no_abi),
             },
-            budgets: Budgets { tmp, state, work },
+            budgets: Budgets { tmp, state, work, ipc },
             profile_name: pick(subject, domain, |says| says.profile.clone()),
             view,
             env: EnvLayer {

@@ -27,9 +27,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<Said> {
     let mut explanation = rules
         .explain(&question, &host)
         .map_err(|error| Failure::rejected(error.to_string(), "see `nx policy validate`"))?;
-    if let Ok(gate) = rules.egress_gate()
-        && let Err(failure) = enforceable::check(&rules, &gate, policy)
-    {
+    if let Err(failure) = enforceable::check(&rules, policy) {
         explanation.notes.push(format!(
             "`nx run` starts nothing under this subject here: {}",
             failure.message

@@ -93,11 +93,11 @@ struct Seen {
 impl Seen {
     /// What `nx run` would refuse, although the tree is valid.
     fn notes(&mut self, subject: &SubjectPolicy, policy: &Policy) -> std::result::Result<Vec<String>, Failure> {
-        let egress = subject
+        subject
             .egress_gate()
             .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
         let mut notes = Vec::new();
-        if let Err(failure) = enforceable::check(subject, &egress, policy) {
+        if let Err(failure) = enforceable::check(subject, policy) {
             notes.push(format!("`nx run` refuses it here: {}", failure.message));
         }
         let profile = self.profiles.entry(subject.profile_key()).or_insert_with(|| {

@@ -31,6 +31,13 @@ struct Mediated {
     listen: u32,
     socket: u32,
     kill: u32,
+    memfd_create: u32,
+    shmget: u32,
+    msgget: u32,
+    semget: u32,
+    sendto: u32,
+    sendmsg: u32,
+    sendmmsg: u32,
 }
 
 impl Mediated {
@@ -41,6 +48,13 @@ impl Mediated {
             listen: syscall::number("listen")?,
             socket: syscall::number("socket")?,
             kill: syscall::number("kill")?,
+            memfd_create: syscall::number("memfd_create")?,
+            shmget: syscall::number("shmget")?,
+            msgget: syscall::number("msgget")?,
+            semget: syscall::number("semget")?,
+            sendto: syscall::number("sendto")?,
+            sendmsg: syscall::number("sendmsg")?,
+            sendmmsg: syscall::number("sendmmsg")?,
         })
     }
 }
@@ -161,12 +175,7 @@ impl Loop {
             args: call.args,
         };
         let foreign = judged.is_foreign();
-        if !foreign && judged.number == self.mediated.connect {
-            let mut effects = Effects::default();
-            let answer = self.netd.connect(call, &mut effects);
-            if effects.egress_allowed {
-                self.records.egress_allowed();
-            }
+        if !foreign && let Some(answer) = self.addressed(call, judged.number) {
             return self.reply(call, answer);
         }
         if let Verdict::Deny { reason, errno, rule } = self.guard.judge(&Request::scalar(judged), &NoFacts) {
@@ -183,10 +192,27 @@ impl Loop {
             });
         }
         let answer = match judged.number {
-            number if number == self.mediated.bind => self.netd.bind(call),
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
+            number if number == self.mediated.memfd_create && self.records.has_memory_files() => {
+                self.netd.memory_file(call)
+            }
+            // No budget, or nothing here that would hold the program to it.
+            number
+                if number == self.mediated.memfd_create
+                    || number == self.mediated.shmget
+                    || number == self.mediated.msgget
+                    || number == self.mediated.semget =>
+            {
+                Answer::Denied(Denial {
+                    operation: Operation::Syscall,
+                    object: describe(call, foreign),
+                    reason: Reason::IpcNoRule,
+                    errno: Errno::EPERM,
+                    rule: None,
+                })
+            }
             // The filter and the guard are made of the same rules; were they ever to disagree, nothing gets through.
             _ => Answer::Denied(Denial {
                 operation: Operation::Syscall,
@@ -197,6 +223,27 @@ impl Loop {
             }),
         };
         self.reply(call, answer);
+    }
+
+    /// What is judged where the address is known, which these calls have in memory; `None` for other calls.
+    fn addressed(&mut self, call: &Notification, number: u32) -> Option<Answer> {
+        let mut effects = Effects::default();
+        let mediated = &self.mediated;
+        let answer = match number {
+            number if number == mediated.connect => self.netd.connect(call, &mut effects),
+            number if number == mediated.bind => self.netd.bind(call),
+            number if number == mediated.sendto => self.netd.send_to(call, &mut effects),
+            number if number == mediated.sendmsg => self.netd.send_message(call, &mut effects),
+            number if number == mediated.sendmmsg => self.netd.send_messages(call, &mut effects),
+            _ => return None,
+        };
+        for _ in 0..effects.egress_allowed {
+            self.records.egress_allowed();
+        }
+        if let Some(denial) = effects.denied {
+            self.records.denied(&denial);
+        }
+        Some(answer)
     }
 
     /// A caller that is gone by now hears nothing, and nothing is lost by it.

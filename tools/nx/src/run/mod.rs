@@ -9,6 +9,7 @@ mod judge;
 mod limits;
 mod link;
 mod made;
+mod metered;
 mod places;
 mod print;
 mod records;
@@ -20,6 +21,7 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};

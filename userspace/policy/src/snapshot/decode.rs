@@ -14,7 +14,8 @@ use super::SnapshotError;
 use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::diagnostic::{FileId, Place, Sources};
-use crate::egress::Egress;
+use crate::egress::{BindRule, Egress};
+use crate::ipc;
 use crate::limits::{DOMAINS_MAX, FILES_MAX, RULES_MAX, SUBJECTS_MAX};
 use crate::names::{NamePattern, NameRule};
 use crate::paths::{relative_path_problem, view_path_problem};
@@ -207,6 +208,19 @@ impl Decoder {
                 inodes: self.ruled(&from.inodes)?,
             };
         }
+        out.ipc = quotas.ipc.as_ref().map(|says| self.ipc(says)).transpose()?;
+        Ok(out)
+    }
+
+    fn ipc(&self, says: &bin::Ipc<'_>) -> Result<ipc::Says> {
+        let mut out = ipc::Says::default();
+        for bound in &says.limits {
+            let slot = out
+                .limits
+                .get_mut(usize::from(bound.which))
+                .ok_or(no("a limit of ipc"))?;
+            *slot = self.ruled(&bound.limit)?;
+        }
         Ok(out)
     }
 
@@ -234,9 +248,17 @@ impl Decoder {
                 rule: self.rule(rule.rule)?,
             })
         };
+        let bind = |rule: &bin::BindRule<'_>| {
+            Ok(BindRule {
+                protocol: protocol(rule.protocol)?,
+                ports: ports(&rule.ports)?,
+                rule: self.rule(rule.rule)?,
+            })
+        };
         Ok(Egress {
             rules: egress.rules.iter().map(address).collect::<Result<_>>()?,
             names: egress.names.iter().map(name).collect::<Result<_>>()?,
+            binds: egress.binds.iter().map(bind).collect::<Result<_>>()?,
         })
     }
 

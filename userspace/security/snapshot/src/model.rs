@@ -95,6 +95,26 @@ record! {
     Quotas {
         /// One for each area, in the areas' order.
         areas: Vec<Quota<'a>>,
+        /// What is bounded of IPC.
+        ipc: Option<Ipc<'a>>,
+    }
+}
+
+record! {
+    /// What is bounded of IPC.
+    Ipc {
+        /// Each limit at most once.
+        limits: Vec<IpcLimit<'a>>,
+    }
+}
+
+record! {
+    /// One limit of IPC.
+    IpcLimit {
+        /// Which, by its place among all.
+        which: u8,
+        /// The limit.
+        limit: Option<Ruled<'a>>,
     }
 }
 
@@ -137,12 +157,26 @@ record! {
 }
 
 record! {
-    /// Destinations.
+    /// Ports that may be bound on the host.
+    BindRule {
+        /// 0 is tcp, 1 is udp.
+        protocol: u8,
+        /// First and last of each range.
+        ports: Vec<(u16, u16)>,
+        /// The rule.
+        rule: u32,
+    }
+}
+
+record! {
+    /// Destinations, and ports to send from.
     Egress {
         /// By address.
         rules: Vec<EgressRule<'a>>,
         /// By name.
         names: Vec<NameRule<'a>>,
+        /// Ports to bind.
+        binds: Vec<BindRule<'a>>,
     }
 }
 
