@@ -75,6 +75,13 @@ pub enum Change {
         /// The ports.
         ports: Vec<PortRange>,
     },
+    /// Ports of the host's to send from.
+    Bind {
+        /// Over which protocol.
+        protocol: Protocol,
+        /// The ports.
+        ports: Vec<PortRange>,
+    },
     /// Calls, with any arguments.
     Calls {
         /// Their names, sorted; several where the same is said of all.
@@ -287,6 +294,7 @@ fn compare(
         },
     )?;
     names::compare(egress, &after.egress, out);
+    names::binds(egress, &after.egress, out);
     syscalls::compare(before, after, name, shared, out)?;
     settings::compare(before, after, out);
     Ok(())
@@ -406,6 +414,7 @@ impl fmt::Display for Change {
                 write!(f, "{protocol} {name}:{}", list(ports))?;
                 but_not(f, except)
             }
+            Self::Bind { protocol, ports } => write!(f, "bind {protocol} port {}", list(ports)),
             Self::Calls { names } => write!(f, "syscalls {}", names.join(" ")),
             Self::Arguments {
                 names,

@@ -157,6 +157,23 @@ fn names_are_compared_as_what_they_cover() {
 }
 
 #[test]
+fn ports_to_bind_are_compared_by_what_they_give() {
+    same(
+        "egress.toml",
+        "[subject.s]\nbind = [\"udp 5000-5001\"]",
+        "[domain.d]\nbind = [\"udp 5001\", \"udp 5000\"]",
+    );
+    check(
+        "egress.toml",
+        "[subject.s]\nbind = [\"udp 5000-5010\"]",
+        "[subject.s]\nbind = [\"udp 5005-5020\"]",
+        &["bind udp port 5011-5020"],
+        &["bind udp port 5000-5004"],
+        &[],
+    );
+}
+
+#[test]
 fn calls_are_compared_by_what_they_may_be_asked() {
     // A group and its calls; a floor that closes a call anyway; a rule that another one covers.
     let basic: Vec<String> = nexus_abi::syscall::group("@basic-io")
@@ -241,6 +258,16 @@ fn budgets_paths_and_settings_go_to_the_side_where_they_belong() {
         &[],
         &["tmp soft none -> 4KiB"],
     );
+    let ipc = |says: &str| format!("[subject.s.ipc]\n{says}\n");
+    check(
+        "quotas.toml",
+        &ipc("queues = 3"),
+        &ipc("queues = 4"),
+        &["ipc.queues: 3 -> 4"],
+        &[],
+        &[],
+    );
+    same("quotas.toml", &ipc("queues = 0"), "");
     let read = |paths: &str| format!("[subject.s]\nread_optional = [{paths}]\n");
     same("sandbox.toml", &read("\"/usr\""), &read("\"/usr\", \"/usr/lib\""));
     check(

@@ -80,6 +80,7 @@ fn each_table_has_the_keys_of_its_schema() {
         );
     }
     check("quotas", "[subject.s.tmp]\nKEY = 1", &quotas["definitions"]["area"]);
+    check("quotas", "[subject.s.ipc]\nKEY = 1", &quotas["definitions"]["ipc"]);
     check(
         "egress",
         "[subject.s]\nallow = [{ KEY = 1 }]",

@@ -127,6 +127,9 @@ fn change(change: &Change) -> Value {
             "except": except,
             "ports": ports(list),
         }),
+        Change::Bind { protocol, ports: list } => {
+            json!({"kind": "bind", "protocol": protocol.as_str(), "ports": ports(list)})
+        }
         Change::Calls { names } => json!({"kind": "calls", "names": names}),
         Change::Arguments {
             names,
