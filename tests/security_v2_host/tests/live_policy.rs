@@ -53,8 +53,10 @@ fn each_preset_works_at_once_and_closes_what_it_says() {
                 (Some(1), "kept\n"),
                 "{preset}: {again}"
             );
-            let work = run("echo x > made; test -e made");
+            let made = home.work().join("made");
+            let work = run(&format!("echo x > {}", made.display()));
             assert_eq!(work.code() == Some(0), writes_work, "{preset}: {work}");
+            assert_eq!(made.exists(), writes_work, "{preset}: {work}");
             let out = run("exec 3<> /dev/tcp/203.0.113.7/443");
             assert_ne!(out.code(), Some(0), "{preset}: {out}");
             assert_eq!(out.records_for("egress.no_rule").len(), 1, "{preset}: {out}");

@@ -4,6 +4,7 @@
 
 mod model;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use nexus_abi::{Area, Effect, Protocol, Verdict, syscall};
@@ -261,12 +262,13 @@ fn said(verdict: Verdict) -> Result<(), &'static str> {
 }
 
 /// Asks one policy everything; gives how many questions there were.
-fn ask(subject: &SubjectPolicy, trees: &[&Tree], files: &MemoryTree) -> usize {
+fn ask(subject: &SubjectPolicy, trees: &[&Tree], files: &MemoryTree, seen: &mut BTreeSet<&'static str>) -> usize {
     let host = HostAddresses::none();
     let gate = subject.egress_gate().unwrap();
     let mut asked = 0;
     let mut agree = |what: &str, enforced: Verdict, how: &dyn Fn() -> String, naive: Answer| {
         asked += 1;
+        seen.insert(naive.0.err().unwrap_or("allowed"));
         if said(enforced) == naive.0 {
             return;
         }
@@ -341,17 +343,32 @@ fn enforcement_and_a_naive_reading_of_the_model_agree_on_a_hundred_thousand_ques
     let mut runner = TestRunner::deterministic();
     let mut before: Option<(Tree, Policy)> = None;
     let mut asked = 0;
+    let mut seen = BTreeSet::new();
     for seed in 0..TREES as u64 {
         let tree = model::tree().new_tree(&mut runner).unwrap().current();
         let tree = Tree { any: false, ..tree };
         let files = tree.write(seed);
         let policy = Policy::load(&files).unwrap_or_else(|errors| panic!("{errors}"));
-        asked += ask(&policy.subject("demo").unwrap(), &[&tree], &files);
+        asked += ask(&policy.subject("demo").unwrap(), &[&tree], &files, &mut seen);
         if let Some((ceiling, ceiling_policy)) = &before {
             let both = policy.under_ceiling(ceiling_policy);
-            asked += ask(&both.subject("demo").unwrap(), &[ceiling, &tree], &files);
+            asked += ask(&both.subject("demo").unwrap(), &[ceiling, &tree], &files, &mut seen);
         }
         before = Some((tree, policy));
     }
     assert!(asked >= 100_000, "only {asked} were asked");
+    // Every answer came up: nothing agrees because nothing was asked.
+    let all = [
+        "abi.arg_mismatch",
+        "abi.deny_rule",
+        "abi.no_rule",
+        "abi.unknown",
+        "allowed",
+        "egress.deny_rule",
+        "egress.family",
+        "egress.no_rule",
+        "egress.special_address",
+        "quota.hard_bytes",
+    ];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
