@@ -15,7 +15,7 @@ pub use audit::{audit_journal, audit_line};
 pub use bpf::filter;
 pub use egress::{address_text, sockaddr};
 pub use mutate::{Mutator, Seed};
-pub use policy::{policy_seeds, policy_tree};
+pub use policy::{policy_seeds, policy_snapshot, policy_tree, snapshot_seed};
 pub use wire::{vfs_messages, wire_messages};
 
 /// A fuzz target's body; it says whether the input was accepted as what the parser reads, so that a run can see that it
@@ -28,6 +28,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("audit_journal", audit_journal),
     ("audit_line", audit_line),
     ("filter", filter),
+    ("policy_snapshot", policy_snapshot),
     ("policy_tree", policy_tree),
     ("sockaddr", sockaddr),
     ("vfs_messages", vfs_messages),

@@ -52,6 +52,46 @@ pub fn policy_tree(data: &[u8]) -> bool {
     true
 }
 
+/// Bytes of a snapshot before its checksum, which is made for them: what somebody forges who knows the format. They are
+/// refused, or everything that follows from them can be had; without the checksum nothing passes.
+pub fn policy_snapshot(data: &[u8]) -> bool {
+    let mut bytes = data.to_vec();
+    if let Some(field) = bytes.get_mut(16..24) {
+        let length = data.len() as u64 + 32;
+        field.copy_from_slice(&length.to_le_bytes());
+    }
+    assert!(Policy::from_snapshot(&bytes).is_err(), "nothing covers its last bytes");
+    let checksum = nexus_snapshot::file_hash(&bytes);
+    bytes.extend_from_slice(&checksum);
+    let Ok(policy) = Policy::from_snapshot(&bytes) else {
+        return false;
+    };
+    for name in policy.subjects() {
+        let subject = policy.subject(name).expect("a subject that is listed is there");
+        // A tree's reader bounds what these take; forged bytes may go past it, and are then refused here.
+        let _ = (
+            subject.egress_gate(),
+            Guard::new(&subject.profiles()),
+            subject.view(Some("/home/u")),
+        );
+    }
+    let again = policy
+        .snapshot()
+        .expect("what was short enough to read is short enough to write");
+    let read = Policy::from_snapshot(&again).expect("what was written is read");
+    assert_eq!(read.canonical_json(), policy.canonical_json());
+    true
+}
+
+/// The shipped tree's snapshot without its checksum.
+#[must_use]
+pub fn snapshot_seed() -> Vec<u8> {
+    let policy = Policy::load(&MemoryTree::shipped()).expect("the shipped tree is one");
+    let mut bytes = policy.snapshot().expect("the shipped tree is small");
+    bytes.truncate(bytes.len() - 32);
+    bytes
+}
+
 /// The shipped tree, and small ones that say one thing each.
 #[must_use]
 pub fn policy_seeds() -> Vec<Vec<u8>> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fuzz_bodies::{
-    BODIES, Body, Mutator, Seed, address_text, audit_journal, audit_line, filter, policy_seeds, policy_tree, sockaddr,
-    vfs_messages, wire_messages,
+    BODIES, Body, Mutator, Seed, address_text, audit_journal, audit_line, filter, policy_seeds, policy_snapshot,
+    policy_tree, snapshot_seed, sockaddr, vfs_messages, wire_messages,
 };
 use nexus_abi::{Area, Errno, Operation, Reason};
 use nexus_audit::{Chain, Judgement, Key, Record, UnixMillis};
@@ -59,6 +59,11 @@ fn a_policy_tree_of_any_bytes_is_refused_or_whole() {
     run(policy_tree, small, 4000);
     // Reading the whole one takes milliseconds.
     run(policy_tree, shipped, 150);
+}
+
+#[test]
+fn a_snapshot_of_any_bytes_is_refused_or_whole() {
+    run(policy_snapshot, &[snapshot_seed()], 1500);
 }
 
 fn journal() -> Vec<u8> {

@@ -25,6 +25,8 @@ use crate::size::render_size;
 pub enum Where {
     /// On the host's network, as long as it is no address of the host itself.
     Outside,
+    /// On the host's network, also where it is an address of the host itself.
+    Anywhere,
     /// On the host's network where it is an address of the host itself.
     HostOwn,
     /// On the subject's own loopback.
@@ -37,6 +39,7 @@ impl Where {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Outside => "outside",
+            Self::Anywhere => "anywhere",
             Self::HostOwn => "host",
             Self::OwnLoopback => "own loopback",
         }
@@ -69,6 +72,13 @@ pub enum Change {
         name: String,
         /// Names and `*.NAME` that are not meant.
         except: Vec<String>,
+        /// The ports.
+        ports: Vec<PortRange>,
+    },
+    /// Ports of the host's to send from.
+    Bind {
+        /// Over which protocol.
+        protocol: Protocol,
         /// The ports.
         ports: Vec<PortRange>,
     },
@@ -230,6 +240,12 @@ impl Policy {
                 &mut shared,
                 &mut diff,
             )?;
+            // Who cannot run is limited by nothing: that says nothing of who comes or goes.
+            if one.is_none() {
+                (diff.narrower, diff.other) = (Vec::new(), Vec::new());
+            } else if other.is_none() {
+                (diff.wider, diff.other) = (Vec::new(), Vec::new());
+            }
             if !diff.is_empty() {
                 out.subjects.insert(name.to_owned(), diff);
             }
@@ -278,6 +294,7 @@ fn compare(
         },
     )?;
     names::compare(egress, &after.egress, out);
+    names::binds(egress, &after.egress, out);
     syscalls::compare(before, after, name, shared, out)?;
     settings::compare(before, after, out);
     Ok(())
@@ -300,7 +317,7 @@ fn destinations(
         return Ok((Vec::new(), Vec::new()));
     }
     let (one, other) = (reachable(before)?, reachable(after)?);
-    let (mut wider, mut narrower) = (Vec::new(), Vec::new());
+    let (mut wider, mut narrower) = (Vec::<Change>::new(), Vec::new());
     for (place, one, other) in [
         (Where::Outside, &one.outside, &other.outside),
         (Where::HostOwn, &one.host_own, &other.host_own),
@@ -319,7 +336,34 @@ fn destinations(
             }));
         }
     }
+    everywhere(&mut wider);
+    everywhere(&mut narrower);
     Ok((wider, narrower))
+}
+
+/// What is told of an address both where it is the host's own and where it is not, is told once.
+fn everywhere(side: &mut Vec<Change>) {
+    let of = |change: &Change, wanted: Where| match change {
+        Change::Egress {
+            place,
+            protocol,
+            first,
+            last,
+            ports,
+        } if *place == wanted => Some((*protocol, *first, *last, ports.clone())),
+        _ => None,
+    };
+    let own: BTreeSet<_> = side.iter().filter_map(|change| of(change, Where::HostOwn)).collect();
+    let mut joined = BTreeSet::new();
+    for change in side.iter_mut() {
+        if let Some(key) = of(change, Where::Outside).filter(|key| own.contains(key))
+            && let Change::Egress { place, .. } = change
+        {
+            *place = Where::Anywhere;
+            joined.insert(key);
+        }
+    }
+    side.retain(|change| of(change, Where::HostOwn).is_none_or(|key| !joined.contains(&key)));
 }
 
 fn reachable(layers: &Layers<EgressLayer>) -> Result<Reachable, nexus_net_egress::TooComplex> {
@@ -356,6 +400,7 @@ impl fmt::Display for Change {
                 }
                 match place {
                     Where::Outside => Ok(()),
+                    Where::Anywhere => f.write_str(" (also where it is an address of this host)"),
                     Where::HostOwn => f.write_str(" (where it is an address of this host)"),
                     Where::OwnLoopback => f.write_str(" (the subject's own loopback)"),
                 }
@@ -369,6 +414,7 @@ impl fmt::Display for Change {
                 write!(f, "{protocol} {name}:{}", list(ports))?;
                 but_not(f, except)
             }
+            Self::Bind { protocol, ports } => write!(f, "bind {protocol} port {}", list(ports)),
             Self::Calls { names } => write!(f, "syscalls {}", names.join(" ")),
             Self::Arguments {
                 names,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use nexus_abi::{Effect, Protocol, RuleRef};
 use nexus_net_egress::{
-    Cidr, CompileError, EgressRule, EgressTable, ParseErrorKind, PortRange, parse_cidr, parse_ports, parse_target,
+    Cidr, CompileError, EgressRule, ParseErrorKind, PortRange, parse_cidr, parse_ports, parse_target,
 };
 use toml::de::{DeTable, DeValue};
 
@@ -233,7 +233,7 @@ fn add(
 
 /// What the matcher would refuse: rules that could match nothing.
 fn useless(rule: &EgressRule, place: Place) -> Option<Diagnostic> {
-    let error = EgressTable::compile(std::slice::from_ref(rule)).err()?;
+    let error = rule.check().err()?;
     let (message, help) = match error {
         CompileError::Unspecified { cidr, write, .. } => (
             format!("`{cidr}` is judged as loopback, and this would match nothing"),

@@ -175,10 +175,8 @@ impl Explainer<'_> {
                 }
             }
             Question::Bind(protocol, at) => {
-                if self.socket(*protocol, at.is_ipv4())? && self.call("bind", None)? {
-                    self.out.notes.push(format!(
-                        "{at} is one of the program's own network: nobody outside of the session reaches it"
-                    ));
+                if self.socket(*protocol, at.is_ipv4())? && self.call("bind", Some((*protocol, *at)))? {
+                    self.bind(*protocol, *at);
                 }
             }
             Question::Syscall(call) => {
@@ -379,56 +377,90 @@ impl Explainer<'_> {
         });
     }
 
-    /// Each layer has to open the name, and none may close it; the addresses that it is resolved to are judged besides.
+    /// Whether a name may be resolved, and whether a port of its addresses is then open.
     fn name(&mut self, protocol: Protocol, name: &str, port: u16) {
+        let verdict = match self.gate.judge_name(name) {
+            Ok(grants) => self.gate.judge_port(&grants, protocol, port),
+            Err(denied) => denied,
+        };
         let mut considered = Vec::new();
-        let mut verdict = Verdict::Allow { rule: None };
         for layer in self.subject.egress.iter() {
-            let speaking = layer
-                .names
-                .iter()
-                .filter(|rule| rule.protocol == protocol && rule.pattern.covers(name));
-            let has = |rule: &crate::NameRule| rule.ports.iter().any(|range| range.contains(port));
-            let mut said = None;
-            for rule in speaking {
+            let before = considered.len();
+            for rule in layer.names.iter().filter(|rule| rule.pattern.covers(name)) {
+                let has_port = rule.ports.iter().any(|range| range.contains(port));
                 considered.push(Considered {
                     rule: Some(rule.rule),
                     effect: Some(rule.effect),
-                    outcome: if has(rule) {
-                        "matched".to_owned()
-                    } else {
-                        format!("covers {name} and not port {port}")
+                    outcome: match (rule.protocol == protocol, has_port) {
+                        (false, _) => format!("covers {name} and not {protocol}"),
+                        (true, false) => format!("covers {name} and not port {port}"),
+                        (true, true) => "matched".to_owned(),
                     },
                 });
-                if has(rule) && (said.is_none() || rule.effect == Effect::Deny) {
-                    said = Some((rule.effect, rule.rule));
-                }
             }
-            let of_layer = match said {
-                Some((Effect::Allow, rule)) => Verdict::Allow { rule: Some(rule) },
-                Some((Effect::Deny, rule)) => denied(Reason::EgressDenyRule, rule),
-                None => {
-                    considered.push(Considered {
-                        rule: Some(layer.no_rule),
-                        effect: None,
-                        outcome: format!("no rule allows {protocol} {name}:{port}"),
-                    });
-                    denied(Reason::EgressNoRule, layer.no_rule)
-                }
-            };
-            verdict = of_layer;
-            if !of_layer.is_allow() {
-                break;
+            if considered.len() == before {
+                considered.push(Considered {
+                    rule: Some(layer.no_rule),
+                    effect: None,
+                    outcome: format!("no rule speaks of {name}"),
+                });
             }
         }
         let is_cut = considered.len() > EXPLAIN_STEPS_MAX;
         considered.truncate(EXPLAIN_STEPS_MAX);
-        self.out
-            .notes
-            .push("judged by name alone: the addresses behind it are judged too, when they are known".to_owned());
+        if verdict.is_allow() {
+            self.out.notes.push(
+                "the addresses that it is resolved to are judged too: one that a rule denies stays denied, and a special one \
+                 closed"
+                    .to_owned(),
+            );
+        }
         self.push(Judged {
             by: "names",
             asked: format!("{protocol} {name}:{port}"),
+            verdict,
+            considered,
+            is_cut,
+        });
+    }
+
+    /// A local address is one of the program's own network, but where a rule gives a port of the host's to send from.
+    fn bind(&mut self, protocol: Protocol, at: SocketAddr) {
+        let (ip, port) = (at.ip().to_canonical(), at.port());
+        let mut considered = Vec::new();
+        for rule in self.subject.egress.iter().flat_map(|layer| &layer.binds) {
+            if rule.protocol == protocol && rule.ports.iter().any(|range| range.contains(port)) {
+                considered.push(Considered {
+                    rule: Some(rule.rule),
+                    effect: Some(Effect::Allow),
+                    outcome: "matched".to_owned(),
+                });
+            }
+        }
+        let is_cut = considered.len() > EXPLAIN_STEPS_MAX;
+        considered.truncate(EXPLAIN_STEPS_MAX);
+        let by_rule = port != 0 && self.gate.allows_bind(protocol, port);
+        let rule = considered.first().filter(|_| by_rule).and_then(|first| first.rule);
+        let is_own = !self.gate.opens(protocol) || ip.is_loopback();
+        let is_host = self.host.contains(judged_as(ip)) && !ip.is_unspecified();
+        let verdict = match () {
+            () if is_own || by_rule || !is_host || port == 0 => Verdict::Allow { rule },
+            () => Verdict::Deny {
+                reason: Reason::EgressNoRule,
+                errno: Errno::EPERM,
+                rule: self.gate.bind_rule_missing(),
+            },
+        };
+        if verdict.is_allow() {
+            self.out.notes.push(if !is_own && (by_rule || is_host) {
+                format!("{at} is the host's, to send from: nothing listens there")
+            } else {
+                format!("{at} is one of the program's own network: nobody outside of the session reaches it")
+            });
+        }
+        self.push(Judged {
+            by: "egress",
+            asked: format!("bind {protocol} {at}"),
             verdict,
             considered,
             is_cut,
@@ -577,14 +609,6 @@ fn plain(text: &str) -> Considered {
         rule: None,
         effect: None,
         outcome: text.to_owned(),
-    }
-}
-
-fn denied(reason: Reason, rule: RuleRef) -> Verdict {
-    Verdict::Deny {
-        reason,
-        errno: Errno::EPERM,
-        rule: Some(rule),
     }
 }
 

@@ -54,6 +54,11 @@ impl NameGrants {
         })
     }
 
+    /// Whether this layer says nothing of the name.
+    fn is_silent(&self, layer: usize) -> bool {
+        self.layers.get(layer).is_none_or(Vec::is_empty)
+    }
+
     /// Takes what the rules that deny this other name close as well: an alias leads no further than its target.
     pub fn close(&mut self, target: &Self) {
         for (own, other) in self.layers.iter_mut().zip(&target.layers) {
@@ -197,6 +202,28 @@ impl EgressGate {
             }
         }
         Ok(NameGrants { layers })
+    }
+
+    /// What the rules by name say of a port of an address of which no rule by address speaks, and that is not special.
+    #[must_use]
+    pub fn judge_port(&self, grants: &NameGrants, protocol: Protocol, port: u16) -> Verdict {
+        let mut verdict = Verdict::Allow { rule: None };
+        let last = self.layers.count().saturating_sub(1);
+        for (place, layer) in self.layers.iter().enumerate() {
+            match grants.opens(place, protocol, port) {
+                Some(rule) => verdict = Verdict::Allow { rule: Some(rule) },
+                // A ceiling that does not know the name judges the addresses.
+                None if place < last && grants.is_silent(place) => {}
+                None => {
+                    return Verdict::Deny {
+                        reason: Reason::EgressNoRule,
+                        errno: Errno::EPERM,
+                        rule: Some(layer.no_rule),
+                    };
+                }
+            }
+        }
+        verdict
     }
 
     /// What the rules say of a name that only stands in an answer: nothing is opened by it, but what a rule denies is.

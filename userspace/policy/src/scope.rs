@@ -128,10 +128,17 @@ pub(crate) fn scopes<'v, 't>(
             let text = name.get_ref().as_ref();
             let is_any = key == "subject" && text == ANY_SUBJECT;
             if let Some(problem) = name_problem(text).filter(|_| !is_any) {
+                // A letter of another script may look like one that a name may have.
+                let stranger = text.chars().find(|character| !character.is_ascii());
+                let stranger = stranger.map(|character| format!(", U+{:04X}", u32::from(character)));
                 reader.error_help(
                     Code::BadName,
                     name.span(),
-                    format!("{} is no name for a {key}: {problem}", quote(text)),
+                    format!(
+                        "{} is no name for a {key}: {problem}{}",
+                        quote(text),
+                        stranger.unwrap_or_default()
+                    ),
                     "use lower-case letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first",
                 );
                 continue;

@@ -105,7 +105,8 @@ pub(crate) fn read_files(source: &dyn TreeSource, report: &mut Report) -> Files 
             continue;
         };
         found.push((file, matter));
-        if text.is_empty() {
+        // Most large files include nothing, and are then read only once: a key is written as it is, or with an escape.
+        if !text.contains("include") && !text.contains('\\') {
             continue;
         }
         // Read for its includes here and for its rules later: keeping the tables of all files would hold the whole tree

@@ -157,6 +157,23 @@ fn names_are_compared_as_what_they_cover() {
 }
 
 #[test]
+fn ports_to_bind_are_compared_by_what_they_give() {
+    same(
+        "egress.toml",
+        "[subject.s]\nbind = [\"udp 5000-5001\"]",
+        "[domain.d]\nbind = [\"udp 5001\", \"udp 5000\"]",
+    );
+    check(
+        "egress.toml",
+        "[subject.s]\nbind = [\"udp 5000-5010\"]",
+        "[subject.s]\nbind = [\"udp 5005-5020\"]",
+        &["bind udp port 5011-5020"],
+        &["bind udp port 5000-5004"],
+        &[],
+    );
+}
+
+#[test]
 fn calls_are_compared_by_what_they_may_be_asked() {
     // A group and its calls; a floor that closes a call anyway; a rule that another one covers.
     let basic: Vec<String> = nexus_abi::syscall::group("@basic-io")
@@ -241,6 +258,16 @@ fn budgets_paths_and_settings_go_to_the_side_where_they_belong() {
         &[],
         &["tmp soft none -> 4KiB"],
     );
+    let ipc = |says: &str| format!("[subject.s.ipc]\n{says}\n");
+    check(
+        "quotas.toml",
+        &ipc("queues = 3"),
+        &ipc("queues = 4"),
+        &["ipc.queues: 3 -> 4"],
+        &[],
+        &[],
+    );
+    same("quotas.toml", &ipc("queues = 0"), "");
     let read = |paths: &str| format!("[subject.s]\nread_optional = [{paths}]\n");
     same("sandbox.toml", &read("\"/usr\""), &read("\"/usr\", \"/usr/lib\""));
     check(
@@ -325,7 +352,21 @@ fn subjects_that_come_and_go_are_told_with_what_they_may_do() {
     let diff = one.diff(&more).unwrap();
     assert_eq!(diff.subjects.keys().collect::<Vec<_>>(), ["*", "t"]);
     assert!(diff.subjects["t"].wider.contains(&Change::Subject));
-    assert_eq!(diff.subjects["t"].wider.len(), 3, "{:?}", diff.subjects["t"]);
+    assert_eq!(diff.subjects["t"].wider.len(), 2, "{:?}", diff.subjects["t"]);
+    let added = &diff.subjects["t"];
+    assert!(added.narrower.is_empty() && added.other.is_empty(), "{added:?}");
+    let limited = load(&MemoryTree::new([
+        (
+            "nexus.policy.toml",
+            "version = 1\ninclude = [\"sandbox.toml\"]\n[subject.s]\n[subject.t]\n",
+        ),
+        ("sandbox.toml", "[subject.t]\nlimits = { processes = 5 }\n"),
+    ]));
+    let gone = limited.diff(&one).unwrap();
+    assert!(
+        !gone.is_wider() && !gone.is_empty(),
+        "that its limits are gone with it opens nothing: {gone:?}"
+    );
     let back = more.diff(&one).unwrap();
     assert!(back.subjects["t"].narrower.contains(&Change::Subject) && !back.is_wider());
 }

@@ -10,7 +10,14 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 pub(crate) fn diff(args: &DiffArgs) -> Result<Said> {
-    let (before, after) = (tree(&args.before)?, tree(&args.after)?);
+    // Reading is most of the work, and the two have nothing to do with one another.
+    let (before, after) = std::thread::scope(|scope| {
+        let after = scope.spawn(|| tree(&args.after));
+        let before = tree(&args.before);
+        (before, after.join())
+    });
+    let before = before?;
+    let after = after.map_err(|_| Failure::internal("the second tree could not be read".to_owned()))??;
     let diff = before.diff(&after).map_err(|error| {
         let help = "say it in fewer rules; nothing is compared by halves";
         Failure::unsupported(error.to_string(), help)
@@ -120,6 +127,9 @@ fn change(change: &Change) -> Value {
             "except": except,
             "ports": ports(list),
         }),
+        Change::Bind { protocol, ports: list } => {
+            json!({"kind": "bind", "protocol": protocol.as_str(), "ports": ports(list)})
+        }
         Change::Calls { names } => json!({"kind": "calls", "names": names}),
         Change::Arguments {
             names,

@@ -7,7 +7,7 @@ use nexus_policy::{MemoryTree, Policy, ROOT_FILE};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// The shipped file that every preset begins with, and what a preset's own text says in its place.
+/// What stands in a preset's text for the subject's name.
 const SUBJECT: &str = "@SUBJECT@";
 
 struct Template {
@@ -60,7 +60,14 @@ impl Preset {
                 .map(|(_, text)| text.to_vec());
             String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
         };
-        let own = |text: &str| text.replace(SUBJECT, subject);
+        // A name with a dot stands in quotes, as TOML wants it.
+        let quoted = format!("\"{SUBJECT}\"");
+        let key = if subject.contains('.') {
+            format!("\"{subject}\"")
+        } else {
+            subject.to_owned()
+        };
+        let own = |text: &str| text.replace(&quoted, &key);
         // The shipped text up to the subject that is only for README's first example.
         let before_demo = |text: String| match text.split_once("[subject.demo]") {
             Some((before, _)) => before.to_owned(),
@@ -84,6 +91,12 @@ impl Preset {
 
 pub(crate) fn init(args: &InitArgs) -> Result<Said> {
     let subject = args.subject.as_deref().unwrap_or(args.preset.name());
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    if !subject.bytes().all(is_plain) {
+        let help = "use lower-case letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first";
+        let message = format!("`{}` is no name for a subject", super::plain(subject));
+        return Err(Failure::usage(message).with_help(help).into());
+    }
     let files = args.preset.files(subject);
     // A name that is none is told in the words of the tree's own errors.
     let tree = MemoryTree::new(files.iter().map(|(path, text)| (*path, text.as_str())));

@@ -6,7 +6,7 @@ use super::{Result, Said, at, in_force, plain, subject};
 use nexus_abi::{Area, Effect, RuleRef, syscall};
 use nexus_abi_policy::{ArgTest, Condition, SyscallRule};
 use nexus_net_egress::PortRange;
-use nexus_policy::{Limit, Policy, SubjectPolicy, render_size};
+use nexus_policy::{IpcLimit, Limit, Policy, SubjectPolicy, render_size};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -115,6 +115,21 @@ fn budgets(subject: &SubjectPolicy, out: &mut Vec<Line>) {
             given.inodes_rule,
         );
     }
+    for which in IpcLimit::ALL {
+        // What no rule speaks of is nothing, and there is no line that made it so.
+        if let Some(limit) = subject.budgets.ipc.get(which) {
+            let text = format!("ipc {} {}", which.as_str(), ipc(which, limit.value));
+            push(out, SECTION, text, [limit.rule]);
+        }
+    }
+}
+
+/// Bytes as a size, counts as they are.
+fn ipc(which: IpcLimit, value: u64) -> String {
+    match which {
+        IpcLimit::Segments | IpcLimit::Queues | IpcLimit::Semaphores => value.to_string(),
+        IpcLimit::Shm | IpcLimit::Queue | IpcLimit::Mqueue | IpcLimit::Memfd => render_size(value),
+    }
 }
 
 pub(super) fn ports(ports: &[PortRange]) -> String {
@@ -150,6 +165,14 @@ fn egress(subject: &SubjectPolicy, out: &mut Vec<Line>) {
                 ports(&rule.ports)
             );
             push(out, SECTION, to, [rule.rule]);
+        }
+        for rule in &layer.binds {
+            let what = format!(
+                "bind {} port {} of the host's, to send from",
+                rule.protocol,
+                ports(&rule.ports)
+            );
+            push(out, SECTION, what, [rule.rule]);
         }
         push(out, SECTION, "deny everything else (EPERM)".to_owned(), [layer.no_rule]);
     }

@@ -65,7 +65,10 @@ pub(crate) fn validate(args: &ValidateArgs) -> Result<Said> {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{from} is valid: {subjects} subjects, {rules} rules, {files} files"
+        "{from} is valid: {}, {}, {}",
+        counted(subjects, "subject"),
+        counted(rules, "rule"),
+        counted(files, "file")
     );
     let _ = writeln!(out, "policy {}", policy.version());
     for note in notes {
@@ -75,6 +78,10 @@ pub(crate) fn validate(args: &ValidateArgs) -> Result<Said> {
         let _ = writeln!(out, "and {left_out} more notes");
     }
     Ok(Said::fine(out))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Subjects that share their syscall rules share what is said of them: a filter is made once for all of these.

@@ -66,6 +66,30 @@ pub(super) fn compare(before: &Layers<EgressLayer>, after: &Layers<EgressLayer>,
     }
 }
 
+/// Ports that may be bound on the host: every layer has to say so.
+pub(super) fn binds(before: &Layers<EgressLayer>, after: &Layers<EgressLayer>, out: &mut SubjectDiff) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let given = |layers: &Layers<EgressLayer>| -> Ports {
+            let mut all = vec![PortRange::ALL];
+            for layer in layers.iter() {
+                let rules = layer.binds.iter().filter(|rule| rule.protocol == protocol);
+                let layer = rules.fold(Ports::new(), |ports, rule| union(&ports, &rule.ports));
+                all = minus(&all, &minus(&all, &layer));
+            }
+            all
+        };
+        let (one, other) = (given(before), given(after));
+        for (side, ports) in [
+            (&mut out.wider, minus(&other, &one)),
+            (&mut out.narrower, minus(&one, &other)),
+        ] {
+            if !ports.is_empty() {
+                side.push(Change::Bind { protocol, ports });
+            }
+        }
+    }
+}
+
 /// Exceptions that stand in the same list with the same ports are none: the wider name alone says it.
 fn fold(side: &mut Vec<Change>) {
     let open: BTreeMap<(Protocol, String), Ports> = side

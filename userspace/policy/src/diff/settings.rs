@@ -7,6 +7,7 @@ use nexus_abi::Area;
 
 use super::{Change, SubjectDiff};
 use crate::effective::{EnvDecision, Limit, SubjectPolicy};
+use crate::ipc::IpcLimit;
 use crate::paths::is_within;
 use crate::settings::{OnJournalFailure, WorkMode};
 
@@ -15,6 +16,7 @@ const HOME: &str = "/~";
 
 pub(super) fn compare(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
     budgets(before, after, out);
+    ipc(before, after, out);
     paths(before, after, out);
     variables(before, after, out);
     let set = |key: &str, before: String, after: String| Change::Setting {
@@ -106,6 +108,18 @@ fn budgets(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff)
                 after: other.soft_bytes,
             });
         }
+    }
+}
+
+fn ipc(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
+    for which in IpcLimit::ALL {
+        let (one, other) = (before.budgets.ipc.value(which), after.budgets.ipc.value(which));
+        let change = Change::Setting {
+            key: format!("ipc.{}", which.as_str()),
+            before: one.to_string(),
+            after: other.to_string(),
+        };
+        out.put(one.cmp(&other), change);
     }
 }
 

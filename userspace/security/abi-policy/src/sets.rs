@@ -558,6 +558,22 @@ fn variable_of(number: u16) -> Variable {
     }
 }
 
+/// Free bits of a mask that is shown as its values: up to 16 of them are read more easily than the mask.
+const SPREAD_BITS_MAX: u32 = 4;
+
+/// Every value whose other bits are these.
+fn spread(free: u64, value: u64, out: &mut Vec<(u64, u64)>) {
+    let mut part = 0_u64;
+    loop {
+        out.push((value | part, value | part));
+        // The next subset of the free bits; after all of them comes none.
+        part = part.wrapping_sub(free) & free;
+        if part == 0 {
+            return;
+        }
+    }
+}
+
 /// Cubes as ranges where they are some, and joined.
 fn argument_set(index: u8, width: Width, cubes: &[(u64, u64)]) -> ArgumentSet {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -567,6 +583,8 @@ fn argument_set(index: u8, width: Width, cubes: &[(u64, u64)]) -> ArgumentSet {
         // All free bits are the lowest ones: what they span is without a gap.
         if free & free.wrapping_add(1) == 0 {
             ranges.push((*value, value | free));
+        } else if free.count_ones() <= SPREAD_BITS_MAX {
+            spread(free, *value, &mut ranges);
         } else {
             masks.push((*mask, *value));
         }

@@ -272,6 +272,16 @@ impl Protocols {
     }
 }
 
+impl EgressRule {
+    /// Whether a table takes the rule.
+    ///
+    /// # Errors
+    /// What [`EgressTable::compile`] would say of this one rule.
+    pub fn check(&self) -> Result<(), CompileError> {
+        check(self)
+    }
+}
+
 fn check(rule: &EgressRule) -> Result<(), CompileError> {
     let in_order = rule
         .ports

@@ -32,6 +32,10 @@ mod tree_hash;
 mod wire;
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that goes wrong panics, and so fails"
+)]
 mod tests;
 
 pub use frame::{DecodeError, FORMAT, MAGIC, SNAPSHOT_BYTES_MAX, Sealed};

@@ -121,7 +121,8 @@ impl<'a, T: Wire<'a>> Wire<'a> for Vec<T> {
     }
     fn get(from: &mut Reader<'a>) -> Result<Self, Malformed> {
         let length = from.length()?;
-        if length > from.rest.len() / T::BYTES_MIN.max(1) {
+        let fits = from.rest.len().checked_div(T::BYTES_MIN).unwrap_or(0);
+        if length > fits {
             return Err(Malformed::List);
         }
         let mut out = Self::with_capacity(length);
