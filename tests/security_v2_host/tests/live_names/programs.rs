@@ -1,0 +1,1 @@
+//! Real programs against servers that only have names.
