@@ -31,7 +31,7 @@ pub enum RuleKind {
 
 impl RuleKind {
     /// Every kind; a snapshot names one by its place here, so new ones come last.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Abi,
         Self::Egress,
         Self::Name,
@@ -39,6 +39,7 @@ impl RuleKind {
         Self::Path,
         Self::Limit,
         Self::Setting,
+        Self::Bind,
     ];
 
     /// The first part of a rule's id.

@@ -256,7 +256,7 @@ fn encode_ports(ports: &[PortRange]) -> Vec<(u16, u16)> {
 }
 
 fn encode_egress(egress: &Egress) -> bin::Egress<'_> {
-    let Egress { rules, names } = egress;
+    let Egress { rules, names, binds } = egress;
     let address = |rule: &EgressRule| {
         let (six, address) = match rule.cidr.address() {
             IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
@@ -276,6 +276,15 @@ fn encode_egress(egress: &Egress) -> bin::Egress<'_> {
     bin::Egress {
         rules: rules.iter().map(address).collect(),
         names: names.iter().map(encode_name).collect(),
+        binds: binds
+            .iter()
+            .map(|rule| bin::BindRule {
+                protocol: protocol_number(rule.protocol),
+                ports: encode_ports(&rule.ports),
+                rule: rule.rule.0,
+                texts: TEXTS,
+            })
+            .collect(),
         texts: TEXTS,
     }
 }

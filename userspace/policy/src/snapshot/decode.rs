@@ -14,7 +14,7 @@ use super::SnapshotError;
 use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::diagnostic::{FileId, Place, Sources};
-use crate::egress::Egress;
+use crate::egress::{BindRule, Egress};
 use crate::limits::{DOMAINS_MAX, FILES_MAX, RULES_MAX, SUBJECTS_MAX};
 use crate::names::{NamePattern, NameRule};
 use crate::paths::{relative_path_problem, view_path_problem};
@@ -233,9 +233,17 @@ impl Decoder {
                 rule: self.rule(rule.rule)?,
             })
         };
+        let bind = |rule: &bin::BindRule<'_>| {
+            Ok(BindRule {
+                protocol: protocol(rule.protocol)?,
+                ports: ports(&rule.ports)?,
+                rule: self.rule(rule.rule)?,
+            })
+        };
         Ok(Egress {
             rules: egress.rules.iter().map(address).collect::<Result<_>>()?,
             names: egress.names.iter().map(name).collect::<Result<_>>()?,
+            binds: egress.binds.iter().map(bind).collect::<Result<_>>()?,
         })
     }
 

@@ -137,12 +137,26 @@ record! {
 }
 
 record! {
-    /// Destinations.
+    /// Ports to bind on the host.
+    BindRule {
+        /// 0 is tcp, 1 is udp.
+        protocol: u8,
+        /// First and last of each range.
+        ports: Vec<(u16, u16)>,
+        /// The rule.
+        rule: u32,
+    }
+}
+
+record! {
+    /// Destinations, and where from.
     Egress {
         /// By address.
         rules: Vec<EgressRule<'a>>,
         /// By name.
         names: Vec<NameRule<'a>>,
+        /// Ports to bind.
+        binds: Vec<BindRule<'a>>,
     }
 }
 

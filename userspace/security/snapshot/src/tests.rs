@@ -39,6 +39,12 @@ fn sample<'a>(name: &'a str, canonical: &'a str, numbers: &[u64]) -> Sealed<'a> 
                 texts,
             }],
             names: vec![],
+            binds: vec![BindRule {
+                protocol: 1,
+                ports: vec![(5353, 5353)],
+                rule: 4,
+                texts,
+            }],
             texts,
         }),
         abi: Some(Abi {

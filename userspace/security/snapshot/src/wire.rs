@@ -121,7 +121,8 @@ impl<'a, T: Wire<'a>> Wire<'a> for Vec<T> {
     }
     fn get(from: &mut Reader<'a>) -> Result<Self, Malformed> {
         let length = from.length()?;
-        if length > from.rest.len() / T::BYTES_MIN.max(1) {
+        let most = from.rest.len().checked_div(T::BYTES_MIN.max(1)).unwrap_or(0);
+        if length > most {
             return Err(Malformed::List);
         }
         let mut out = Self::with_capacity(length);
