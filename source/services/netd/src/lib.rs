@@ -126,6 +126,7 @@ pub struct Netd {
     /// Known from the first call that is judged by it.
     host: Option<Host>,
     sides: side::Sides,
+    seen: side::Seen,
     /// What names were resolved to.
     pins: pins::Pins,
     /// Which UDP ports of the host are the session's.
@@ -171,6 +172,7 @@ impl Netd {
         Ok(Self {
             host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
+            seen: side::Seen::default(),
             pins,
             marked: judges.markers.is_none(),
             judges,

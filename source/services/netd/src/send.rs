@@ -4,11 +4,11 @@
 //! may send datagrams to the outside has sockets that could carry one away; for others the filter asks nobody.
 
 use crate::caller::Caller;
-use crate::connect::{exact, family_denied, is, protocol_of, side_for};
+use crate::connect::{exact, family_denied, is, side_for};
 use crate::control;
 use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, swap};
+use crate::side::{Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
 use crate::worker::GiveWay;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
@@ -118,21 +118,23 @@ fn one(
     let listener = std::sync::Arc::clone(&netd.listener);
     let caller = Caller::of(call, &listener);
     let socket = caller.take(fd)?;
-    let domain = sys::domain(&socket)?;
-    let waits = first && stream::may_wait(&socket, outgoing.flags)?;
+    let traits = netd.traits(&socket)?;
+    let domain = traits.domain;
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
+        let waits = first && stream::may_wait(&socket, outgoing.flags)?;
         return unix(&caller, socket, outgoing, waits);
     }
-    match protocol_of(&socket, domain)? {
+    match traits.protocol {
         None => Err(family_denied(domain)),
         Some(Protocol::Tcp) => {
             // The kernel ignores an address here, or says that there is no peer.
             judge_without_destination(netd, call, "connected")?;
             control::of_internet(&outgoing.control)?;
+            let waits = first && stream::may_wait(&socket, outgoing.flags)?;
             stream::send(&caller, socket, outgoing, Vec::new(), false, waits)
         }
-        Some(Protocol::Udp) => datagram(netd, call, socket, domain, &outgoing, waits, effects),
+        Some(Protocol::Udp) => datagram(netd, call, socket, traits, &outgoing, first, effects),
     }
 }
 
@@ -185,9 +187,9 @@ fn datagram(
     netd: &mut Netd,
     call: &Notification,
     socket: OwnedFd,
-    domain: i32,
+    traits: Traits,
     outgoing: &Outgoing,
-    waits: bool,
+    first: bool,
     effects: &mut Effects,
 ) -> Result<Progress, Stop> {
     if outgoing.total() > DATAGRAM_BYTES_MAX {
@@ -197,14 +199,14 @@ fn datagram(
     let control = control::of_internet(&outgoing.control)?;
     let listener = std::sync::Arc::clone(&netd.listener);
     let data = outgoing.data(&Caller::of(call, &listener))?;
-    let Some((bytes, address)) = destination(outgoing, domain)? else {
+    let Some((bytes, address)) = destination(outgoing, traits.domain)? else {
         judge_without_destination(netd, call, "connected")?;
-        return deliver(socket, Vec::new(), data, control, flags, waits);
+        return deliver(socket, Vec::new(), data, control, flags, first);
     };
     let (ip, port) = (address.ip(), address.port());
     let reach = judge(netd, call, Operation::Send, Protocol::Udp, address)?;
     let wanted = side_for(netd, reach, Protocol::Udp, ip, port);
-    let socket = if netd.sides.of(&socket)? == wanted {
+    let socket = if traits.side == wanted {
         socket
     } else {
         if rustix::net::getpeername(&socket).is_ok() {
@@ -222,7 +224,7 @@ fn datagram(
     effects.egress_allowed += u64::from(reach == Reach::Outside);
     let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
     let copy = if notes { Some(socket.try_clone()?) } else { None };
-    let progress = deliver(socket, bytes, data, control, flags, waits);
+    let progress = deliver(socket, bytes, data, control, flags, first);
     if let Some(copy) = copy {
         // Where the answers go.
         netd.ports.note(&copy);
@@ -236,9 +238,9 @@ fn deliver(
     data: Vec<u8>,
     control: Vec<control::Part>,
     flags: i32,
-    waits: bool,
+    first: bool,
 ) -> Result<Progress, Stop> {
-    let send = move |more: i32| {
+    let send = move |socket: &OwnedFd, more: i32| {
         let parts: Vec<Control<'_>> = control
             .iter()
             .map(|part| Control {
@@ -248,7 +250,7 @@ fn deliver(
             })
             .collect();
         message::send(
-            &socket,
+            socket,
             &Message {
                 address: &address,
                 data: &data,
@@ -258,11 +260,11 @@ fn deliver(
             },
         )
     };
-    match send(MSG_DONTWAIT) {
+    match send(&socket, MSG_DONTWAIT) {
         Ok(sent) => Ok(Progress::Done(sent)),
         // A datagram goes whole or not at all: it is not sent twice.
-        Err(error) if waits && error.kind() == std::io::ErrorKind::WouldBlock => {
-            Ok(Progress::Waits(Box::new(move |_| send(0))))
+        Err(error) if first && error.kind() == std::io::ErrorKind::WouldBlock && stream::may_wait(&socket, flags)? => {
+            Ok(Progress::Waits(Box::new(move |_| send(&socket, 0))))
         }
         Err(error) => Err(error.into()),
     }
