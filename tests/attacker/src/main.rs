@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         ("connect", addresses) => sockets::connect(addresses),
         ("fast-open", [port]) => sockets::fast_open(number(port)),
         ("lengths", [port]) => sockets::lengths(number(port)),
+        ("bind-taken", [port]) => sockets::bind_taken(number(port)),
         ("listen", [closed]) => sockets::listen(number(closed)),
         ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
         ("udp", [port]) => sockets::udp(number(port)),

@@ -1,6 +1,7 @@
 //! What a subject may do, after its domain, its own overrides and the ceilings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
 
 use nexus_abi::{Area, RuleRef};
 use nexus_abi_policy::Profile;
@@ -9,6 +10,7 @@ use nexus_quota::Budget;
 
 use crate::egress::BindRule;
 use crate::gate::EgressGate;
+use crate::ipc::IpcBudget;
 use crate::layers::Layers;
 use crate::names::NameRule;
 use crate::paths::{expand, is_within};
@@ -44,6 +46,8 @@ pub struct EgressLayer {
 pub struct SyscallLayer {
     /// The domain's rules, then the subject's own.
     pub profile: Profile,
+    /// What is listed as probed, and where.
+    pub probes: Vec<(Vec<u32>, RuleRef)>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -68,8 +72,10 @@ pub struct Budgets {
     pub tmp: AreaBudget,
     /// `/state`.
     pub state: AreaBudget,
-    /// The directory that the run names.
+    /// The directory that the run names: what it may grow by.
     pub work: AreaBudget,
+    /// Shared memory, queues and memory files of each session.
+    pub ipc: IpcBudget,
 }
 
 impl Budgets {
@@ -280,6 +286,31 @@ impl SubjectPolicy {
         written.chain(std::iter::once(self.floor)).collect()
     }
 
+    /// A number that is the same for subjects that have the very same syscall rules at the same places: to do once what
+    /// follows from these alone. For nothing that is kept: [`SubjectPolicy::profile_id`] is for that.
+    #[must_use]
+    pub fn profile_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.hash(&mut hasher);
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The same for subjects that have the very same syscall rules wherever these stand.
+    pub(crate) fn meaning_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.len().hash(&mut hasher);
+            for rule in &layer.profile.rules {
+                (rule.number, rule.effect, rule.errno, &rule.conditions).hash(&mut hasher);
+            }
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Which syscalls it may make, as a number.
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {
@@ -393,13 +424,20 @@ impl Layer {
             no_rule: shift(subject.no_egress),
         };
         let mut profile = Profile::default();
+        let mut probes = Vec::new();
         for part in scopes().filter_map(|scope| scope.abi.as_ref()) {
             profile.rules.extend(crate::abi::shifted(&part.says.rules, shift));
             profile.probed.extend(&part.says.probed);
+            let written = part.says.probes.iter();
+            probes.extend(written.map(|(name, rule)| (crate::abi::numbers_of(name), shift(*rule))));
         }
         profile.probed.sort_unstable();
         profile.probed.dedup();
         let [tmp, state, work] = merged_limits(subject, domain).map(|limits| area_budget(&limits, shift));
+        fn says_of_ipc(declared: &Declared) -> Option<&crate::ipc::Says> {
+            declared.scope.quotas.as_ref().and_then(|part| part.says.ipc.as_ref())
+        }
+        let ipc = IpcBudget::merged(says_of_ipc(subject), domain.and_then(says_of_ipc), shift);
         let limit = |get: fn(&Sandbox) -> &Option<Ruled<u64>>| {
             pick(subject, domain, |says| get(says).as_ref()).map(|ruled| Limit {
                 value: ruled.value,
@@ -435,9 +473,10 @@ impl Layer {
             egress,
             syscalls: SyscallLayer {
                 profile,
+                probes,
                 no_rule: shift(subject.no_abi),
             },
-            budgets: Budgets { tmp, state, work },
+            budgets: Budgets { tmp, state, work, ipc },
             profile_name: pick(subject, domain, |says| says.profile.clone()),
             view,
             env: EnvLayer {

@@ -11,8 +11,8 @@
 //! A subject is in one domain or none. What it may do comes from both:
 //! - **egress** and **syscalls**: the rules of both together. Deny beats allow, wherever either stands, then the matcher's
 //!   own order; the lack of a rule denies.
-//! - **quotas**: key by key (`soft`, `hard`, `inodes` of each area): the subject's, else the domain's. Nothing given means
-//!   that nothing may be written.
+//! - **quotas**: key by key (`soft`, `hard`, `inodes` of each area, and the limits of `ipc`): the subject's, else the
+//!   domain's. Nothing given means that nothing may be written, or had.
 //! - **sandbox**: key by key, the subject's, else the domain's; a list replaces the whole list. `env_set` is replaced
 //!   variable by variable, `fds`, `limits` and `audit` key by key. Nothing given means the narrow thing: no path, no
 //!   variable, no device, no `work`, no odd descriptors, stop when the journal fails; but no limit of memory, processes
@@ -33,11 +33,14 @@ mod abi;
 mod conditions;
 mod constants;
 mod diagnostic;
+mod diff;
 mod document;
 mod effective;
 mod egress;
+mod explain;
 mod fields;
 mod gate;
+mod ipc;
 mod json;
 mod layers;
 pub mod limits;
@@ -57,19 +60,23 @@ mod tree;
 mod tree_rules;
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, FileId, Place, Related, SourceFile, Sources, SpanBytes};
+pub use diff::{Change, Diff, DiffError, SubjectDiff, Where};
 pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
 pub use egress::BindRule;
+pub use explain::{Considered, EXPLAIN_STEPS_MAX, ExplainError, Explanation, Judged, Question, parse_argument};
 pub use gate::{EgressGate, NameGrants};
+pub use ipc::{IpcBudget, IpcLimit};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};
-pub use nexus_snapshot::{DecodeError, TreeHash};
+pub use nexus_snapshot::{DecodeError, SNAPSHOT_BYTES_MAX, TreeHash};
 pub use policy::{NoSubject, Policy, PolicyVersion};
 pub use profile_id::ProfileId;
 pub use rules::{RuleId, RuleInfo, RuleKind};
 pub use scope::ANY_SUBJECT;
 pub use settings::{Device, EnvPattern, OnJournalFailure, ViewPath, WorkMode};
+pub use size::{parse_size, render_size};
 pub use snapshot::{SnapshotError, is_fresh};
 pub use source::{MemoryTree, ROOT_FILE, ReadError, TreeSource};

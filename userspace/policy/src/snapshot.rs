@@ -13,6 +13,7 @@ use nexus_snapshot::{DecodeError, Sealed};
 use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::egress::Egress;
+use crate::ipc;
 use crate::names::NameRule;
 use crate::policy::Policy;
 use crate::quotas::{Limits, Quotas};
@@ -235,7 +236,7 @@ fn encode_ruled(ruled: &Option<Ruled<u64>>) -> Option<bin::Ruled<'static>> {
 }
 
 fn encode_quotas(quotas: &Quotas) -> bin::Quotas<'static> {
-    let Quotas { areas } = quotas;
+    let Quotas { areas, ipc } = quotas;
     let area = |limits: &Limits| {
         let Limits { soft, hard, inodes } = limits;
         bin::Quota {
@@ -247,6 +248,21 @@ fn encode_quotas(quotas: &Quotas) -> bin::Quotas<'static> {
     };
     bin::Quotas {
         areas: areas.iter().map(area).collect(),
+        ipc: ipc.as_ref().map(encode_ipc),
+        texts: TEXTS,
+    }
+}
+
+fn encode_ipc(says: &ipc::Says) -> bin::Ipc<'static> {
+    let limits = (0_u8..).zip(&says.limits).filter(|(_, limit)| limit.is_some());
+    bin::Ipc {
+        limits: limits
+            .map(|(which, limit)| bin::IpcLimit {
+                which,
+                limit: encode_ruled(limit),
+                texts: TEXTS,
+            })
+            .collect(),
         texts: TEXTS,
     }
 }
@@ -278,10 +294,10 @@ fn encode_egress(egress: &Egress) -> bin::Egress<'_> {
         names: names.iter().map(encode_name).collect(),
         binds: binds
             .iter()
-            .map(|rule| bin::BindRule {
-                protocol: protocol_number(rule.protocol),
-                ports: encode_ports(&rule.ports),
-                rule: rule.rule.0,
+            .map(|bind| bin::BindRule {
+                protocol: protocol_number(bind.protocol),
+                ports: encode_ports(&bind.ports),
+                rule: bind.rule.0,
                 texts: TEXTS,
             })
             .collect(),

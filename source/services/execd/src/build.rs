@@ -2,11 +2,11 @@
 
 use crate::limits::Limits;
 use crate::names;
-use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
-use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
+use crate::pins::{GIT_POINTERS, Pins, Unprotected, protects_git};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Ipc, Plan, Program, SysV};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
-use nexus_policy::{Device, EgressGate, SubjectPolicy};
+use nexus_policy::{Device, EgressGate, IpcBudget, IpcLimit, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -46,6 +46,8 @@ pub struct Work {
     pub path: PathBuf,
     /// What may be done with it.
     pub access: Access,
+    /// Whether the subject's file server serves it and counts what it grows by.
+    pub metered: bool,
 }
 
 /// Why there is no plan.
@@ -86,6 +88,28 @@ pub enum PlanError {
         /// The path.
         path: PathBuf,
     },
+    /// Something that policy protects is a link, and the program could make what it leads to.
+    #[error("`{}`, which is protected from the program, is a link to nothing: nothing keeps the program from making what it leads to", .path.display())]
+    LeadsNowhere {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Whether something that policy protects is there cannot be seen, and the program could open it again.
+    #[error("`{}`, or what is in it, is protected from the program and cannot be looked at", .path.display())]
+    CannotLook {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl From<Unprotected> for PlanError {
+    fn from(why: Unprotected) -> Self {
+        match why {
+            Unprotected::Missing(path) => Self::CannotProtect { path },
+            Unprotected::Nowhere(path) => Self::LeadsNowhere { path },
+            Unprotected::Unseen(path) => Self::CannotLook { path },
+        }
+    }
 }
 
 /// What the machine is called in every session: the host's name is nobody's business.
@@ -106,6 +130,7 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, egress, around)?.entries;
+        let ipc = ipc(&subject.budgets.ipc);
         Ok(Self {
             identity: around.identity,
             view,
@@ -117,9 +142,24 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress)?,
+            filter: filter(&subject.profiles(), egress, ipc.sysv)?,
+            ipc,
             fence: around.fence,
         })
+    }
+}
+
+fn ipc(budget: &IpcBudget) -> Ipc {
+    let value = |which| budget.value(which);
+    Ipc {
+        shm_bytes: value(IpcLimit::Shm),
+        segments: value(IpcLimit::Segments),
+        queue_bytes: value(IpcLimit::Queue),
+        queues: value(IpcLimit::Queues),
+        semaphores: value(IpcLimit::Semaphores),
+        mqueue_bytes: value(IpcLimit::Mqueue),
+        memfd_bytes: value(IpcLimit::Memfd),
+        sysv: SysV::of_this_kernel(),
     }
 }
 
@@ -145,7 +185,7 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], egress: &EgressGate) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -155,7 +195,7 @@ fn filter(profiles: &[&Profile], egress: &EgressGate) -> Result<Vec<Instruction>
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(egress)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(egress, sysv)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -169,7 +209,7 @@ fn filter(profiles: &[&Profile], egress: &EgressGate) -> Result<Vec<Instruction>
 }
 
 /// The calls that are carried out by the supervisor although policy allows them.
-fn mediated(egress: &EgressGate) -> Vec<Mediated> {
+fn mediated(egress: &EgressGate, sysv: SysV) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -178,6 +218,11 @@ fn mediated(egress: &EgressGate) -> Vec<Mediated> {
         test,
     };
     let mut calls = vec![("connect", vec![]), ("kill", vec![arg(0, ArgTest::Equal(0))])];
+    // A memory file lies where it is bounded.
+    calls.push(("memfd_create", vec![]));
+    if sysv == SysV::Denied {
+        calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
+    }
     let (tcp, udp) = (egress.opens(Protocol::Tcp), egress.opens(Protocol::Udp));
     if tcp || udp {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
@@ -284,10 +329,17 @@ impl View {
         });
         add(Entry::Directory { at: HOME.into() });
         if let Some(work) = &around.work {
-            add(Entry::Bind {
-                source: work.path.clone(),
-                at: work.path.clone(),
-                access: work.access,
+            add(if work.metered {
+                Entry::Area {
+                    area: AreaMount::Work,
+                    at: work.path.clone(),
+                }
+            } else {
+                Entry::Bind {
+                    source: work.path.clone(),
+                    at: work.path.clone(),
+                    access: work.access,
+                }
             });
             if let Some(own) = OWN_PLACES.iter().find(|own| Path::new(own).starts_with(&work.path)) {
                 return Err(PlanError::WorkPlace {
@@ -312,28 +364,29 @@ impl View {
         }
         let mut entries = nested(places);
         let shown = |path: &Path, entries: &[Entry]| {
-            entries
-                .iter()
-                .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
+            entries.iter().any(|entry| match entry {
+                Entry::Bind { at, .. } => path.starts_with(at),
+                Entry::Area { area, at } => *area == AreaMount::Work && path.starts_with(at),
+                _ => false,
+            })
         };
         let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
             let mut pins = Pins::new(&work.path);
             for path in &subject.work_protect {
-                pins.protect(&work.path.join(path))
-                    .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
+                pins.protect(&work.path.join(path))?;
             }
             let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
             for path in pointers
                 .map(|name| work.path.join(name))
                 .chain(around.pinned.iter().cloned())
             {
-                pins.protect_if_there(&path);
+                pins.protect_if_there(&path)?;
             }
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
                 pins.hide(path);
             }
-            entries.extend(pins.into_entries());
+            entries.extend(pins.into_entries(work.metered));
         }
         let covered = |path: &Path| {
             around
@@ -360,11 +413,17 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
     for (at, entry) in places {
         let around = out.iter().rev().find_map(|earlier| match earlier {
             Entry::Bind { at: outer, access, .. } | Entry::Pin { at: outer, access, .. } => {
-                (at.starts_with(outer) && at != *outer).then_some(*access)
+                (at.starts_with(outer) && at != *outer).then_some((*access, false))
+            }
+            Entry::Area { area, at: outer } if *area == AreaMount::Work => {
+                (at.starts_with(outer) && at != *outer).then_some((Access::ReadWrite, true))
             }
             _ => None,
         });
-        match (around, entry) {
+        let metered = around.is_some_and(|(_, metered)| metered);
+        match (around.map(|(access, _)| access), entry) {
+            // The same file is there by the area already, and read-only it is not counted either.
+            (Some(_), Entry::Bind { at, access, .. }) if metered => out.push(Entry::PinArea { at, access }),
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.

@@ -20,6 +20,7 @@ mod group;
 mod host;
 mod listen;
 mod local;
+mod memfd_create;
 mod options;
 mod pins;
 mod ports;
@@ -181,6 +182,11 @@ impl Netd {
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,
         })
+    }
+
+    /// `memfd_create(name, flags)`: a memory file is made where it is bounded.
+    pub fn memory_file(&mut self, call: &Notification) -> Answer {
+        answer(memfd_create::run(self, call))
     }
 
     /// `socket(domain, type, protocol)`: a socket for the internet is made on the host's side.

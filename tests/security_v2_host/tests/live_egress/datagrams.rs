@@ -2,7 +2,7 @@
 
 use security_v2_host::users;
 
-use crate::{echo, lines, script};
+use crate::{echo, lines, prepared, script};
 
 const ALLOW: &str = r#"allow = ["udp 127.0.0.1:PORT", "udp [::1]:PORT"]"#;
 
@@ -218,5 +218,39 @@ told("neither", lambda: asyncio.run(run(family=socket.AF_INET)))
 "#;
         let done = script(user, ALLOW, port, text);
         assert_eq!(lines(&done), ["bound b'A'", "joined b'A'", "neither b'A'"], "{done}");
+    }
+}
+
+#[test]
+fn each_message_is_counted_and_enforcement_is_marked_once_and_only_where_asked() {
+    for user in users() {
+        let port = echo();
+        let text = r#"
+one = datagram()
+for _ in range(5): one.sendto(b"a", ("127.0.0.1", PORT))
+told("refused", lambda: one.sendto(b"a", ("203.0.113.7", 53)))
+one.connect(("127.0.0.1", PORT))
+for _ in range(7): one.send(b"not judged again")
+"#;
+        let home = security_v2_host::Home::new(user);
+        let markers = home.write_work("markers", "");
+        let run = prepared(&home, ALLOW, port, text).option("--json");
+        let done = run.env("NEXUS_MARKERS", &markers).run();
+        assert_eq!(lines(&done), ["refused EPERM"], "{done}");
+        let said = std::fs::read_to_string(&markers).unwrap();
+        let enforced = said.lines().filter(|line| *line == "net-egress: enforced");
+        assert_eq!(enforced.count(), 1, "{said}");
+        let err = done.err();
+        let summary = err.lines().rfind(|line| line.contains("\"summary\"")).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
+        assert_eq!(summary["egress_allows"], 6, "{done}");
+        assert_eq!(summary["denies"]["egress.no_rule"], 1, "{done}");
+        // A session in which nothing of egress was asked marks nothing.
+        let idle = prepared(&home, ALLOW, port, "print(1)")
+            .env("NEXUS_MARKERS", &markers)
+            .run();
+        assert_eq!(lines(&idle), ["1"], "{idle}");
+        let again = std::fs::read_to_string(&markers).unwrap();
+        assert_eq!(again.matches("net-egress: enforced").count(), 1, "{again}");
     }
 }

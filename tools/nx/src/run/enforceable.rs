@@ -68,18 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_on_a_destination_can_be_enforced_where_there_is_one_and_elsewhere_cannot() {
+    fn a_condition_on_a_destination_can_be_enforced_where_there_is_one() {
         let rule = |name: &str| {
             format!("\n[[subject.demo.rule]]\nsyscall = \"{name}\"\neffect = \"deny\"\nwhen = [{{ egress = true }}]\n")
         };
         for name in ["connect", "bind", "sendto", "sendmsg", "sendmmsg"] {
             assert_eq!(said("abi.toml", &rule(name)), None, "{name}");
         }
-        let message = said("abi.toml", &rule("recvfrom")).unwrap();
-        assert!(
-            message.contains("where `recvfrom` sends to") && message.contains("abi.toml:"),
-            "{message}"
-        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod areas;
 mod descriptors;
-mod enforceable;
+pub(crate) mod enforceable;
 mod failure;
 mod front;
 mod judge;
@@ -10,6 +10,7 @@ mod limits;
 mod link;
 mod made;
 mod markers;
+mod metered;
 mod places;
 mod print;
 mod records;
@@ -21,9 +22,10 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod watch;
 mod work;
 
-pub(crate) use failure::Exit;
+pub(crate) use failure::{Exit, Failure};
 
 use crate::cli::RunArgs;
 

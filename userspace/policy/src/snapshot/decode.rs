@@ -15,6 +15,7 @@ use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::diagnostic::{FileId, Place, Sources};
 use crate::egress::{BindRule, Egress};
+use crate::ipc;
 use crate::limits::{DOMAINS_MAX, FILES_MAX, RULES_MAX, SUBJECTS_MAX};
 use crate::names::{NamePattern, NameRule};
 use crate::paths::{relative_path_problem, view_path_problem};
@@ -86,6 +87,7 @@ pub(super) fn decode(sealed: &Sealed<'_>) -> Result<Tree> {
         scopes,
         rules,
         canonical: snapshot.canonical.to_owned(),
+        said: None,
         hashes: Some(
             snapshot
                 .files
@@ -205,6 +207,19 @@ impl Decoder {
                 hard: self.ruled(&from.hard)?,
                 inodes: self.ruled(&from.inodes)?,
             };
+        }
+        out.ipc = quotas.ipc.as_ref().map(|says| self.ipc(says)).transpose()?;
+        Ok(out)
+    }
+
+    fn ipc(&self, says: &bin::Ipc<'_>) -> Result<ipc::Says> {
+        let mut out = ipc::Says::default();
+        for bound in &says.limits {
+            let slot = out
+                .limits
+                .get_mut(usize::from(bound.which))
+                .ok_or(no("a limit of ipc"))?;
+            *slot = self.ruled(&bound.limit)?;
         }
         Ok(out)
     }

@@ -95,6 +95,26 @@ record! {
     Quotas {
         /// One for each area, in the areas' order.
         areas: Vec<Quota<'a>>,
+        /// What is bounded of IPC.
+        ipc: Option<Ipc<'a>>,
+    }
+}
+
+record! {
+    /// What is bounded of IPC.
+    Ipc {
+        /// Each limit at most once.
+        limits: Vec<IpcLimit<'a>>,
+    }
+}
+
+record! {
+    /// One limit of IPC.
+    IpcLimit {
+        /// Which, by its place among all.
+        which: u8,
+        /// The limit.
+        limit: Option<Ruled<'a>>,
     }
 }
 
@@ -137,7 +157,7 @@ record! {
 }
 
 record! {
-    /// Ports to bind on the host.
+    /// Ports that may be bound on the host.
     BindRule {
         /// 0 is tcp, 1 is udp.
         protocol: u8,
@@ -149,7 +169,7 @@ record! {
 }
 
 record! {
-    /// Destinations, and where from.
+    /// Destinations, and ports to send from.
     Egress {
         /// By address.
         rules: Vec<EgressRule<'a>>,

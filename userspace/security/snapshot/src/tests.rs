@@ -25,6 +25,14 @@ fn sample<'a>(name: &'a str, canonical: &'a str, numbers: &[u64]) -> Sealed<'a> 
                     texts,
                 })
                 .collect(),
+            ipc: Some(Ipc {
+                limits: vec![IpcLimit {
+                    which: 3,
+                    limit: Some(ruled(9)),
+                    texts,
+                }],
+                texts,
+            }),
             texts,
         }),
         egress: Some(Egress {
@@ -41,7 +49,7 @@ fn sample<'a>(name: &'a str, canonical: &'a str, numbers: &[u64]) -> Sealed<'a> 
             names: vec![],
             binds: vec![BindRule {
                 protocol: 1,
-                ports: vec![(5353, 5353)],
+                ports: vec![(53, 53), (5353, 5360)],
                 rule: 4,
                 texts,
             }],

@@ -6,20 +6,37 @@ use fuser::{FileAttr, FileType, INodeNo};
 use rustix::fs::Stat;
 
 use super::Vfs;
+use super::node::Node;
+use super::shared::SHARED_TTL;
 use super::table::ROOT_ID;
 
-/// How long the kernel may believe what it was told. Only it changes the files, by us; somebody who edits the state's
-/// directory from outside meanwhile is seen after this time.
+/// How long the kernel may believe what it was told of files that only it changes, by us.
 pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 /// The block size that `stat` advises: what one request carries comfortably.
 const ADVISED_BYTES: u32 = 128 * 1024;
 
+/// In a field that the protocol does not carry on Linux: others change the file too.
+const SHARED: u32 = 1;
+
+/// How long the kernel may believe these attributes.
+pub(crate) fn ttl(attr: &FileAttr) -> &'static Duration {
+    if attr.flags == SHARED { &SHARED_TTL } else { &TTL }
+}
+
 impl Vfs {
-    /// The attributes of the inode `id`.
-    pub(crate) fn attr(&self, id: u64, stat: &Stat) -> FileAttr {
+    /// The attributes of an inode.
+    ///
+    /// The group of one's own file is shown as one's own: no other is mapped, and the kernel would let nobody write to a
+    /// file of a group that is not.
+    pub(crate) fn attr(&self, node: &Node, stat: &Stat) -> FileAttr {
+        let gid = if stat.st_uid == self.owner.uid {
+            self.owner.gid
+        } else {
+            stat.st_gid
+        };
         FileAttr {
-            ino: INodeNo(id),
+            ino: INodeNo(node.id),
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             blocks: u64::try_from(stat.st_blocks).unwrap_or_default(),
             atime: time(stat.st_atime, stat.st_atime_nsec),
@@ -31,10 +48,10 @@ impl Vfs {
             perm: u16::try_from(stat.st_mode & 0o1777).unwrap_or_default(),
             nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             uid: stat.st_uid,
-            gid: stat.st_gid,
+            gid,
             rdev: 0,
             blksize: ADVISED_BYTES,
-            flags: 0,
+            flags: if node.zone.is_shared() { SHARED } else { 0 },
         }
     }
 

@@ -38,7 +38,7 @@ impl Vfs {
             return Err(errno);
         }
         let (node, stat, _) = self.find(&parent, &dir, &name)?;
-        Ok(self.attr(node.id, &stat))
+        Ok(self.attr(&node, &stat))
     }
 
     pub(crate) fn op_mkdir(&self, parent: u64, name: &OsStr, mode: u32, pid: u32) -> Result<FileAttr, Errno> {
@@ -81,7 +81,7 @@ impl Vfs {
         match rustix::fs::openat(&dir, &name, open, permissions(mode)) {
             Ok(file) => {
                 let (node, stat, _) = self.find(&parent, &dir, &name)?;
-                Ok((self.attr(node.id, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
             Err(errno) => {
                 self.books.release(parent.zone.area(), Amount::INODE);
@@ -96,7 +96,7 @@ impl Vfs {
                     return Err(Errno::EXIST);
                 }
                 let file = open_again(&fd, backing_flags(flags)).inspect_err(|_| self.forget_node(node.id, 1))?;
-                Ok((self.attr(node.id, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
         }
     }

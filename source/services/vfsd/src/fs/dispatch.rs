@@ -12,7 +12,7 @@ use fuser::{
     WriteFlags,
 };
 
-use super::attr::TTL;
+use super::attr::ttl;
 use super::read::READ_BYTES_MAX;
 use super::setattr::Changes;
 use super::{ROOT_ID, Vfs};
@@ -29,7 +29,7 @@ fn code(errno: rustix::io::Errno) -> Errno {
 
 fn entry(reply: ReplyEntry, result: Result<FileAttr, rustix::io::Errno>) {
     match result {
-        Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
+        Ok(attr) => reply.entry(ttl(&attr), &attr, Generation(0)),
         Err(errno) => reply.error(code(errno)),
     }
 }
@@ -43,7 +43,7 @@ fn empty(reply: ReplyEmpty, result: Result<(), rustix::io::Errno>) {
 
 fn attr(reply: ReplyAttr, result: Result<FileAttr, rustix::io::Errno>) {
     match result {
-        Ok(attr) => reply.attr(&TTL, &attr),
+        Ok(attr) => reply.attr(ttl(&attr), &attr),
         Err(errno) => reply.error(code(errno)),
     }
 }
@@ -91,13 +91,13 @@ impl Filesystem for Vfs {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.op_lookup(parent.0, name) {
-            // Number 0 says "not there", and may be remembered: whatever is made is made by this kernel.
+            // Number 0 says "not there", and may be remembered: what is made is made by this kernel, or seen soon.
             Err(rustix::io::Errno::NOENT) => {
                 let nothing = FileAttr {
                     ino: INodeNo(0),
                     ..self.root_attr()
                 };
-                reply.entry(&TTL, &nothing, Generation(0));
+                reply.entry(&self.absence_ttl(parent.0), &nothing, Generation(0));
             }
             result => entry(reply, result),
         }
@@ -316,7 +316,7 @@ impl Filesystem for Vfs {
         match self.op_create(parent.0, name, mode, flags, request.pid()) {
             Ok((attr, number)) => {
                 reply.created(
-                    &TTL,
+                    ttl(&attr),
                     &attr,
                     Generation(0),
                     FileHandle(number),

@@ -40,6 +40,6 @@ impl Vfs {
         }
         drop(state);
         let (node, stat, _) = self.find(&parent, &dir, &name)?;
-        Ok(self.attr(node.id, &stat))
+        Ok(self.attr(&node, &stat))
     }
 }

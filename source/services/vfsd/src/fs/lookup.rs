@@ -4,29 +4,39 @@ use std::sync::Arc;
 use fuser::FileAttr;
 use rustix::io::Errno;
 
+use super::node::Node;
 use super::table::ROOT_ID;
 use super::{Vfs, Zone, one_part};
 
 impl Vfs {
     pub(crate) fn op_lookup(&self, parent: u64, name: &OsStr) -> Result<FileAttr, Errno> {
         if parent == ROOT_ID {
-            let zone = Zone::ALL
-                .into_iter()
-                .find(|zone| OsStr::new(zone.name()) == name)
-                .ok_or(Errno::NOENT)?;
-            let node = self.zones.iter().find(|node| node.zone == zone).ok_or(Errno::NOENT)?;
-            let fd = self.fd(node)?;
-            let stat = rustix::fs::fstat(&fd)?;
-            let node = self.table.intern(zone, &stat, &fd, None)?;
-            return Ok(self.attr(node.id, &stat));
+            let zone = name.to_str().and_then(Zone::from_name).ok_or(Errno::NOENT)?;
+            let node = match zone {
+                Zone::Work(index) => self.works.root(index),
+                zone => self.zones.iter().find(|node| node.zone == zone).cloned(),
+            };
+            return self.told_again(&node.ok_or(Errno::NOENT)?);
         }
         let parent = self.table.get(parent)?;
         let name = one_part(name)?;
+        if let Some(held) = self.works.held(&parent, &name) {
+            return self.told_again(&held);
+        }
         let dir = self.fd(&parent)?;
         let entries = parent.entries_shared();
-        let (node, stat, _) = self.find(&parent, &dir, &name)?;
+        let (node, stat, fd) = self.find(&parent, &dir, &name)?;
         drop(entries);
-        Ok(self.attr(node.id, &stat))
+        let stat = self.catch_up(&node, &fd, stat)?;
+        Ok(self.attr(&node, &stat))
+    }
+
+    /// Tells the kernel of a node that is what it is, whatever its name means on the host.
+    fn told_again(&self, node: &Arc<Node>) -> Result<FileAttr, Errno> {
+        let fd = self.fd(node)?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let node = self.table.intern(node.zone, &stat, &fd, None)?;
+        Ok(self.attr(&node, &stat))
     }
 
     pub(crate) fn op_getattr(&self, id: u64, handle: Option<u64>) -> Result<FileAttr, Errno> {
@@ -34,11 +44,13 @@ impl Vfs {
             return Ok(self.root_attr());
         }
         if let Some(handle) = handle.and_then(|number| self.handle(number).ok()) {
-            return Ok(self.attr(handle.node.id, &rustix::fs::fstat(&handle.file)?));
+            let stat = self.catch_up(&handle.node, &handle.file, rustix::fs::fstat(&handle.file)?)?;
+            return Ok(self.attr(&handle.node, &stat));
         }
         let node = self.table.get(id)?;
-        let stat = rustix::fs::fstat(Arc::as_ref(&self.fd(&node)?))?;
-        Ok(self.attr(id, &stat))
+        let fd = self.fd(&node)?;
+        let stat = self.catch_up(&node, &fd, rustix::fs::fstat(&fd)?)?;
+        Ok(self.attr(&node, &stat))
     }
 
     pub(crate) fn op_readlink(&self, id: u64) -> Result<Vec<u8>, Errno> {

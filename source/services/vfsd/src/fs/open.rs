@@ -24,13 +24,19 @@ impl Vfs {
             return Err(Errno::NXIO);
         }
         let file = open_again(Arc::as_ref(&self.fd(&node)?), backing_flags(flags))?;
+        let unchanged = self.is_unchanged(&node, &file)?;
         self.opened(&node)?;
         let number = self
             .handles
             .insert(Arc::clone(&node), file)
             .inspect_err(|_| self.closed(&node))?;
-        // Only we change files, so what the kernel has read of one stays true.
-        Ok((number, FopenFlags::FOPEN_KEEP_CACHE))
+        // Where only we change files, what the kernel has read of one stays true.
+        let flags = if unchanged {
+            FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
+        };
+        Ok((number, flags))
     }
 
     pub(crate) fn op_opendir(&self, id: u64) -> Result<(u64, FopenFlags), Errno> {

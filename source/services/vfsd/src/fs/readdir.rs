@@ -70,9 +70,16 @@ impl Vfs {
             let node = self.zones.iter().find(|node| node.zone == zone)?;
             Some((node.id, zone.name()))
         });
-        let entries = [(ROOT_ID, "."), (ROOT_ID, "..")].into_iter().chain(zones);
+        let entries = [(ROOT_ID, ".".into()), (ROOT_ID, "..".into())].into_iter().chain(zones);
         for (place, (id, name)) in (1_u64..).zip(entries) {
-            if place > offset && add(INodeNo(id), place, FileType::Directory, std::ffi::OsStr::new(name)) {
+            if place > offset
+                && add(
+                    INodeNo(id),
+                    place,
+                    FileType::Directory,
+                    std::ffi::OsStr::new(name.as_ref()),
+                )
+            {
                 break;
             }
         }

@@ -61,7 +61,7 @@ impl Vfs {
             };
             rustix::fs::utimensat(&fd, THIS, &times, AtFlags::EMPTY_PATH)?;
         }
-        Ok(self.attr(id, &rustix::fs::fstat(&fd)?))
+        Ok(self.attr(&node, &rustix::fs::fstat(&fd)?))
     }
 
     fn truncate(

@@ -10,9 +10,12 @@
 )]
 
 mod bytes;
+mod kills;
 mod names;
 mod sessions;
 mod trees;
+mod weather;
+mod work;
 mod world;
 
 use std::os::unix::process::CommandExt as _;
@@ -34,8 +37,12 @@ fn main() {
         names::CASES,
         trees::CASES,
         sessions::CASES,
+        work::CASES,
+        weather::CASES,
+        kills::CASES,
         bytes::USER_CASES,
         trees::USER_CASES,
+        weather::USER_CASES,
     ]
     .concat();
     if let [flag, mode, name, root] = arguments.as_slice()
@@ -52,7 +59,7 @@ fn main() {
     for mode in Mode::ALL {
         let elsewhere = |name| {
             mode == Mode::Root
-                && [bytes::USER_CASES, trees::USER_CASES]
+                && [bytes::USER_CASES, trees::USER_CASES, weather::USER_CASES]
                     .concat()
                     .iter()
                     .any(|(known, _)| *known == name)
