@@ -26,6 +26,10 @@ impl<'a> Caller<'a> {
         Self { call, listener }
     }
 
+    pub(crate) const fn id(&self) -> u64 {
+        self.call.id
+    }
+
     pub(crate) const fn tid(&self) -> u32 {
         self.call.tid
     }

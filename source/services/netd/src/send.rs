@@ -17,11 +17,12 @@ use nexus_net_egress::Reach;
 use nexus_net_egress::sockaddr::{self, SockAddr};
 use nexus_sys::memory;
 use nexus_sys::message::{self, Control, Message};
-use nexus_sys::seccomp::Notification;
+use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::socket as sys;
 use rustix::net::{AddressFamily, SocketType};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The longest datagram: its length is a 16-bit number in the header, also where the kernel cuts it into several.
 const DATAGRAM_BYTES_MAX: usize = 65535;
@@ -34,7 +35,7 @@ const MSG_DONTWAIT: i32 = 0x40;
 
 /// sendto(2)
 pub(crate) fn to(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let outgoing = Outgoing::of_arguments(&Caller::of(call, &listener), call.args)?;
     let progress = one(netd, call, outgoing, true, effects)?;
     settle(netd, call, progress)
@@ -43,7 +44,7 @@ pub(crate) fn to(netd: &mut Netd, call: &Notification, effects: &mut Effects) ->
 /// sendmsg(2)
 pub(crate) fn message(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [_, header, flags, ..] = call.args;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let outgoing = Outgoing::of_header(&Caller::of(call, &listener), header, int(flags))?;
     let progress = one(netd, call, outgoing, true, effects)?;
     settle(netd, call, progress)
@@ -70,7 +71,7 @@ fn restarts(call: &Notification, netd: &Netd) -> Result<bool, Stop> {
 pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [_, vector, count, flags, ..] = call.args;
     let count = u64::from(int(count).cast_unsigned()).min(MESSAGES_MAX);
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let caller = Caller::of(call, &listener);
     let mut done = 0;
     while done < count {
@@ -81,11 +82,11 @@ pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effec
         let sent = match progress {
             Ok(Progress::Done(sent)) => sent,
             Ok(Progress::Waits(mut work)) => {
-                let tid = call.tid;
+                let (tid, id, listener) = (call.tid, call.id, Arc::clone(&listener));
                 let first = move |give_way: &GiveWay| {
                     let sent = work(give_way)?;
                     // It was sent, whether or not anybody can be told how much.
-                    let _ = memory::write(tid, length_at, &u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes());
+                    let _ = tell_length(&listener, (id, tid), length_at, sent);
                     Ok(1)
                 };
                 return settle(netd, call, Progress::Waits(Box::new(first)));
@@ -98,12 +99,20 @@ pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effec
             Err(Stop::Errno(_)) => break,
         };
         done += 1;
-        let length = u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes();
-        if memory::write(call.tid, length_at, &length).is_err() {
+        if tell_length(&listener, (call.id, call.tid), length_at, sent).is_err() {
             break;
         }
     }
     Ok(Answer::Value(i64::try_from(done).unwrap_or(i64::MAX)))
+}
+
+/// Writes how much was sent into the memory of a caller that still waits: of one that is gone the number may be somebody
+/// else's by now.
+fn tell_length(listener: &Listener, (id, tid): (u64, u32), at: u64, sent: usize) -> std::io::Result<usize> {
+    if !listener.is_waiting(id) {
+        return Err(rustix::io::Errno::SRCH.into());
+    }
+    memory::write(tid, at, &u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes())
 }
 
 /// One message; `first` of its call, so that it may wait.
@@ -115,7 +124,7 @@ fn one(
     effects: &mut Effects,
 ) -> Result<Progress, Stop> {
     let [fd, ..] = call.args;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let caller = Caller::of(call, &listener);
     let socket = caller.take(fd)?;
     let traits = netd.traits(&socket)?;
@@ -123,7 +132,7 @@ fn one(
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         let waits = first && stream::may_wait(&socket, outgoing.flags)?;
-        return unix(&caller, socket, outgoing, waits);
+        return unix(&caller, &listener, socket, outgoing, waits);
     }
     match traits.protocol {
         None => Err(family_denied(domain)),
@@ -132,13 +141,19 @@ fn one(
             judge_without_destination(netd, call, "connected")?;
             control::of_internet(&outgoing.control)?;
             let waits = first && stream::may_wait(&socket, outgoing.flags)?;
-            stream::send(&caller, socket, outgoing, Vec::new(), false, waits)
+            stream::send(&caller, &listener, socket, outgoing, Vec::new(), false, waits)
         }
         Some(Protocol::Udp) => datagram(netd, call, socket, traits, &outgoing, first, effects),
     }
 }
 
-fn unix(caller: &Caller<'_>, socket: OwnedFd, outgoing: Outgoing, waits: bool) -> Result<Progress, Stop> {
+fn unix(
+    caller: &Caller<'_>,
+    listener: &Arc<Listener>,
+    socket: OwnedFd,
+    outgoing: Outgoing,
+    waits: bool,
+) -> Result<Progress, Stop> {
     let kind = SocketType::from_raw(sys::kind(&socket)?.cast_unsigned());
     let whole = match kind {
         SocketType::STREAM if outgoing.name.is_some() => {
@@ -159,7 +174,7 @@ fn unix(caller: &Caller<'_>, socket: OwnedFd, outgoing: Outgoing, waits: bool) -
         }
     };
     let rights = control::rights(&outgoing.control, caller)?;
-    stream::send(caller, socket, outgoing, rights, whole, waits)
+    stream::send(caller, listener, socket, outgoing, rights, whole, waits)
 }
 
 /// Where a datagram goes: nowhere that it says, or there.
@@ -197,7 +212,7 @@ fn datagram(
     }
     let flags = stream::flags(&socket, outgoing.flags)?;
     let control = control::of_internet(&outgoing.control)?;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let data = outgoing.data(&Caller::of(call, &listener))?;
     let Some((bytes, address)) = destination(outgoing, traits.domain)? else {
         judge_without_destination(netd, call, "connected")?;
