@@ -22,6 +22,7 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod trusted;
 mod watch;
 mod work;
 
