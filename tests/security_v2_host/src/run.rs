@@ -40,6 +40,7 @@ pub struct Run {
     stdin: Vec<u8>,
     environment: Vec<(OsString, OsString)>,
     command: Vec<OsString>,
+    around: Vec<OsString>,
     deadline: Duration,
 }
 
@@ -62,6 +63,7 @@ impl Run {
             stdin: Vec::new(),
             environment: Vec::new(),
             command: Vec::new(),
+            around: Vec::new(),
             deadline: DEADLINE,
         }
     }
@@ -147,6 +149,13 @@ impl Run {
         self.args(["bash", "-c", line])
     }
 
+    /// Started by this command, to whose words those of `nx` are added, and which starts `nx` as the run's user.
+    #[must_use]
+    pub fn around<A: Into<OsString>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.around = command.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Kills the run after this time instead of [`DEADLINE`].
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
@@ -158,7 +167,14 @@ impl Run {
     /// directory, streams inherited.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(self.home.nx());
+        let mut command = match self.around.split_first() {
+            None => Command::new(self.home.nx()),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(self.home.nx());
+                command
+            }
+        };
         command.arg("run");
         if let Some(policy) = &self.policy {
             command.arg("--policy").arg(policy);
@@ -179,7 +195,10 @@ impl Run {
             .env("HOME", self.home.home())
             .env("XDG_STATE_HOME", self.home.state())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        self.home.user().starts(&mut command);
+        // What is around it starts it as its user.
+        if self.around.is_empty() {
+            self.home.user().starts(&mut command);
+        }
         command
     }
 

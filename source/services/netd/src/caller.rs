@@ -8,6 +8,13 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 use std::os::fd::OwnedFd;
 
+/// How many threads' descriptors are kept.
+const KEPT_MAX: usize = 8;
+
+thread_local! {
+    static KEPT: std::cell::RefCell<Vec<(u32, OwnedFd)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// The thread behind a notification.
 pub(crate) struct Caller<'a> {
     call: &'a Notification,
@@ -17,6 +24,10 @@ pub(crate) struct Caller<'a> {
 impl<'a> Caller<'a> {
     pub(crate) fn of(call: &'a Notification, listener: &'a Listener) -> Self {
         Self { call, listener }
+    }
+
+    pub(crate) const fn id(&self) -> u64 {
+        self.call.id
     }
 
     pub(crate) const fn tid(&self) -> u32 {
@@ -40,9 +51,32 @@ impl<'a> Caller<'a> {
         if number < 0 {
             return Err(Errno::EBADF.into());
         }
-        let pidfd = self.pidfd()?;
-        let fd = rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty());
+        let fd = self.get(number);
         self.still()?;
+        fd
+    }
+
+    /// A descriptor for a thread stays good as long as the thread lives, and no other gets its number before: the last few
+    /// are kept, because a program makes many calls from few threads.
+    fn get(&self, number: i32) -> Result<OwnedFd, Stop> {
+        let from = |pidfd: &OwnedFd| rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
+        let kept = KEPT.with_borrow(|kept| {
+            kept.iter()
+                .find(|(tid, _)| *tid == self.call.tid)
+                .map(|(_, fd)| from(fd))
+        });
+        match kept {
+            // It was another thread of that number.
+            None | Some(Err(rustix::io::Errno::SRCH)) => {}
+            Some(other) => return other.map_err(Into::into),
+        }
+        let pidfd = self.pidfd()?;
+        let fd = from(&pidfd);
+        KEPT.with_borrow_mut(|kept| {
+            kept.retain(|(tid, _)| *tid != self.call.tid);
+            kept.truncate(KEPT_MAX - 1);
+            kept.insert(0, (self.call.tid, pidfd));
+        });
         fd.map_err(Into::into)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, swap};
+use crate::side::{Move, Side, Traits, swap};
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -18,13 +18,13 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let [fd, pointer, length, ..] = call.args;
     let caller = Caller::of(call, &netd.listener);
     let socket = caller.take(fd)?;
-    let domain = sys::domain(&socket)?;
     let bytes = caller.address(pointer, length)?;
+    let Traits { domain, protocol, side } = netd.traits(&socket)?;
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Connect, bytes);
     }
-    let Some(protocol) = protocol_of(&socket, domain)? else {
+    let Some(protocol) = protocol else {
         return Err(family_denied(domain));
     };
     let address = sockaddr::parse(&bytes)?;
@@ -41,7 +41,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let reach = judge(netd, call, Operation::Connect, protocol, SocketAddr::new(ip, port))?;
     let wanted = side_for(netd, reach, protocol, ip, port);
     let bytes = exact(bytes, ip);
-    let socket = if netd.sides.of(&socket)? == wanted {
+    let socket = if side == wanted {
         socket
     } else {
         if protocol == Protocol::Tcp {

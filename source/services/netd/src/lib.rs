@@ -113,7 +113,12 @@ pub struct Judges {
     pub guard: Arc<Guard>,
     /// The egress rules, the ceiling's among them.
     pub egress: EgressGate,
+    /// Where it is said that egress rules are enforced, once, when the first verdict was carried out; off by default.
+    pub markers: Option<Arc<OwnedFd>>,
 }
+
+/// What is said on the marker sink.
+pub const MARKER: &str = "net-egress: enforced\n";
 
 /// The judge and maker of one session's sockets.
 #[derive(Debug)]
@@ -122,10 +127,13 @@ pub struct Netd {
     /// Known from the first call that is judged by it.
     host: Option<Host>,
     sides: side::Sides,
+    seen: side::Seen,
     /// What names were resolved to.
     pins: pins::Pins,
     /// Which UDP ports of the host are the session's.
     ports: ports::Ports,
+    /// Whether it was said that the rules are enforced.
+    marked: bool,
     broker: Arc<Broker>,
     listener: Arc<Listener>,
     workers: Workers,
@@ -163,10 +171,12 @@ impl Netd {
                 .map_err(StartError::Resolver)?;
         }
         Ok(Self {
-            judges,
             host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
+            seen: side::Seen::default(),
             pins,
+            marked: judges.markers.is_none(),
+            judges,
             ports: ports::Ports::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
@@ -187,27 +197,44 @@ impl Netd {
     /// `connect(fd, address, length)`. Judged here, by the guard and the egress rules: only here the destination is known.
     /// So it is for [`Netd::bind`] and for what sends; the other calls come here after the guard let them through.
     pub fn connect(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
-        answer(connect::run(self, call, effects))
+        let outcome = connect::run(self, call, effects);
+        self.enforced(outcome, effects)
     }
 
     /// `sendto(fd, data, length, flags, address, length)`.
     pub fn send_to(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
-        answer(send::to(self, call, effects))
+        let outcome = send::to(self, call, effects);
+        self.enforced(outcome, effects)
     }
 
     /// `sendmsg(fd, message, flags)`.
     pub fn send_message(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
-        answer(send::message(self, call, effects))
+        let outcome = send::message(self, call, effects);
+        self.enforced(outcome, effects)
     }
 
     /// `sendmmsg(fd, messages, count, flags)`.
     pub fn send_messages(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
-        answer(send::messages(self, call, effects))
+        let outcome = send::messages(self, call, effects);
+        self.enforced(outcome, effects)
     }
 
     /// `bind(fd, address, length)`.
     pub fn bind(&mut self, call: &Notification) -> Answer {
         answer(bind::run(self, call))
+    }
+
+    /// The answer; the first that the egress rules gave is marked.
+    fn enforced(&mut self, outcome: Outcome, effects: &Effects) -> Answer {
+        let denied = matches!(&outcome, Err(Stop::Denied(denial)) if denial.reason.as_str().starts_with("egress."));
+        if !self.marked && (denied || effects.egress_allowed > 0) {
+            self.marked = true;
+            if let Some(sink) = &self.judges.markers {
+                // One write, so that no other's line tears it. Who does not listen misses it.
+                let _ = rustix::io::write(sink, MARKER.as_bytes());
+            }
+        }
+        answer(outcome)
     }
 
     /// `listen(fd, backlog)`.

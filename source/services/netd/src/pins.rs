@@ -84,3 +84,67 @@ impl Pins {
         gate.judge_named(protocol, to.ip(), to.port(), host, &names)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexus_policy::{MemoryTree, Policy};
+    use std::time::Duration;
+
+    fn gate() -> EgressGate {
+        let tree = MemoryTree::new(
+            [
+                (
+                    "nexus.policy.toml",
+                    &b"version = 1\ninclude = [\"egress.toml\"]\n[subject.s]\n"[..],
+                ),
+                ("egress.toml", &b"[subject.s]\nallow = [\"*.example.net:80\"]\n"[..]),
+            ]
+            .map(|(name, text)| (name.to_owned(), text.to_vec())),
+        );
+        let policy = Policy::load(&tree).unwrap();
+        policy.subject("s").unwrap().egress_gate().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_open_until_its_answer_ends_and_by_any_of_its_names() {
+        let (gate, pins, host) = (gate(), Pins::default(), HostAddresses::none());
+        let grants = Arc::new(gate.judge_name("a.example.net").unwrap());
+        let to: SocketAddr = "203.0.113.7:80".parse().unwrap();
+        let open = || pins.judge(&gate, Protocol::Tcp, to, &host).verdict.is_allow();
+        let now = Instant::now();
+        assert!(!open());
+        pins.open(to.ip(), &"a".into(), &grants, now, now);
+        assert!(!open(), "it ended");
+        pins.open(to.ip(), &"b".into(), &grants, now, now + Duration::from_secs(60));
+        assert!(open());
+        // A shorter answer does not shorten an earlier one.
+        pins.open(to.ip(), &"b".into(), &grants, now, now);
+        assert!(open());
+    }
+
+    #[test]
+    fn more_addresses_and_names_than_fit_push_out_the_first_to_end() {
+        let (gate, pins) = (gate(), Pins::default());
+        let grants = Arc::new(gate.judge_name("a.example.net").unwrap());
+        let now = Instant::now();
+        for number in 0..u32::try_from(ADDRESSES_MAX).unwrap() + 1 {
+            let until = now + Duration::from_secs(60 + u64::from(number));
+            pins.open(
+                std::net::Ipv4Addr::from_bits(number).into(),
+                &"a".into(),
+                &grants,
+                now,
+                until,
+            );
+        }
+        for name in 0..NAMES_MAX + 9 {
+            let until = now + Duration::from_secs(60);
+            pins.open([203, 0, 113, 7].into(), &name.to_string().into(), &grants, now, until);
+        }
+        let open = pins.open.lock().unwrap();
+        assert_eq!(open.len(), ADDRESSES_MAX);
+        assert!(!open.contains_key(&IpAddr::from([0, 0, 0, 1])));
+        assert_eq!(open[&IpAddr::from([203, 0, 113, 7])].len(), NAMES_MAX);
+    }
+}

@@ -5,6 +5,7 @@
 //! the host's loopback, to a port that is held here, so that nobody else can have it.
 
 use crate::local::{address_of, plain};
+use nexus_net_egress::acted_on;
 use nexus_sys::socket as sys;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ struct Held {
     socket: OwnedFd,
     cookie: u64,
     port: u16,
+    /// The one address that it is bound to; `None`: all.
+    only: Option<IpAddr>,
     v4: bool,
     v6: bool,
 }
@@ -70,6 +73,7 @@ impl Ports {
             socket: copy,
             cookie,
             port: address.port(),
+            only: Some(plain(address.ip())).filter(|ip| !ip.is_unspecified()),
             v4,
             v6,
         });
@@ -79,6 +83,7 @@ impl Ports {
     pub(crate) fn are_ours(&self, ip: IpAddr, port: u16) -> bool {
         self.held.iter().any(|held| {
             held.port == port
+                && held.only.is_none_or(|only| only == acted_on(plain(ip)))
                 && (if plain(ip).is_ipv4() { held.v4 } else { held.v6 })
                 && address_of(held.socket.as_fd()).is_some_and(|now| now.port() == port)
                 && !shares(&held.socket)
@@ -117,6 +122,18 @@ mod tests {
         assert!(!ports.are_ours(V4, port.wrapping_add(1)));
         ports.forget(&one);
         assert!(!ports.are_ours(V4, port));
+    }
+
+    #[test]
+    fn another_address_of_the_loopback_is_somebody_elses() {
+        let mut ports = Ports::default();
+        let (one, port) = socket("127.0.0.1:0");
+        ports.note(&one);
+        assert!(ports.are_ours(V4, port) && ports.are_ours([0, 0, 0, 0].into(), port));
+        assert!(!ports.are_ours([127, 0, 0, 2].into(), port));
+        let (all, port) = socket("0.0.0.0:0");
+        ports.note(&all);
+        assert!(ports.are_ours([127, 0, 0, 2].into(), port));
     }
 
     #[test]

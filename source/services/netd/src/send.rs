@@ -4,11 +4,11 @@
 //! may send datagrams to the outside has sockets that could carry one away; for others the filter asks nobody.
 
 use crate::caller::Caller;
-use crate::connect::{exact, family_denied, is, protocol_of, side_for};
+use crate::connect::{exact, family_denied, is, side_for};
 use crate::control;
 use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, swap};
+use crate::side::{Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
 use crate::worker::GiveWay;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
@@ -17,11 +17,12 @@ use nexus_net_egress::Reach;
 use nexus_net_egress::sockaddr::{self, SockAddr};
 use nexus_sys::memory;
 use nexus_sys::message::{self, Control, Message};
-use nexus_sys::seccomp::Notification;
+use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::socket as sys;
 use rustix::net::{AddressFamily, SocketType};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The longest datagram: its length is a 16-bit number in the header, also where the kernel cuts it into several.
 const DATAGRAM_BYTES_MAX: usize = 65535;
@@ -34,7 +35,7 @@ const MSG_DONTWAIT: i32 = 0x40;
 
 /// sendto(2)
 pub(crate) fn to(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let outgoing = Outgoing::of_arguments(&Caller::of(call, &listener), call.args)?;
     let progress = one(netd, call, outgoing, true, effects)?;
     settle(netd, call, progress)
@@ -43,7 +44,7 @@ pub(crate) fn to(netd: &mut Netd, call: &Notification, effects: &mut Effects) ->
 /// sendmsg(2)
 pub(crate) fn message(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [_, header, flags, ..] = call.args;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let outgoing = Outgoing::of_header(&Caller::of(call, &listener), header, int(flags))?;
     let progress = one(netd, call, outgoing, true, effects)?;
     settle(netd, call, progress)
@@ -70,7 +71,7 @@ fn restarts(call: &Notification, netd: &Netd) -> Result<bool, Stop> {
 pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [_, vector, count, flags, ..] = call.args;
     let count = u64::from(int(count).cast_unsigned()).min(MESSAGES_MAX);
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let caller = Caller::of(call, &listener);
     let mut done = 0;
     while done < count {
@@ -81,11 +82,11 @@ pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effec
         let sent = match progress {
             Ok(Progress::Done(sent)) => sent,
             Ok(Progress::Waits(mut work)) => {
-                let tid = call.tid;
+                let (tid, id, listener) = (call.tid, call.id, Arc::clone(&listener));
                 let first = move |give_way: &GiveWay| {
                     let sent = work(give_way)?;
                     // It was sent, whether or not anybody can be told how much.
-                    let _ = memory::write(tid, length_at, &u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes());
+                    let _ = tell_length(&listener, (id, tid), length_at, sent);
                     Ok(1)
                 };
                 return settle(netd, call, Progress::Waits(Box::new(first)));
@@ -98,12 +99,20 @@ pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effec
             Err(Stop::Errno(_)) => break,
         };
         done += 1;
-        let length = u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes();
-        if memory::write(call.tid, length_at, &length).is_err() {
+        if tell_length(&listener, (call.id, call.tid), length_at, sent).is_err() {
             break;
         }
     }
     Ok(Answer::Value(i64::try_from(done).unwrap_or(i64::MAX)))
+}
+
+/// Writes how much was sent into the memory of a caller that still waits: of one that is gone the number may be somebody
+/// else's by now.
+fn tell_length(listener: &Listener, (id, tid): (u64, u32), at: u64, sent: usize) -> std::io::Result<usize> {
+    if !listener.is_waiting(id) {
+        return Err(rustix::io::Errno::SRCH.into());
+    }
+    memory::write(tid, at, &u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes())
 }
 
 /// One message; `first` of its call, so that it may wait.
@@ -115,28 +124,36 @@ fn one(
     effects: &mut Effects,
 ) -> Result<Progress, Stop> {
     let [fd, ..] = call.args;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let caller = Caller::of(call, &listener);
     let socket = caller.take(fd)?;
-    let domain = sys::domain(&socket)?;
-    let waits = first && stream::may_wait(&socket, outgoing.flags)?;
+    let traits = netd.traits(&socket)?;
+    let domain = traits.domain;
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
-        return unix(&caller, socket, outgoing, waits);
+        let waits = first && stream::may_wait(&socket, outgoing.flags)?;
+        return unix(&caller, &listener, socket, outgoing, waits);
     }
-    match protocol_of(&socket, domain)? {
+    match traits.protocol {
         None => Err(family_denied(domain)),
         Some(Protocol::Tcp) => {
             // The kernel ignores an address here, or says that there is no peer.
             judge_without_destination(netd, call, "connected")?;
             control::of_internet(&outgoing.control)?;
-            stream::send(&caller, socket, outgoing, Vec::new(), false, waits)
+            let waits = first && stream::may_wait(&socket, outgoing.flags)?;
+            stream::send(&caller, &listener, socket, outgoing, Vec::new(), false, waits)
         }
-        Some(Protocol::Udp) => datagram(netd, call, socket, domain, &outgoing, waits, effects),
+        Some(Protocol::Udp) => datagram(netd, call, socket, traits, &outgoing, first, effects),
     }
 }
 
-fn unix(caller: &Caller<'_>, socket: OwnedFd, outgoing: Outgoing, waits: bool) -> Result<Progress, Stop> {
+fn unix(
+    caller: &Caller<'_>,
+    listener: &Arc<Listener>,
+    socket: OwnedFd,
+    outgoing: Outgoing,
+    waits: bool,
+) -> Result<Progress, Stop> {
     let kind = SocketType::from_raw(sys::kind(&socket)?.cast_unsigned());
     let whole = match kind {
         SocketType::STREAM if outgoing.name.is_some() => {
@@ -157,7 +174,7 @@ fn unix(caller: &Caller<'_>, socket: OwnedFd, outgoing: Outgoing, waits: bool) -
         }
     };
     let rights = control::rights(&outgoing.control, caller)?;
-    stream::send(caller, socket, outgoing, rights, whole, waits)
+    stream::send(caller, listener, socket, outgoing, rights, whole, waits)
 }
 
 /// Where a datagram goes: nowhere that it says, or there.
@@ -185,9 +202,9 @@ fn datagram(
     netd: &mut Netd,
     call: &Notification,
     socket: OwnedFd,
-    domain: i32,
+    traits: Traits,
     outgoing: &Outgoing,
-    waits: bool,
+    first: bool,
     effects: &mut Effects,
 ) -> Result<Progress, Stop> {
     if outgoing.total() > DATAGRAM_BYTES_MAX {
@@ -195,16 +212,16 @@ fn datagram(
     }
     let flags = stream::flags(&socket, outgoing.flags)?;
     let control = control::of_internet(&outgoing.control)?;
-    let listener = std::sync::Arc::clone(&netd.listener);
+    let listener = Arc::clone(&netd.listener);
     let data = outgoing.data(&Caller::of(call, &listener))?;
-    let Some((bytes, address)) = destination(outgoing, domain)? else {
+    let Some((bytes, address)) = destination(outgoing, traits.domain)? else {
         judge_without_destination(netd, call, "connected")?;
-        return deliver(socket, Vec::new(), data, control, flags, waits);
+        return deliver(socket, Vec::new(), data, control, flags, first);
     };
     let (ip, port) = (address.ip(), address.port());
     let reach = judge(netd, call, Operation::Send, Protocol::Udp, address)?;
     let wanted = side_for(netd, reach, Protocol::Udp, ip, port);
-    let socket = if netd.sides.of(&socket)? == wanted {
+    let socket = if traits.side == wanted {
         socket
     } else {
         if rustix::net::getpeername(&socket).is_ok() {
@@ -222,7 +239,7 @@ fn datagram(
     effects.egress_allowed += u64::from(reach == Reach::Outside);
     let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
     let copy = if notes { Some(socket.try_clone()?) } else { None };
-    let progress = deliver(socket, bytes, data, control, flags, waits);
+    let progress = deliver(socket, bytes, data, control, flags, first);
     if let Some(copy) = copy {
         // Where the answers go.
         netd.ports.note(&copy);
@@ -236,9 +253,9 @@ fn deliver(
     data: Vec<u8>,
     control: Vec<control::Part>,
     flags: i32,
-    waits: bool,
+    first: bool,
 ) -> Result<Progress, Stop> {
-    let send = move |more: i32| {
+    let send = move |socket: &OwnedFd, more: i32| {
         let parts: Vec<Control<'_>> = control
             .iter()
             .map(|part| Control {
@@ -248,7 +265,7 @@ fn deliver(
             })
             .collect();
         message::send(
-            &socket,
+            socket,
             &Message {
                 address: &address,
                 data: &data,
@@ -258,11 +275,11 @@ fn deliver(
             },
         )
     };
-    match send(MSG_DONTWAIT) {
+    match send(&socket, MSG_DONTWAIT) {
         Ok(sent) => Ok(Progress::Done(sent)),
         // A datagram goes whole or not at all: it is not sent twice.
-        Err(error) if waits && error.kind() == std::io::ErrorKind::WouldBlock => {
-            Ok(Progress::Waits(Box::new(move |_| send(0))))
+        Err(error) if first && error.kind() == std::io::ErrorKind::WouldBlock && stream::may_wait(&socket, flags)? => {
+            Ok(Progress::Waits(Box::new(move |_| send(&socket, 0))))
         }
         Err(error) => Err(error.into()),
     }

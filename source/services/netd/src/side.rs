@@ -2,12 +2,14 @@
 
 use crate::broker::Broker;
 use crate::caller::Caller;
+use crate::connect::protocol_of;
 use crate::local::{numbers, rebind};
 use crate::options::copy_options;
 use crate::{Netd, Stop, epoll};
 use nexus_abi::Protocol;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The two network namespaces, by their cookies. socket(7), `SO_NETNS_COOKIE`.
@@ -39,6 +41,44 @@ impl Sides {
         } else {
             Side::Host
         })
+    }
+}
+
+/// What a socket is, which never changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traits {
+    /// `AF_*`.
+    pub(crate) domain: i32,
+    /// What egress rules call it; `None` for one that they cannot judge.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) side: Side,
+}
+
+/// Traits by the number that the kernel gives each socket once.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<u64, Traits>);
+
+/// How many sockets are remembered: those that a program gives addresses again and again are few.
+const SEEN_MAX: usize = 256;
+
+impl Netd {
+    /// What a socket is. Asked of the kernel once for each socket.
+    pub(crate) fn traits(&mut self, socket: &OwnedFd) -> Result<Traits, Stop> {
+        let cookie = sys::cookie(socket)?;
+        if let Some(traits) = self.seen.0.get(&cookie) {
+            return Ok(*traits);
+        }
+        let domain = sys::domain(socket)?;
+        let traits = Traits {
+            domain,
+            protocol: protocol_of(socket, domain)?,
+            side: self.sides.of(socket)?,
+        };
+        if self.seen.0.len() >= SEEN_MAX {
+            self.seen.0.clear();
+        }
+        self.seen.0.insert(cookie, traits);
+        Ok(traits)
     }
 }
 

@@ -6,10 +6,12 @@ use crate::worker::GiveWay;
 use crate::{Stop, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::message::{self, Message};
+use nexus_sys::seccomp::Listener;
 use nexus_sys::socket as sys;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// How much is copied at once: what a socket's buffer usually takes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,7 +27,10 @@ const MSG_ZEROCOPY: i32 = 0x400_0000;
 /// Sending under way.
 pub(crate) struct Sending {
     socket: OwnedFd,
+    /// Whose memory holds the data, and as long as its call waits only.
     tid: u32,
+    id: u64,
+    listener: Arc<Listener>,
     pieces: Vec<(u64, usize)>,
     total: usize,
     sent: usize,
@@ -71,6 +76,7 @@ pub(crate) fn may_wait(socket: &OwnedFd, flags: i32) -> Result<bool, Stop> {
 /// Sends as much as the other side takes now; the rest waits, if the caller may.
 pub(crate) fn send(
     caller: &Caller<'_>,
+    listener: &Arc<Listener>,
     socket: OwnedFd,
     outgoing: Outgoing,
     rights: Vec<OwnedFd>,
@@ -81,6 +87,8 @@ pub(crate) fn send(
     let mut sending = Sending {
         flags: flags(&socket, outgoing.flags)?,
         tid: caller.tid(),
+        id: caller.id(),
+        listener: Arc::clone(listener),
         total: outgoing.total(),
         sent: 0,
         pieces: outgoing.pieces,
@@ -123,6 +131,10 @@ impl Sending {
             Err(Stop::Errno(other)) => return Err(errno(other)),
             Err(Stop::Denied(_)) => return Err(errno(Errno::EPERM)),
         };
+        // Of a caller that is gone the number may be somebody else's by now, and the bytes too.
+        if !self.listener.is_waiting(self.id) {
+            return Err(errno(Errno::ESRCH));
+        }
         let rights: Vec<BorrowedFd<'_>> = self.rights.iter().map(AsFd::as_fd).collect();
         let result = message::send(
             &self.socket,

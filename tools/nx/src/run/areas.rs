@@ -7,9 +7,7 @@ use super::records::Records;
 use super::session::Session;
 use execd::Plan;
 use nexus_wire::vfs::Budgets;
-use rustix::fs::{Mode, OFlags};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
 
 /// Asks the subject's file server for the areas, and starts it if it does not run; it answers while the session is made.
@@ -30,29 +28,10 @@ pub(crate) fn begin(session: &Session, places: &Places, plan: &Plan) -> Result<J
             uid: identity.uid,
             gid: identity.gid,
         }),
-        markers: markers()?,
+        markers: super::markers::open()?,
         work: metered::config(plan)?,
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
-}
-
-/// The variable that names where markers go. Unset: nowhere.
-const MARKERS: &str = "NEXUS_MARKERS";
-
-/// The marker sink: a file to append to, or a terminal such as a serial line.
-fn markers() -> Result<Option<Arc<OwnedFd>>, Failure> {
-    let Some(path) = std::env::var_os(MARKERS).filter(|path| !path.is_empty()) else {
-        return Ok(None);
-    };
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR);
-    opened.map(|sink| Some(Arc::new(sink))).map_err(|error| {
-        let path = path.to_string_lossy();
-        Failure::new(
-            Exit::Missing,
-            format!("the marker sink `{path}` of `{MARKERS}` cannot be opened: {error}"),
-        )
-    })
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {

@@ -128,6 +128,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let judges = Judges {
         guard: Arc::new(guard),
         egress,
+        markers: super::markers::open()?,
     };
     let session = Session::new(loaded.policy, rules)
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;

@@ -1,0 +1,136 @@
+//! sendmsg and its kin of a subject with an outside UDP rule: carried out for the program, as if they were not.
+
+use security_v2_host::users;
+
+use crate::{echo, lines, script};
+
+const ALLOW: &str = r#"allow = ["udp 127.0.0.1:PORT"]"#;
+
+#[test]
+fn messages_between_the_programs_own_processes_arrive_whole_and_with_their_descriptors() {
+    for user in users() {
+        let text = r#"
+left, right = socket.socketpair()
+reader, writer = os.pipe()
+def rights():
+    socket.send_fds(left, [b"take"], [writer, writer]); data, fds, _, _ = socket.recv_fds(right, 9, 9)
+    os.write(fds[1], b"through"); return data, len(fds), os.read(reader, 9)
+told("rights", rights)
+told("bad-right", lambda: left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 999))]))
+own = struct.pack("iII", os.getpid(), os.getuid(), os.getgid())
+told("own-name", lambda: (left.sendmsg([b"me"], [(socket.SOL_SOCKET, 2, own)]), right.recv(9)))
+told("other-name", lambda: left.sendmsg([b"me"], [(socket.SOL_SOCKET, 2, struct.pack("iII", 1, 0, 0))]))
+big = os.urandom(3_000_000); heard = bytearray()
+def hear():
+    while len(heard) < len(big): heard.extend(right.recv(1 << 16))
+thread = threading.Thread(target=hear); thread.start()
+told("big", lambda: left.sendmsg([big[:5], big[5:1_000_000], big[1_000_000:]])); thread.join(20)
+told("same", lambda: bytes(heard) == big)
+left.setblocking(False)
+def fill():
+    total = 0
+    while True:
+        try: total += left.sendmsg([big])
+        except BlockingIOError: return total > 0
+told("full", fill)
+packets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+told("packets", lambda: (packets[0].sendmsg([b"a", b"b"]), packets[0].sendmsg([b"c"]), packets[1].recv(9), packets[1].recv(9)))
+right.close(); got = []
+signal.signal(signal.SIGPIPE, lambda *_: got.append("pipe"))
+told("broken", lambda: left.sendmsg([b"x"]))
+told("broken-quiet", lambda: left.sendmsg([b"x"], [], socket.MSG_NOSIGNAL))
+told("signals", lambda: got)
+listener = socket.create_server(("127.0.0.1", 0)); peer = socket.create_connection(listener.getsockname()); accepted = listener.accept()[0]
+told("stream", lambda: (peer.sendmsg([b"st", b"ream"]), accepted.recv(9)))
+told("stream-address", lambda: (peer.sendto(b"x", ("203.0.113.7", 1)), accepted.recv(9)))
+"#;
+        let done = script(user, ALLOW, echo(), text);
+        let expected = [
+            "rights (b'take', 2, b'through')",
+            "bad-right EBADF",
+            "own-name (2, b'me')",
+            "other-name EPERM",
+            "big 3000000",
+            "same True",
+            "full True",
+            "packets (2, 1, b'ab', b'c')",
+            "broken EPIPE",
+            "broken-quiet EPIPE",
+            "signals ['pipe']",
+            "stream (6, b'stream')",
+            "stream-address (1, b'x')",
+        ];
+        assert_eq!(lines(&done), expected, "{done}");
+        done.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_holds_up_nobody_else_and_a_signal_ends_the_wait() {
+    for user in users() {
+        let text = r#"
+left, right = socket.socketpair()
+class Enough(Exception): pass
+def stuck():
+    try: left.sendmsg([bytes(5_000_000)])
+    except OSError as error: print("stuck", errno.errorcode[error.errno])
+threads = [threading.Thread(target=stuck, daemon=True)]
+threads[0].start(); time.sleep(0.2)
+start = time.monotonic()
+one = datagram()
+told("meanwhile", lambda: (one.sendto(b"a", ("127.0.0.1", PORT)), one.recv(9)))
+told("at-once", lambda: time.monotonic() - start < 2)
+def handler(*_): raise Enough
+signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.1)
+other, _keep = socket.socketpair()
+try:
+    while True: other.sendmsg([bytes(1_000_000)])
+except Enough: print("interrupted")
+"#;
+        let done = script(user, ALLOW, echo(), text);
+        assert_eq!(
+            lines(&done),
+            ["meanwhile (1, b'A')", "at-once True", "interrupted"],
+            "{done}"
+        );
+        assert_eq!(done.code(), Some(0), "{done}");
+        done.assert_nothing_left();
+    }
+}
+
+#[test]
+fn nothing_is_sent_twice_or_lost_under_a_timer_of_a_thousand_a_second() {
+    for user in users() {
+        let port = echo();
+        let text = r#"
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+ticks = 0
+def tick(*_):
+    global ticks; ticks += 1
+signal.signal(signal.SIGALRM, tick)
+for restarts in (True, False):
+    signal.siginterrupt(signal.SIGALRM, not restarts)
+    one = datagram(); one.settimeout(None); one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    name = struct.pack("=H", 2) + struct.pack(">H", PORT) + socket.inet_aton("127.0.0.1") + bytes(8)
+    begun = ticks; sent = 0; interrupted = 0; heard = []
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    while sent < 1500 or ticks - begun < 200:
+        data = b"%d" % sent
+        if libc.sendto(one.fileno(), data, len(data), 0, name, 16) == len(data):
+            sent += 1
+            if sent % 50 == 0:
+                while len(heard) < sent: heard.append(one.recv(9))
+        elif ctypes.get_errno() == errno.EINTR: interrupted += 1
+        else: print("error", ctypes.get_errno()); break
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    while len(heard) < sent: heard.append(one.recv(9))
+    one.settimeout(0.1)
+    told("more", lambda: one.recv(9))
+    print("each-once", heard == [b"%d" % i for i in range(sent)], restarts and interrupted > 0)
+"#;
+        let done = script(user, ALLOW, port, text);
+        let each = ["more timed out", "each-once True False"];
+        assert_eq!(lines(&done), [each, each].concat(), "{done}");
+    }
+}

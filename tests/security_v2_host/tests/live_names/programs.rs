@@ -1,0 +1,128 @@
+//! Real programs against servers that only have names.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use security_v2_host::{Home, Output, REQUIRE_LIVE, Town, users};
+
+use crate::tree;
+
+const RULES: &str = r#"
+[subject.named]
+allow = ["git.example.org:80,8000", "*.example.net:8000"]
+"#;
+
+/// Files for everybody on port 8000.
+const FILES: &str = r#"/usr/bin/python3 "$here/files.py" "$here/www" > "$here/served" 2>&1 & while ! grep -q ready "$here/served" 2> /dev/null; do sleep 0.02; done"#;
+
+const SERVER: &str = r#"
+import functools, http.server, os, sys, threading, time
+parent = os.getppid()
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8000), handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", flush=True)
+while os.getppid() == parent: time.sleep(0.02)
+os._exit(0)
+"#;
+
+fn has(program: &str) -> bool {
+    let there = Path::new(program).exists();
+    let required = std::env::var_os(REQUIRE_LIVE).is_some_and(|value| value == "1");
+    assert!(
+        there || !required,
+        "no {program} on this machine: see tests/packages.txt"
+    );
+    if !there {
+        eprintln!("\nSKIPPED: no {program} on this machine\n");
+    }
+    there
+}
+
+/// A line of bash in a network where files are served, for each user.
+fn each(prepare: &str, line: &str, look: impl Fn(&Arc<Home>, &Output)) {
+    for user in users() {
+        let home = Home::new(user);
+        let Some(town) = Town::new(&home) else { return };
+        home.write_work("files.py", SERVER);
+        let done = town
+            .run()
+            .env(
+                "TOWN_MORE",
+                format!(
+                    "mkdir -p \"$here/www\"; ( cd \"$here/www\"; {prepare} ); chmod -R a+rX \"$here/www\"\n{FILES}"
+                ),
+            )
+            .policy(&tree(RULES))
+            .subject("named")
+            .bash(&format!("set -e\n{line}"))
+            .run();
+        assert_eq!(done.code(), Some(0), "{done}");
+        look(&home, &done);
+        done.assert_nothing_left();
+    }
+}
+
+#[test]
+fn curl_fetches_by_name_and_is_refused_elsewhere() {
+    if !has("/usr/bin/curl") {
+        return;
+    }
+    each(
+        "echo page > page",
+        "curl -sS http://git.example.org:8000/page; curl -sS http://a.git.example.org/ || echo $?; curl -sS --max-time 5 http://203.0.113.9:8000/page || echo $?",
+        |_, done| assert_eq!(done.out(), "page\n6\n7\n", "{done}"),
+    );
+}
+
+#[test]
+fn git_clones_over_http_by_name() {
+    if !has("/usr/bin/git") {
+        return;
+    }
+    each(
+        "export HOME=$here GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a; git init -q one; cd one; echo text > file; git add file; git commit -qm one; cd ..; git clone -q --bare one one.git; cd one.git; git update-server-info",
+        "cd /tmp; git clone -q http://git.example.org:8000/one.git; cat one/file; git clone -q http://other.example.org:8000/one.git two || echo refused",
+        |_, done| assert_eq!(done.out(), "text\nrefused\n", "{done}"),
+    );
+}
+
+#[test]
+fn pip_installs_from_an_index_by_name() {
+    if !has("/usr/bin/python3") {
+        return;
+    }
+    each(
+        r#"mkdir -p simple/own; cd simple/own; /usr/bin/python3 -c '
+import zipfile
+with zipfile.ZipFile("own-1-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("own.py", "print(\"installed\")\n")
+    wheel.writestr("own-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: own\nVersion: 1\n")
+    wheel.writestr("own-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr("own-1.dist-info/RECORD", "own.py,,\nown-1.dist-info/METADATA,,\nown-1.dist-info/WHEEL,,\nown-1.dist-info/RECORD,,\n")
+'"#,
+        "cd /tmp; /usr/bin/python3 -m venv v; v/bin/pip install -q --disable-pip-version-check --index-url http://alias.example.net:8000/simple --trusted-host alias.example.net own; v/bin/python -c 'import own'",
+        |_, done| assert_eq!(done.out(), "installed\n", "{done}"),
+    );
+}
+
+#[test]
+fn java_fetches_by_name() {
+    if !has("/usr/bin/java") {
+        return;
+    }
+    each(
+        "echo page > page",
+        r#"cd /tmp; cat > Fetch.java <<'END'
+import java.net.*; import java.net.http.*;
+class Fetch { public static void main(String[] words) throws Exception {
+  HttpClient client = HttpClient.newHttpClient();
+  System.out.print(client.send(HttpRequest.newBuilder(URI.create("http://git.example.org:8000/page")).build(), HttpResponse.BodyHandlers.ofString()).body());
+  try { client.send(HttpRequest.newBuilder(URI.create("http://other.example.org:8000/page")).build(), HttpResponse.BodyHandlers.ofString()); }
+  catch (java.io.IOException refused) { System.out.println("refused"); }
+} }
+END
+java -Djava.net.preferIPv4Stack=false -XX:TieredStopAtLevel=1 Fetch.java"#,
+        |_, done| assert_eq!(done.out(), "page\nrefused\n", "{done}"),
+    );
+}
