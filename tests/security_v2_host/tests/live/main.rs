@@ -3,5 +3,6 @@
 mod demo;
 mod floor;
 mod harness;
+mod kills;
 mod limits;
 mod quotas;

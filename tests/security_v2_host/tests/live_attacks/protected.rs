@@ -72,6 +72,34 @@ fn hooks_and_settings_of_git_cannot_be_changed_moved_or_covered() {
 }
 
 #[test]
+fn in_a_metered_directory_they_stay_as_well_for_root_too() {
+    for user in users() {
+        let mut attack = Attack::new(user);
+        attack.tree = attack
+            .tree
+            .edit("sandbox.toml", "work = \"unmetered\"", "work = \"metered\"")
+            .append("quotas.toml", "[subject.attack.work]\nhard = \"64MiB\"\ninodes = 1000\n");
+        repository(&attack);
+        let work = attack.home.work();
+        let (answers, done) = attack.run(GIT);
+        answers.assert_only(&[], GIT.len() - 1);
+        for file in [".git/config", ".git/hooks/pre-commit"] {
+            assert_eq!(fs::read_to_string(work.join(file)).unwrap(), "original", "{done}");
+        }
+        assert_eq!(fs::read_dir(work.join(".git/hooks")).unwrap().count(), 1, "{done}");
+        // The nearest that git itself needs: root's program too, since the directory is lent to it.
+        let near = [
+            "write:.git/HEAD",
+            "make:.git/index.lock",
+            "rename:.git/index.lock:.git/index",
+        ];
+        let (answers, done) = attack.run(&[&["change"], &near[..]].concat());
+        answers.assert_only(&near, 3);
+        assert!(work.join(".git/index").exists(), "{done}");
+    }
+}
+
+#[test]
 fn without_the_rule_hooks_and_settings_are_changed() {
     for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
         let mut attack = Attack::new(user);
