@@ -6,3 +6,4 @@ mod harness;
 mod kills;
 mod limits;
 mod quotas;
+mod refused;
