@@ -30,7 +30,7 @@ pub use binary::{attacker, nx, program};
 pub use full_server::FullServer;
 pub use gate::{copy_program, spawn};
 pub use home::Home;
-pub use run::{DEADLINE, Output, Run};
+pub use run::{DEADLINE, Output, Run, can_be_metered};
 pub use running::{Running, as_everybody};
 pub use server::Server;
 pub use terminal::{Key, PROMPT, Terminal};

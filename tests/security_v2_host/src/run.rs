@@ -255,6 +255,28 @@ impl Run {
     }
 }
 
+/// Whether the home's work directory can be metered for its user: root's has to be lent to the program's own number, which
+/// not every file system can. Where it cannot, nothing starts, and that is seen.
+///
+/// # Panics
+/// Where a run fails in another way.
+#[must_use]
+pub fn can_be_metered(home: &Arc<Home>) -> bool {
+    let tree = Tree::shipped()
+        .edit("sandbox.toml", "\nwork = \"ro\"", "\nwork = \"metered\"")
+        .append("quotas.toml", "[subject.demo.work]\nhard = \"4KiB\"\ninodes = 1\n");
+    let done = Run::at(home).policy(&tree).args(["true"]).run();
+    if done.code() == Some(0) {
+        return true;
+    }
+    assert!(
+        home.user() == User::Root && done.code() == Some(6) && done.err().contains("cannot be lent"),
+        "{done}"
+    );
+    eprintln!("\nSKIPPED: this file system cannot lend a directory of root's\n");
+    false
+}
+
 fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {

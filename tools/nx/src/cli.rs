@@ -53,8 +53,9 @@ pub(crate) struct RunArgs {
     /// The policy's directory; without it $NEXUS_POLICY, ~/.config/nexus/policy, /etc/nexus/policy or the built-in one
     #[arg(long, value_name = "DIR")]
     pub(crate) policy: Option<PathBuf>,
-    /// The directory that the program works in [default: the current one]; `:ro` or `:unmetered` within what policy gives
-    #[arg(long, value_name = "DIR[:ro|:unmetered]")]
+    /// The directory that the program works in [default: the current one]; `:ro`, `:metered` or `:unmetered` within what
+    /// policy gives
+    #[arg(long, value_name = "DIR[:ro|:metered|:unmetered]")]
     pub(crate) work: Option<String>,
     /// Say nothing at the end
     #[arg(long, short, conflicts_with = "watch")]

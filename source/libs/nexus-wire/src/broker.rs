@@ -35,7 +35,8 @@ pub enum Request {
         /// Which signal; 0 only asks.
         signal: i32,
     },
-    /// Make a file in the session's bounded memory; answered with a descriptor.
+    /// Make a file in the session's bounded memory; answered with a descriptor, and then once more, when init holds it no
+    /// longer.
     MemoryFile,
 }
 

@@ -29,7 +29,14 @@ pub(crate) fn answer(link: &PacketSocket, held: &Held) -> bool {
             }
         }
         Some(Request::MemoryFile) => match held.memory_file() {
-            Ok(made) => return link.send(&Reply::Done.encode(), &[made.as_fd()]).is_ok(),
+            Ok(made) => {
+                if link.send(&Reply::Done.encode(), &[made.as_fd()]).is_err() {
+                    return false;
+                }
+                // Told when it is the program's alone.
+                drop(made);
+                Reply::Done
+            }
             Err(errno) => Reply::Failed(errno.raw_os_error()),
         },
         Some(Request::SignalGroup { pid, signal }) => signal_group(pid, signal),

@@ -1,9 +1,10 @@
 //! memfd_create(2)
 
-use crate::{Answer, Netd, Outcome};
+use crate::{Answer, Netd, Outcome, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::Notification;
-use nexus_wire::broker::{Reply, Request};
+use nexus_wire::broker::Request;
+use std::os::fd::AsFd;
 
 /// `MFD_CLOEXEC` and `MFD_EXEC` (linux/memfd.h): what a file in the session's bounded memory can be.
 const CLOEXEC: u64 = 1;
@@ -21,12 +22,12 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     if flags & !(CLOEXEC | EXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (reply, mut descriptors) = netd.broker.ask(&Request::MemoryFile, &[])?;
-    match (reply, descriptors.pop()) {
-        (Reply::Done, Some(fd)) => Ok(Answer::Descriptor {
-            fd,
-            cloexec: flags & CLOEXEC != 0,
-        }),
-        _ => Err(Errno::EIO.into()),
-    }
+    let file = netd.broker.ask_for_all(&Request::MemoryFile)?.pop().ok_or(Errno::EIO)?;
+    let number = netd
+        .listener
+        .give_descriptor(call.id, file.as_fd(), flags & CLOEXEC != 0)
+        .map_err(|error| errno_of(error.raw_os_error()))?;
+    // Nobody but the program has it when it goes on: what it closes is free at once.
+    drop(file);
+    Ok(Answer::Value(number.into()))
 }

@@ -3,5 +3,7 @@
 mod demo;
 mod floor;
 mod harness;
+mod kills;
 mod limits;
+mod quotas;
 mod refused;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use security_v2_host::users;
+use security_v2_host::{can_be_metered, users};
 
 use crate::kit::{Answers, Attack};
 
@@ -68,6 +68,40 @@ fn hooks_and_settings_of_git_cannot_be_changed_moved_or_covered() {
             );
             assert!(work.join(".git/index").exists(), "{done}");
         }
+    }
+}
+
+#[test]
+fn in_a_metered_directory_they_stay_as_well_for_root_too() {
+    for user in users() {
+        let mut attack = Attack::new(user);
+        if !can_be_metered(&attack.home) {
+            continue;
+        }
+        attack.tree = attack
+            .tree
+            .edit("sandbox.toml", "work = \"unmetered\"", "work = \"metered\"")
+            .append(
+                "quotas.toml",
+                "[subject.attack.work]\nhard = \"64MiB\"\ninodes = 1000\n",
+            );
+        repository(&attack);
+        let work = attack.home.work();
+        let (answers, done) = attack.run(GIT);
+        answers.assert_only(&[], GIT.len() - 1);
+        for file in [".git/config", ".git/hooks/pre-commit"] {
+            assert_eq!(fs::read_to_string(work.join(file)).unwrap(), "original", "{done}");
+        }
+        assert_eq!(fs::read_dir(work.join(".git/hooks")).unwrap().count(), 1, "{done}");
+        // The nearest that git itself needs: root's program too, since the directory is lent to it.
+        let near = [
+            "write:.git/HEAD",
+            "make:.git/index.lock",
+            "rename:.git/index.lock:.git/index",
+        ];
+        let (answers, done) = attack.run(&[&["change"], &near[..]].concat());
+        answers.assert_only(&near, 3);
+        assert!(work.join(".git/index").exists(), "{done}");
     }
 }
 

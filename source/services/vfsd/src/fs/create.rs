@@ -95,7 +95,16 @@ impl Vfs {
                     self.forget_node(node.id, 1);
                     return Err(Errno::EXIST);
                 }
-                let file = open_again(&fd, backing_flags(flags)).inspect_err(|_| self.forget_node(node.id, 1))?;
+                let mut stat = stat;
+                let file = open_again(&fd, backing_flags(flags)).and_then(|file| {
+                    // The kernel takes it for new, and so for empty.
+                    if OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::TRUNC) {
+                        self.truncate(&node, &fd, None, 0, pid)?;
+                        stat = rustix::fs::fstat(&file)?;
+                    }
+                    Ok(file)
+                });
+                let file = file.inspect_err(|_| self.forget_node(node.id, 1))?;
                 Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
         }

@@ -64,7 +64,7 @@ impl Vfs {
         Ok(self.attr(&node, &rustix::fs::fstat(&fd)?))
     }
 
-    fn truncate(
+    pub(super) fn truncate(
         &self,
         node: &Arc<Node>,
         fd: &OwnedFd,

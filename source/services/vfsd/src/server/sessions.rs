@@ -47,6 +47,8 @@ struct Session {
     /// Until when it has to say Hello; `None` once it did.
     hello_until: Option<Instant>,
     init_pid: Option<u32>,
+    /// It wants to know what is used.
+    asks_usage: bool,
     /// The work directory that it asked for before Hello.
     wish: Option<Wish>,
     /// Its Hello, which waits for the work directory.
@@ -101,6 +103,8 @@ impl Sessions {
                 }
             }
             self.tell(&mut open);
+            // What happened before it was asked is told before it is answered: who asks may not listen afterwards.
+            open.retain(|_, session| !session.asks_usage || self.tell_usage(session));
             // After what woke us was taken: what is measured from here on wakes us again.
             open.retain(|_, session| self.go_on(session));
             if open.is_empty() {
@@ -243,15 +247,21 @@ impl Sessions {
                 true
             }
             (Ok(ToVfsd::QueryUsage), None) => {
-                let usage = FromVfsd::Usage {
-                    tmp: self.books.usage(Area::Tmp),
-                    state: self.books.usage(Area::State),
-                    work: self.books.work_usage(),
-                };
-                session.send(&usage, &[])
+                session.asks_usage = true;
+                true
             }
             _ => session.refuse(Refusal::Protocol, None),
         }
+    }
+
+    fn tell_usage(&self, session: &mut Session) -> bool {
+        session.asks_usage = false;
+        let usage = FromVfsd::Usage {
+            tmp: self.books.usage(Area::Tmp),
+            state: self.books.usage(Area::State),
+            work: self.books.work_usage(),
+        };
+        session.send(&usage, &[])
     }
 
     /// Welcomes a session whose work directory was measured; `false` if it is over.
@@ -367,6 +377,7 @@ impl Session {
             socket,
             hello_until: Some(Instant::now() + HELLO_WAIT),
             init_pid: None,
+            asks_usage: false,
             wish: None,
             waiting: None,
             lost: Vec::new(),

@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     ("growth_past_soft_is_one_warning_and_past_hard_a_deny", records),
     ("what_others_change_is_seen_and_is_nobodys_growth", seen),
     ("a_held_name_means_what_it_meant_whatever_replaces_it", held),
+    (
+        "what_others_make_just_before_is_emptied_by_an_open_that_empties",
+        made_beside,
+    ),
     ("a_name_that_is_not_held_follows_its_replacement", not_held),
     (
         "what_belongs_to_others_cannot_be_written_and_what_is_made_belongs_to_the_directorys_owner",
@@ -263,6 +267,35 @@ fn held(world: &World) {
 
 fn not_held(world: &World) {
     assert_eq!(replace_meanwhile(world, false), "after");
+}
+
+fn made_beside(world: &World) {
+    let dir = world.work_dir();
+    let mut connection = world.join_work(&dir, budget(MIB, 100));
+    let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
+    let inside = world.begin(&connection, |dirs| {
+        for round in 0..8 {
+            let path = dirs.work.join(format!("n{round}"));
+            // Known not to be there, and there a moment later.
+            assert!(!path.exists());
+            (&tell_ready).write_all(b"x").unwrap();
+            std::io::Read::read_exact(&mut go, &mut [0]).unwrap();
+            fs::write(&path, b"short").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"short");
+        }
+    });
+    drop(tell_ready);
+    for round in 0..8 {
+        std::io::Read::read_exact(&mut ready, &mut [0]).unwrap();
+        put(world, &dir.join(format!("n{round}")), &[7; 10_000]);
+        (&tell_go).write_all(b"x").unwrap();
+    }
+    inside.end();
+    for round in 0..8 {
+        assert_eq!(fs::read(dir.join(format!("n{round}"))).unwrap(), b"short");
+    }
+    connection.everything_used().unwrap();
 }
 
 fn owners(world: &World) {

@@ -1,0 +1,89 @@
+//! Any process of nx killed while the program writes: nothing is left, and the ledger is the disk.
+//!
+//! `NEXUS_SOAK=1` does it some hundred times; without it a few.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use security_v2_host::{Home, Run, as_everybody, eventually, spawn};
+use serde_json::Value;
+
+const SHORT: u64 = 6;
+const LONG: u64 = 250;
+
+/// The same moments in every run: xorshift, Marsaglia 2003.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// What everything below a directory costs.
+fn measured(directory: &Path) -> (u64, u64) {
+    let (mut bytes, mut inodes) = (0, 0);
+    let mut left = vec![directory.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).expect("the state").flatten() {
+            let found = entry.path().symlink_metadata().expect("nobody changes it");
+            inodes += 1;
+            if found.is_dir() {
+                left.push(entry.path());
+            } else {
+                bytes += found.size().div_ceil(4096) * 4096;
+            }
+        }
+    }
+    (bytes, inodes)
+}
+
+/// What the file server says of the state after its start.
+fn ledger(home: &Arc<Home>) -> (u64, u64) {
+    let done = Run::at(home).option("--json").args(["true"]).run();
+    assert_eq!(done.code(), Some(0), "{done}");
+    let err = done.err();
+    let summary = err.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let state = summary
+        .filter_map(|line| line.get("usage").map(|usage| usage["state"].clone()))
+        .next()
+        .unwrap_or_else(|| panic!("no summary: {done}"));
+    let number = |key: &str| state[key].as_u64().unwrap_or_else(|| panic!("no `{key}`: {done}"));
+    (number("used_bytes"), number("used_inodes"))
+}
+
+#[test]
+fn whatever_is_killed_while_the_program_writes_the_ledger_is_the_disk_and_nothing_is_left() {
+    const WRITES: &str = "n=0; while :; do n=$((n+1)); head -c $((n * 700 % 90000)) /dev/zero > /state/$((n % 9)); \
+        mv /state/$((n % 5)) /state/m$((n % 3)); rm -f /state/$((n % 7)); done 2>/dev/null";
+    let soak = std::env::var_os("NEXUS_SOAK").is_some_and(|value| value == "1");
+    as_everybody(|home| {
+        let mut chance = Chance(0x6e65_7875_7300_0002);
+        for round in 0..if soak { LONG } else { SHORT } {
+            let mut command = home.command(home.nx());
+            command.args(["run", "-q", "demo", "--", "bash", "-c", WRITES]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = spawn(&mut command).expect("nx starts");
+            let state = home.state().join("nexus/subjects/demo/state");
+            eventually("it writes", || state.join("m0").exists() || state.join("m1").exists());
+            std::thread::sleep(Duration::from_micros(chance.below(30_000)));
+            // Front, init, supervisor, file server: all of them carry the home's mark.
+            let processes = home.processes();
+            let victim = usize::try_from(chance.below(processes.len().max(1) as u64)).expect("few");
+            if let Some(victim) = processes.get(victim) {
+                let _ = rustix::process::kill_process(victim.pid, rustix::process::Signal::KILL);
+            }
+            child.wait().expect("it ends");
+            home.becomes_empty();
+            home.assert_nothing_left();
+            let disk = measured(&state);
+            assert_eq!(ledger(home), disk, "round {round}");
+        }
+    });
+}
