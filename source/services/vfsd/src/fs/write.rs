@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::books::Asker;
 use super::node::{Node, State};
+use super::protocol::Write;
 
 /// What the host's file system takes at most of a length that only we know to be charged.
 fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
@@ -20,8 +21,9 @@ fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
 
 impl Vfs {
     /// Writes `data` whole, or nothing of it where the ledger says no; less where the host's disk is full.
-    pub(crate) fn op_write(&self, number: u64, offset: u64, data: &[u8], pid: u32) -> Result<u32, Errno> {
-        let handle = self.handle(number)?;
+    pub(crate) fn op_write(&self, write: Write<'_>, pid: u32) -> Result<u32, Errno> {
+        let Write { offset, data, .. } = write;
+        let handle = self.handle(write.handle)?;
         let end = end_of(offset, data.len())?;
         let mut state = handle.node.state();
         self.grow(&handle.node, &handle.file, &mut state, end, pid, || {
@@ -33,8 +35,9 @@ impl Vfs {
     /// Writes back what was written through a mapping: only what is inside the length, which is `INVARIANT(paid-for)`.
     ///
     /// The kernel sends this when it likes, on nobody's behalf: it is never charged and never refused by the ledger.
-    pub(crate) fn op_write_back(&self, number: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
-        let handle = self.handle(number)?;
+    pub(crate) fn op_write_back(&self, write: Write<'_>) -> Result<u32, Errno> {
+        let Write { offset, data, .. } = write;
+        let handle = self.handle(write.handle)?;
         let state = handle.node.state();
         let inside = usize::try_from(state.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let kept = data.get(..inside).unwrap_or(data);
@@ -66,10 +69,10 @@ impl Vfs {
             return Err(Errno::STALE);
         }
         let area = node.zone.area();
-        let paid = charged_bytes(state.len).ok_or(Errno::FBIG)?;
-        let wanted = charged_bytes(end).ok_or(Errno::FBIG)?;
-        let more = Amount::of_bytes(wanted.saturating_sub(paid));
-        // Inside the last block nothing is missing, and nothing is asked.
+        let before = state.paid;
+        let wanted = charged_bytes(end).ok_or(Errno::FBIG)?.max(before);
+        let more = Amount::of_bytes(wanted.saturating_sub(before));
+        // Inside the last block, and inside what was preallocated, nothing is missing, and nothing is asked.
         if more != Amount::ZERO {
             let name = node.name();
             self.books.charge(
@@ -92,8 +95,11 @@ impl Vfs {
                 .unwrap_or(end),
         };
         state.len = state.len.max(reached.min(end));
-        let kept = charged_bytes(state.len).unwrap_or(wanted);
-        self.books.release(area, Amount::of_bytes(wanted.saturating_sub(kept)));
+        state.paid = charged_bytes(state.len).unwrap_or(wanted).max(before);
+        let unused = wanted.saturating_sub(state.paid);
+        if unused > 0 {
+            self.books.release(area, Amount::of_bytes(unused));
+        }
         if state.unlinked && state.handles == 0 {
             // Grown without a handle, by truncate(2) on an `O_PATH` descriptor: what it costs has changed.
             self.books.orphaned(node, node.cost(state));
