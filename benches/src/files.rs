@@ -65,10 +65,10 @@ impl Bench {
         let mut promises = Vec::new();
         for case in CASES {
             let (ratio, bare, inside) = pairs(
-                || run(Command::new(self.bin.join("bench-probe")), case, &bare_dir),
+                || run(Command::new(self.bin.join("bench-files")), case, &bare_dir),
                 || {
                     let mut command = self.nx(SUBJECT, &self.bin);
-                    command.arg(self.bin.join("bench-probe"));
+                    command.arg(self.bin.join("bench-files"));
                     run(command, case, Path::new("/tmp"))
                 },
             )?;

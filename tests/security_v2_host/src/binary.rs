@@ -12,13 +12,21 @@ use std::sync::OnceLock;
 pub fn nx() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        // A shell without job control starts what it puts into the background with these ignored, and so would everything
-        // be that a test starts: a test begins as at a prompt.
-        for signal in [rustix::process::Signal::INT, rustix::process::Signal::QUIT] {
-            nexus_sys::signal::set_default(signal.as_raw());
-        }
+        begin_as_at_a_prompt();
         named("NEXUS_NX").unwrap_or_else(|| build("nx", "nx"))
     })
+}
+
+/// What starts the tests may ignore signals, and so would everything that a test starts: `nohup` hangups, a shell without
+/// job control the interrupts of what it puts into the background, some builders all that they can.
+fn begin_as_at_a_prompt() {
+    const LAST_STANDARD: i32 = 31;
+    // The Rust runtime ignores it on purpose and undoes that for what it starts.
+    let pipe = rustix::process::Signal::PIPE.as_raw();
+    for signal in (1..=LAST_STANDARD).filter(|signal| *signal != pipe) {
+        // It changes nothing for the two that nobody can ignore.
+        nexus_sys::signal::set_default(signal);
+    }
 }
 
 /// The helper program that tries things from inside a sandbox (`src/bin/probe.rs`), built at the first call; or the one

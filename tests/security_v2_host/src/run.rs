@@ -17,6 +17,14 @@ use crate::{Home, Tree, User, gate, processes};
 /// How long a run may take: many times what any takes, even on a busy machine. Past it, it is killed and the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many times longer everything may take here: `$NEXUS_TEST_PATIENCE`, for an emulated processor; else once.
+fn patience() -> u32 {
+    std::env::var("NEXUS_TEST_PATIENCE")
+        .ok()
+        .and_then(|times| times.parse().ok())
+        .unwrap_or(1)
+}
+
 /// The most that a run may print on one stream; the rest is dropped.
 const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
@@ -191,7 +199,7 @@ impl Run {
         feed(&mut child, self.stdin);
         let stdout = gather(child.stdout.take());
         let stderr = gather(child.stderr.take());
-        let until = Instant::now() + self.deadline;
+        let until = Instant::now() + self.deadline.saturating_mul(patience());
         let status = wait(&mut child, until);
         if status.is_none() {
             // Its own processes first, so that none of them waits for another.

@@ -10,12 +10,13 @@ use std::path::Path;
 use tidy::{Lints, code_only, crates, has_word, lints, root};
 
 /// No I/O, no clock, no standard library.
-const PURE: [&str; 5] = [
+const PURE: [&str; 6] = [
     "nexus-abi",
     "nexus-quota",
     "nexus-net-egress",
     "nexus-abi-policy",
     "nexus-audit",
+    "nexus-snapshot",
 ];
 
 /// Where unsafe code lives.

@@ -22,20 +22,91 @@ pub(crate) struct Abi {
     pub(crate) rules: Vec<SyscallRule>,
     /// Numbers that libraries probe.
     pub(crate) probed: Vec<u32>,
-    says: Vec<Json>,
-    probe_names: Vec<String>,
+    /// The rules as they are written: groups by name, conditions without widths.
+    pub(crate) written: Vec<WrittenRule>,
+    /// What libraries probe, as it is written, and the rules that say so.
+    pub(crate) probes: Vec<(String, RuleRef)>,
+}
+
+/// A rule as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenRule {
+    pub(crate) calls: Vec<String>,
+    pub(crate) effect: Effect,
+    pub(crate) errno: Errno,
+    pub(crate) when: Vec<conditions::Written>,
+    pub(crate) rule: RuleRef,
+}
+
+impl WrittenRule {
+    fn canonical(&self) -> Json {
+        let mut names = self.calls.clone();
+        names.sort();
+        names.dedup();
+        let mut when: Vec<Json> = self.when.iter().map(conditions::Written::canonical).collect();
+        when.sort();
+        when.dedup();
+        let mut says = Json::object([("effect", Json::text(effect_word(self.effect)))]);
+        says.put("calls", Json::texts(names));
+        says.put("when", Json::Array(when));
+        if self.effect == Effect::Deny {
+            says.put("errno", Json::Number(u64::from(self.errno.raw())));
+        }
+        says
+    }
+
+    /// The calls' numbers on this architecture, sorted. `None`: a name is not known.
+    fn numbers(&self) -> Option<Vec<u32>> {
+        let calls = self.calls.iter().map(|name| Some(Calls::of(name)?.numbers()));
+        let mut numbers: Vec<u32> = calls.collect::<Option<Vec<_>>>()?.concat();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Some(numbers)
+    }
+
+    /// One rule for each call.
+    fn spread(&self, numbers: &[u32], out: &mut Vec<SyscallRule>) {
+        out.extend(numbers.iter().map(|number| SyscallRule {
+            number: *number,
+            effect: self.effect,
+            errno: self.errno,
+            conditions: of(&self.when, *number),
+            rule: self.rule,
+        }));
+    }
 }
 
 impl Abi {
     pub(crate) fn canonical(&self) -> Json {
-        let mut rules = self.says.clone();
+        let mut rules: Vec<Json> = self.written.iter().map(WrittenRule::canonical).collect();
         rules.sort();
-        let mut probe = self.probe_names.clone();
-        probe.sort();
+        let mut probe: Vec<&str> = self.probes.iter().map(|(name, _)| name.as_str()).collect();
+        probe.sort_unstable();
         let mut out = Json::object([]);
         out.put("rules", Json::Array(rules));
         out.put("probe", Json::texts(probe));
         out
+    }
+
+    /// What a snapshot says. `None`: a name is not known here, or there are more rules than a scope may have.
+    pub(crate) fn of_written(written: Vec<WrittenRule>, probes: Vec<(String, RuleRef)>) -> Option<Self> {
+        let mut rules = Vec::new();
+        for rule in &written {
+            rule.spread(&rule.numbers()?, &mut rules);
+            if rules.len() > SYSCALL_RULES_PER_SCOPE_MAX {
+                return None;
+            }
+        }
+        let calls = probes.iter().map(|(name, _)| Some(Calls::of(name)?.numbers()));
+        let mut probed = calls.collect::<Option<Vec<_>>>()?.concat();
+        probed.sort_unstable();
+        probed.dedup();
+        Some(Self {
+            rules,
+            probed,
+            written,
+            probes,
+        })
     }
 }
 
@@ -49,6 +120,14 @@ pub(crate) enum Calls {
 }
 
 impl Calls {
+    fn of(name: &str) -> Option<Self> {
+        if name.starts_with('@') {
+            syscall::group(name).map(Self::Group)
+        } else {
+            syscall::by_name(name).map(Self::One)
+        }
+    }
+
     /// The numbers on this architecture: none where it lacks the call, which is then denied as unknown.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         match self {
@@ -118,9 +197,13 @@ impl Builder<'_> {
                 reader.report.push(diagnostic);
                 continue;
             }
-            self.probed.insert(name.clone(), place);
+            self.probed.insert(name.clone(), place.clone());
             self.abi.probed.extend(calls.numbers());
-            self.abi.probe_names.push(name);
+            let says = Json::object([("probe", Json::text(name.as_str()))]);
+            let rule = self
+                .rules
+                .add(RuleKind::Abi, &self.scope.canonical(), &says, place, reader.report);
+            self.abi.probes.push((name, rule));
         }
     }
 
@@ -209,9 +292,6 @@ impl Builder<'_> {
         if calls.is_empty() || self.is_full || self.rules.is_full() {
             return;
         }
-        let mut names: Vec<String> = calls.iter().map(|(name, _)| name.clone()).collect();
-        names.sort();
-        names.dedup();
         let mut when: Vec<Json> = conditions.iter().map(conditions::Written::canonical).collect();
         when.sort();
         when.dedup();
@@ -238,23 +318,23 @@ impl Builder<'_> {
             self.seen
                 .insert((vec![name.clone()], when.clone()), (effect, place.clone()));
         }
-        let mut says = Json::object([("effect", Json::text(effect_word(effect)))]);
-        says.put("calls", Json::texts(names));
-        says.put("when", Json::Array(when));
-        if effect == Effect::Deny {
-            says.put("errno", Json::Number(u64::from(errno.raw())));
-        }
-        let rule = self.rules.add(
-            RuleKind::Abi,
-            &self.scope.canonical(),
-            &says,
-            place.clone(),
-            reader.report,
-        );
-        self.abi.says.push(says);
         let mut numbers: Vec<u32> = calls.iter().flat_map(|(_, calls)| calls.numbers()).collect();
         numbers.sort_unstable();
         numbers.dedup();
+        let mut written = WrittenRule {
+            calls: calls.into_iter().map(|(name, _)| name).collect(),
+            effect,
+            errno,
+            when: conditions,
+            rule: RuleRef(u32::MAX),
+        };
+        written.rule = self.rules.add(
+            RuleKind::Abi,
+            &self.scope.canonical(),
+            &written.canonical(),
+            place.clone(),
+            reader.report,
+        );
         if self.abi.rules.len().saturating_add(numbers.len()) > SYSCALL_RULES_PER_SCOPE_MAX {
             self.is_full = true;
             reader.error_help(
@@ -265,15 +345,8 @@ impl Builder<'_> {
             );
             return;
         }
-        for number in numbers {
-            self.abi.rules.push(SyscallRule {
-                number,
-                effect,
-                errno,
-                conditions: of(&conditions, number),
-                rule,
-            });
-        }
+        written.spread(&numbers, &mut self.abi.rules);
+        self.abi.written.push(written);
     }
 }
 

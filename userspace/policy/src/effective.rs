@@ -178,10 +178,12 @@ pub struct SubjectPolicy {
     pub limits: Limits,
     /// What is written of it.
     pub audit: AuditSettings,
+    /// Where each key of `sandbox.toml` stands that is no list of rules, by its name; one map for each layer.
+    pub settings: Layers<BTreeMap<&'static str, RuleRef>>,
     pub(crate) view: Layers<Vec<ViewPath>>,
     pub(crate) env: Layers<EnvLayer>,
     /// [`nexus_abi_policy::floor`], kept here so that no judge of the profiles can forget it.
-    pub(crate) floor: Profile,
+    pub(crate) floor: &'static Profile,
 }
 
 impl SubjectPolicy {
@@ -272,7 +274,7 @@ impl SubjectPolicy {
     #[must_use]
     pub fn profiles(&self) -> Vec<&Profile> {
         let written = self.syscalls.iter().map(|layer| &layer.profile);
-        written.chain(std::iter::once(&self.floor)).collect()
+        written.chain(std::iter::once(self.floor)).collect()
     }
 
     /// Which syscalls it may make, as a number.
@@ -361,6 +363,7 @@ pub(crate) struct Layer {
     pub(crate) fds: InheritedFds,
     pub(crate) limits: Limits,
     pub(crate) audit: AuditSettings,
+    pub(crate) settings: BTreeMap<&'static str, RuleRef>,
 }
 
 impl Layer {
@@ -425,6 +428,10 @@ impl Layer {
                     .map(|(name, value)| (name.clone(), value.clone())),
             );
         }
+        let mut settings = BTreeMap::new();
+        for part in scopes().filter_map(|scope| scope.sandbox.as_ref()) {
+            settings.extend(part.says.settings.iter().map(|(key, rule)| (*key, shift(*rule))));
+        }
         let flag = |get: fn(&Sandbox) -> Option<bool>| pick(subject, domain, get).unwrap_or(false);
         Self {
             egress,
@@ -458,6 +465,7 @@ impl Layer {
                 on_journal_failure: pick(subject, domain, |says| says.on_journal_failure)
                     .unwrap_or(OnJournalFailure::Stop),
             },
+            settings,
         }
     }
 }

@@ -63,6 +63,14 @@ impl NamePattern {
         })
     }
 
+    /// A pattern of a snapshot; `None` for one that no text gives.
+    pub(crate) fn of_parts(name: &str, below: bool) -> Option<Self> {
+        let pattern = Self::parse(name)
+            .ok()
+            .filter(|pattern| !pattern.below && pattern.name == name)?;
+        Some(Self { below, ..pattern })
+    }
+
     /// The name, without `*.`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,7 +1,9 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use nexus_abi::RuleRef;
+use nexus_abi_policy::Profile;
+use nexus_snapshot::TreeHash;
 use sha2::{Digest as _, Sha256};
 
 use crate::diagnostic::{Diagnostics, Sources};
@@ -13,6 +15,9 @@ use crate::scope::ANY_SUBJECT;
 use crate::settings::OnJournalFailure;
 use crate::source::TreeSource;
 use crate::tree_rules::Tree;
+
+/// Made once: it is the same for everybody.
+static FLOOR: LazyLock<Profile> = LazyLock::new(nexus_abi_policy::floor);
 
 /// What a policy says, in 32 bytes: the SHA-256 of its canonical JSON, its ceilings' included. The same on any machine,
 /// whatever the comments, the order, the spelling of numbers, and the files that hold the rules.
@@ -94,6 +99,35 @@ impl Policy {
             ceilings: Vec::new(),
             version,
         })
+    }
+
+    /// A policy of a tree that a snapshot held.
+    pub(crate) fn of_tree(own: Arc<Tree>, version: [u8; 32]) -> Self {
+        Self {
+            own,
+            ceilings: Vec::new(),
+            version: PolicyVersion(version),
+        }
+    }
+
+    pub(crate) fn own(&self) -> &Tree {
+        &self.own
+    }
+
+    /// The version of the tree alone, without its ceilings.
+    #[must_use]
+    pub fn own_version(&self) -> PolicyVersion {
+        if self.ceilings.is_empty() {
+            self.version
+        } else {
+            version(&[], &self.own)
+        }
+    }
+
+    /// The hash of the tree's files, comments and all, without its ceilings'.
+    #[must_use]
+    pub fn tree_hash(&self) -> TreeHash {
+        self.own.hash()
     }
 
     /// This policy, narrowed: from now on something is allowed only if both allow it.
@@ -237,11 +271,13 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
         mut fds,
         mut limits,
         mut audit,
+        settings,
     } = own;
     let profile_name = profile_name
         .or_else(|| domain.clone())
         .unwrap_or_else(|| name.to_owned());
     let (mut egress_outer, mut syscalls_outer, mut view_outer, mut env_outer) = (vec![], vec![], vec![], vec![]);
+    let mut settings_outer = vec![];
     for ceiling in ceilings {
         let Layer {
             egress,
@@ -256,7 +292,9 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
             fds: fds_max,
             limits: limits_max,
             audit: audit_max,
+            settings,
         } = ceiling;
+        settings_outer.push(settings);
         egress_outer.push(egress);
         syscalls_outer.push(syscalls);
         view_outer.push(view);
@@ -298,7 +336,8 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
         fds,
         limits,
         audit,
-        floor: nexus_abi_policy::floor(),
+        floor: &FLOOR,
+        settings: Layers::new(settings_outer, settings),
         view: Layers::new(view_outer, view),
         env: Layers::new(env_outer, env),
     }

@@ -3,7 +3,7 @@ use std::fmt;
 use nexus_abi::RuleRef;
 use sha2::{Digest as _, Sha256};
 
-use crate::diagnostic::{Code, Diagnostic, Place, Report, Sources};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place, Report, Sources};
 use crate::json::Json;
 use crate::limits::RULES_MAX;
 
@@ -23,9 +23,22 @@ pub enum RuleKind {
     Path,
     /// A limit of memory, processes or open files.
     Limit,
+    /// Another key of `sandbox.toml`.
+    Setting,
 }
 
 impl RuleKind {
+    /// Every kind; a snapshot names one by its place here, so new ones come last.
+    pub const ALL: [Self; 7] = [
+        Self::Abi,
+        Self::Egress,
+        Self::Name,
+        Self::Quota,
+        Self::Path,
+        Self::Limit,
+        Self::Setting,
+    ];
+
     /// The first part of a rule's id.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -36,6 +49,7 @@ impl RuleKind {
             Self::Quota => "quota",
             Self::Path => "path",
             Self::Limit => "limit",
+            Self::Setting => "setting",
         }
     }
 }
@@ -61,6 +75,17 @@ impl RuleId {
             *to = *from;
         }
         Self { kind, hash }
+    }
+
+    pub(crate) const fn new(kind: RuleKind, hash: u64) -> Self {
+        Self {
+            kind,
+            hash: hash.to_be_bytes(),
+        }
+    }
+
+    pub(crate) const fn hash(self) -> u64 {
+        u64::from_be_bytes(self.hash)
     }
 
     /// What the rule is about.
@@ -90,7 +115,20 @@ pub struct RuleInfo {
 #[derive(Clone, Debug)]
 pub(crate) struct RuleEntry {
     pub(crate) id: RuleId,
-    pub(crate) place: Place,
+    pub(crate) place: RulePlace,
+}
+
+/// Where a rule stands.
+#[derive(Clone, Debug)]
+pub(crate) enum RulePlace {
+    /// In a file whose text is here.
+    Source(Place),
+    /// In a file that only the snapshot's maker saw; what stands there is a part of [`RuleTable::texts`].
+    Printed {
+        file: FileId,
+        line: u32,
+        text: std::ops::Range<usize>,
+    },
 }
 
 /// The rules of a tree, each by its [`RuleRef`].
@@ -98,6 +136,8 @@ pub(crate) struct RuleEntry {
 pub(crate) struct RuleTable {
     entries: Vec<RuleEntry>,
     is_full_told: bool,
+    /// The texts of a snapshot's rules, one after another.
+    texts: String,
 }
 
 impl RuleTable {
@@ -127,9 +167,24 @@ impl RuleTable {
         let rule = RuleRef(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.entries.push(RuleEntry {
             id: RuleId::of(kind, scope, says),
-            place,
+            place: RulePlace::Source(place),
         });
         rule
+    }
+
+    /// Adds a rule of a snapshot.
+    pub(crate) fn add_printed(&mut self, id: RuleId, file: FileId, line: u32, text: &str) {
+        let start = self.texts.len();
+        self.texts.push_str(text);
+        let text = start..self.texts.len();
+        let place = RulePlace::Printed { file, line, text };
+        self.entries.push(RuleEntry { id, place });
+    }
+
+    /// Room for a snapshot's rules.
+    pub(crate) fn reserve(&mut self, rules: usize, text_bytes: usize) {
+        self.entries.reserve(rules);
+        self.texts.reserve(text_bytes);
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -144,17 +199,28 @@ impl RuleTable {
         self.entries.get(index)
     }
 
+    /// File, line and text of a rule.
+    pub(crate) fn shown<'t>(&'t self, index: usize, sources: &'t Sources) -> Option<(FileId, usize, &'t str)> {
+        match &self.get(index)?.place {
+            RulePlace::Source(place) => {
+                let file = sources.get(place.file)?;
+                let text = file.text().get(place.span.start..place.span.end);
+                Some((place.file, file.position(place.span.start).0, text.unwrap_or_default()))
+            }
+            RulePlace::Printed { file, line, text } => {
+                let text = self.texts.get(text.clone()).unwrap_or_default();
+                Some((*file, usize::try_from(*line).ok()?, text))
+            }
+        }
+    }
+
     pub(crate) fn info(&self, index: usize, sources: &Sources, prefix: &str) -> Option<RuleInfo> {
-        let entry = self.get(index)?;
-        let file = sources.get(entry.place.file)?;
+        let (file, line, text) = self.shown(index, sources)?;
+        let path = sources.get(file)?.path();
         Some(RuleInfo {
-            id: entry.id,
-            at: format!("{prefix}{}", sources.at(&entry.place)),
-            text: file
-                .text()
-                .get(entry.place.span.start..entry.place.span.end)
-                .unwrap_or_default()
-                .to_owned(),
+            id: self.get(index)?.id,
+            at: format!("{prefix}{path}:{line}"),
+            text: text.to_owned(),
         })
     }
 }

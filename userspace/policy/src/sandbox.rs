@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nexus_abi::RuleRef;
 use toml::de::DeTable;
 
 use crate::diagnostic::{Code, Diagnostic, Place};
@@ -36,7 +37,22 @@ pub(crate) struct Sandbox {
     pub(crate) on_journal_failure: Option<OnJournalFailure>,
     pub(crate) audit_rate: Option<u64>,
     pub(crate) audit_burst: Option<u64>,
+    /// The rule that stands for each key whose entries have none of their own.
+    pub(crate) settings: BTreeMap<&'static str, RuleRef>,
 }
+
+/// The keys whose place a reader is shown as a whole: the entries of the others are rules each.
+pub(crate) const SETTINGS: [&str; 9] = [
+    "profile",
+    "env",
+    "env_set",
+    "dev",
+    "work",
+    "work_protect",
+    "fds",
+    "on_journal_failure",
+    "audit",
+];
 
 const KEYS: [&str; 12] = [
     "profile",
@@ -200,7 +216,25 @@ pub(crate) fn parse(table: &DeTable<'_>, scope: &ScopeName, rules: &mut RuleTabl
     fds(table, &mut out, reader);
     limits(table, &mut out, scope, rules, reader);
     audit(table, &mut out, reader);
+    settings(table, &mut out, scope, rules, reader);
     out
+}
+
+fn settings(table: &DeTable<'_>, out: &mut Sandbox, scope: &ScopeName, rules: &mut RuleTable, reader: &mut Reader<'_>) {
+    let mut canonical = match out.canonical() {
+        Json::Object(entries) => entries,
+        _ => BTreeMap::new(),
+    };
+    for key in SETTINGS {
+        let Some((name, value)) = table.get_key_value(key) else {
+            continue;
+        };
+        let place = reader.place(name.span().start..value.span().end);
+        let says = canonical.remove(key).unwrap_or(Json::Array(Vec::new()));
+        let says = Json::object([(key, says)]);
+        let rule = rules.add(RuleKind::Setting, &scope.canonical(), &says, place, reader.report);
+        out.settings.insert(key, rule);
+    }
 }
 
 fn profile(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<String> {

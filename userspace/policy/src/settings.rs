@@ -124,6 +124,18 @@ impl EnvPattern {
         }
     }
 
+    /// A pattern of a snapshot; `None` for one that no text gives.
+    pub(crate) fn of_parts(begins: &str, open: bool) -> Option<Self> {
+        Self::parse(begins)
+            .filter(|pattern| !pattern.open)
+            .map(|pattern| Self { open, ..pattern })
+    }
+
+    /// The name, or how names begin.
+    pub(crate) fn begins(&self) -> &str {
+        &self.begins
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.open
     }

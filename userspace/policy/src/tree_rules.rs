@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nexus_abi::{Area, RuleRef};
+use nexus_snapshot::TreeHash;
 use toml::de::DeTable;
 
 use crate::diagnostic::{Code, Diagnostic, FileId, Place, Report, Sources};
@@ -30,9 +31,28 @@ pub(crate) struct Tree {
     pub(crate) scopes: Scopes,
     pub(crate) rules: RuleTable,
     pub(crate) canonical: String,
+    /// The hashes of the files, where the texts are not here.
+    pub(crate) hashes: Option<std::collections::BTreeMap<String, [u8; 32]>>,
 }
 
 impl Tree {
+    /// The hash of the files.
+    pub(crate) fn hash(&self) -> TreeHash {
+        let files = self.sources.iter();
+        TreeHash::of(files.map(|file| (file.path(), self.file_hash(file.path()).unwrap_or_default())))
+    }
+
+    /// The hash of one file's content.
+    pub(crate) fn file_hash(&self, path: &str) -> Option<[u8; 32]> {
+        match &self.hashes {
+            Some(hashes) => hashes.get(path).copied(),
+            None => {
+                let file = self.sources.iter().find(|file| file.path() == path)?;
+                Some(nexus_snapshot::file_hash(file.text().as_bytes()))
+            }
+        }
+    }
+
     /// Reads a tree whole. Nothing of a tree with an error is used.
     pub(crate) fn read(source: &dyn TreeSource) -> Result<Self, crate::Diagnostics> {
         let mut report = Report::default();
@@ -72,6 +92,7 @@ impl Tree {
             scopes,
             rules,
             canonical,
+            hashes: None,
         })
     }
 

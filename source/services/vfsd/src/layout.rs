@@ -208,7 +208,9 @@ fn attributes_of(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<u64, E
 
 /// Lets go of what was preallocated past a file's end when its server was killed: lengths are what is charged.
 fn trim(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) {
-    let taken = u64::try_from(stat.st_blocks).ok().and_then(|blocks| blocks.checked_mul(512));
+    let taken = u64::try_from(stat.st_blocks)
+        .ok()
+        .and_then(|blocks| blocks.checked_mul(512));
     let charged = cost_of(stat).map(|cost| cost.bytes);
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || taken <= charged {
         return;

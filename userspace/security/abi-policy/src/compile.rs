@@ -14,7 +14,7 @@ use nexus_abi::{Effect, RuleRef};
 use crate::check::{ProfileError, check_conditions};
 use crate::guard::check_profiles;
 use crate::limits::{MEDIATED_MAX, PROFILES_MAX, PROGRAM_MAX};
-use crate::profile::{Condition, Profile};
+use crate::profile::{Condition, Profile, SyscallRule};
 use crate::program::{
     Assembler, JMP_JEQ_K, JMP_JGE_K, Label, OFFSET_ARCH, OFFSET_NUMBER, Program, SECCOMP_RET_ALLOW,
     SECCOMP_RET_USER_NOTIF,
@@ -140,9 +140,10 @@ fn ranges<'p>(profiles: &[&'p Profile], mediated: &'p [Mediated]) -> Vec<(u32, P
         Some((start, last)) if *start == first => *last = plan,
         _ => ranges.push((first, plan)),
     };
+    let sorted: Vec<Sorted<'p>> = profiles.iter().map(|profile| Sorted::new(profile)).collect();
     add(0, Plan::Ask);
     for number in numbers {
-        add(number, plan(profiles, mediated, number));
+        add(number, plan(&sorted, mediated, number));
         add(number.saturating_add(1), Plan::Ask);
     }
     merge(ranges)
@@ -159,7 +160,34 @@ fn merge(ranges: Vec<(u32, Plan<'_>)>) -> Vec<(u32, Plan<'_>)> {
     merged
 }
 
-fn plan<'p>(profiles: &[&'p Profile], mediated: &'p [Mediated], number: u32) -> Plan<'p> {
+/// A profile's rules by number, of each number in policy order: to look through all rules for every number is what would
+/// take longest about making a filter.
+struct Sorted<'p> {
+    rules: Vec<&'p SyscallRule>,
+    probed: &'p [u32],
+}
+
+impl<'p> Sorted<'p> {
+    fn new(profile: &'p Profile) -> Self {
+        let mut rules: Vec<&SyscallRule> = profile.rules.iter().collect();
+        rules.sort_by_key(|rule| rule.number);
+        Self {
+            rules,
+            probed: &profile.probed,
+        }
+    }
+
+    fn of(&self, number: u32) -> impl Iterator<Item = &'p SyscallRule> {
+        let first = self.rules.partition_point(|rule| rule.number < number);
+        self.rules
+            .iter()
+            .copied()
+            .skip(first)
+            .take_while(move |rule| rule.number == number)
+    }
+}
+
+fn plan<'p>(profiles: &[Sorted<'p>], mediated: &'p [Mediated], number: u32) -> Plan<'p> {
     let mut tests = Tests {
         ask: Vec::new(),
         allow: Vec::new(),
@@ -172,7 +200,7 @@ fn plan<'p>(profiles: &[&'p Profile], mediated: &'p [Mediated], number: u32) -> 
             return Plan::Ask;
         }
         let mut allow = Vec::new();
-        for rule in profile.rules.iter().filter(|rule| rule.number == number) {
+        for rule in profile.of(number) {
             match rule.effect {
                 Effect::Deny => push_new(&mut tests.ask, &rule.conditions),
                 Effect::Allow if rule.conditions.iter().all(is_scalar) => push_new(&mut allow, &rule.conditions),

@@ -93,9 +93,7 @@ impl Vfs {
             return Err(Errno::OPNOTSUPP);
         }
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat = self.with_fd(id, handle, |fd| {
-            rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)
-        })?;
+        let stat = self.with_fd(id, handle, |fd| rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted))?;
         answer.u64(TTL.as_secs());
         answer.u64(0);
         answer.bytes(&[0; 16]);

@@ -58,9 +58,7 @@ impl Vfs {
     }
 
     pub(crate) fn op_symlink(&self, parent: u64, name: &CStr, target: &CStr, pid: u32) -> Result<Attr, Errno> {
-        self.make(parent, name, pid, |dir, name| {
-            rustix::fs::symlinkat(target, dir, name)
-        })
+        self.make(parent, name, pid, |dir, name| rustix::fs::symlinkat(target, dir, name))
     }
 
     /// Makes and opens a file. Returns its handle.
@@ -120,7 +118,11 @@ impl Vfs {
             // Not `O_EXCL`, which would rule a name out: whether it may get one the kernel knows by itself.
             let open = backing_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&dir, c".", open, permissions(mode))?;
-            let handle = rustix::fs::open(proc_path(&file).as_c_str(), LOOK.difference(OFlags::NOFOLLOW), Mode::empty())?;
+            let handle = rustix::fs::open(
+                proc_path(&file).as_c_str(),
+                LOOK.difference(OFlags::NOFOLLOW),
+                Mode::empty(),
+            )?;
             Ok((rustix::fs::fstat(&file)?, file, Arc::new(handle)))
         })();
         let (stat, file, handle) =

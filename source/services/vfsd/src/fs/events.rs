@@ -38,6 +38,8 @@ pub(crate) struct EventQueue {
     signal: OwnedFd,
     /// Whether there are several sessions to find the right one of.
     several: AtomicBool,
+    /// Whether the files are served no more.
+    over: AtomicBool,
     done: Condvar,
 }
 
@@ -48,6 +50,7 @@ impl EventQueue {
             waiting: Mutex::default(),
             signal,
             several: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             done: Condvar::new(),
         })
     }
@@ -91,8 +94,20 @@ impl EventQueue {
         self.done.notify_all();
     }
 
+    /// Says, once and for good, that the files are served no more. Said before the polling side is woken: whether the
+    /// thread that says it has ended is known only later, and nobody would wake anybody for that.
+    pub(crate) fn finish(&self) {
+        self.over.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether [`EventQueue::finish`] was called.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     /// Wakes the polling side.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // EAGAIN means that the counter is full: the other side is awake already.
         let _ = rustix::io::write(&self.signal, &1_u64.to_ne_bytes());
     }
@@ -121,6 +136,20 @@ mod tests {
     use nexus_wire::Bounded;
 
     use super::*;
+
+    #[test]
+    fn who_is_woken_by_the_end_knows_it_also_after_taking_what_woke_it() {
+        let queue = EventQueue::new().unwrap();
+        assert!(!queue.is_over());
+        queue.finish();
+        let polled = rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&queue, rustix::event::PollFlags::IN)],
+            None,
+        );
+        assert_eq!(polled, Ok(1));
+        let _ = queue.take();
+        assert!(queue.is_over());
+    }
 
     #[test]
     fn a_flood_is_bounded_and_its_count_is_exact() {

@@ -26,9 +26,7 @@ impl Vfs {
         let _entries = parent.entries_mut();
         // We tell ourselves of it for a moment, so that it has a state to lock even if the kernel did not know it.
         let (victim, _, fd) = self.find(&parent, &dir, name)?;
-        let result = self.lose_name(&victim, &fd, &parent, name, || {
-            rustix::fs::unlinkat(&dir, name, flags)
-        });
+        let result = self.lose_name(&victim, &fd, &parent, name, || rustix::fs::unlinkat(&dir, name, flags));
         self.forget_node(victim.id, 1);
         result
     }

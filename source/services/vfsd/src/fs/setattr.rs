@@ -107,7 +107,9 @@ impl Vfs {
         }
         // Not with the state held: opening may have to look at directories.
         let Ok(fd) = self.fd(node) else { return };
-        let Ok(file) = open_again(&fd, OFlags::WRONLY) else { return };
+        let Ok(file) = open_again(&fd, OFlags::WRONLY) else {
+            return;
+        };
         let mut state = node.state();
         if spare(&state) {
             let len = state.len;

@@ -1,8 +1,8 @@
 use nexus_abi::Area;
 use nexus_quota::BLOCK_BYTES;
 
-use super::table::ROOT_ID;
 use super::protocol::Answer;
+use super::table::ROOT_ID;
 use super::{NAME_BYTES_MAX, Vfs};
 
 impl Vfs {

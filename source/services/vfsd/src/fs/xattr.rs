@@ -25,7 +25,9 @@ const LIST_BYTES_MAX: usize = 65536;
 
 /// Whether it is one of those that are served.
 fn ours(name: &CStr) -> bool {
-    name.to_bytes().strip_prefix(b"user.").is_some_and(|rest| !rest.is_empty())
+    name.to_bytes()
+        .strip_prefix(b"user.")
+        .is_some_and(|rest| !rest.is_empty())
 }
 
 /// What one attribute takes.

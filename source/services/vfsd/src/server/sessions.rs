@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nexus_abi::Area;
@@ -55,7 +54,6 @@ pub(crate) struct Sessions {
     pub(crate) events: Arc<EventQueue>,
     pub(crate) mount: OwnedFd,
     pub(crate) listener: OwnedFd,
-    pub(crate) serving: JoinHandle<()>,
     pub(crate) socket_path: PathBuf,
 }
 
@@ -67,7 +65,7 @@ impl Sessions {
         open.insert(0, Session::new(first));
         loop {
             self.wait(&open);
-            if self.serving.is_finished() {
+            if self.events.is_over() {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
@@ -251,7 +249,6 @@ impl Sessions {
         let Self {
             listener,
             mount,
-            serving,
             events,
             socket_path,
             ..
@@ -266,17 +263,15 @@ impl Sessions {
         // writes everything back, and the device says that it is over.
         mount::release(mount);
         let until = Instant::now() + LEAVE_WAIT;
-        while !serving.is_finished() && Instant::now() < until {
-            let _ = events.take();
-            if serving.is_finished() {
-                break;
-            }
+        while !events.is_over() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             };
             let _ = rustix::event::poll(&mut [PollFd::new(events.as_ref(), PollFlags::IN)], Some(&timeout));
+            // Nobody is there to be told.
+            let _ = events.take();
         }
     }
 }

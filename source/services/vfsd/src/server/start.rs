@@ -97,11 +97,11 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
     let ended = Arc::clone(&events);
-    let serving = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name("vfsd-serve".to_owned())
         .spawn(move || {
             server.run();
-            ended.wake();
+            ended.finish();
         })
         .map_err(|error| ("starting threads", drop::errno_of(error)))?;
 
@@ -112,7 +112,6 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         events,
         mount,
         listener: start.listener,
-        serving,
         socket_path: start.socket_path,
     };
     // Leftovers of killed servers: nobody waits for their removal.

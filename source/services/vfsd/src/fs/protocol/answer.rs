@@ -106,15 +106,7 @@ impl Answer {
         for time in times {
             self.u32(time.nanoseconds);
         }
-        for number in [
-            attr.mode,
-            attr.links,
-            attr.uid,
-            attr.gid,
-            0,
-            attr.block_bytes,
-            0,
-        ] {
+        for number in [attr.mode, attr.links, attr.uid, attr.gid, 0, attr.block_bytes, 0] {
             self.u32(number);
         }
     }

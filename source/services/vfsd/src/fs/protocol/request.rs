@@ -55,37 +55,109 @@ pub(crate) enum Request<'a> {
     Forget(u64),
     /// Pairs of an inode and a count.
     BatchForget(&'a [u8]),
-    Getattr { handle: Option<u64> },
+    Getattr {
+        handle: Option<u64>,
+    },
     Setattr(Changes),
     Readlink,
-    Symlink { name: &'a CStr, target: &'a CStr },
-    Mknod { name: &'a CStr, mode: u32 },
-    Mkdir { name: &'a CStr, mode: u32 },
+    Symlink {
+        name: &'a CStr,
+        target: &'a CStr,
+    },
+    Mknod {
+        name: &'a CStr,
+        mode: u32,
+    },
+    Mkdir {
+        name: &'a CStr,
+        mode: u32,
+    },
     Unlink(&'a CStr),
     Rmdir(&'a CStr),
-    Rename { name: &'a CStr, new_parent: u64, new_name: &'a CStr, flags: u32 },
+    Rename {
+        name: &'a CStr,
+        new_parent: u64,
+        new_name: &'a CStr,
+        flags: u32,
+    },
     /// The request's inode is the directory.
-    Link { inode: u64, name: &'a CStr },
-    Open { flags: u32 },
-    Read { handle: u64, offset: u64, size: u32 },
+    Link {
+        inode: u64,
+        name: &'a CStr,
+    },
+    Open {
+        flags: u32,
+    },
+    Read {
+        handle: u64,
+        offset: u64,
+        size: u32,
+    },
     Write(Write<'a>),
     Statfs,
-    Release { handle: u64 },
-    Fsync { handle: u64, only_data: bool },
-    Setxattr { name: &'a CStr, value: &'a [u8], flags: u32 },
-    Getxattr { name: &'a CStr, size: u32 },
-    Listxattr { size: u32 },
+    Release {
+        handle: u64,
+    },
+    Fsync {
+        handle: u64,
+        only_data: bool,
+    },
+    Setxattr {
+        name: &'a CStr,
+        value: &'a [u8],
+        flags: u32,
+    },
+    Getxattr {
+        name: &'a CStr,
+        size: u32,
+    },
+    Listxattr {
+        size: u32,
+    },
     Removexattr(&'a CStr),
     Opendir,
-    Readdir { handle: u64, offset: u64, size: u32 },
-    Create { name: &'a CStr, mode: u32, flags: u32 },
+    Readdir {
+        handle: u64,
+        offset: u64,
+        size: u32,
+    },
+    Create {
+        name: &'a CStr,
+        mode: u32,
+        flags: u32,
+    },
     /// A file without a name, in the request's directory.
-    Tmpfile { mode: u32, flags: u32 },
-    Fallocate { handle: u64, offset: u64, length: u64, mode: u32 },
-    Lseek { handle: u64, offset: u64, whence: u32 },
-    Copy { from: u64, from_offset: u64, to: u64, to_offset: u64, length: u64 },
-    Statx { handle: Option<u64> },
-    Init { major: u32, minor: u32, max_readahead: u32, flags: u32 },
+    Tmpfile {
+        mode: u32,
+        flags: u32,
+    },
+    Fallocate {
+        handle: u64,
+        offset: u64,
+        length: u64,
+        mode: u32,
+    },
+    Lseek {
+        handle: u64,
+        offset: u64,
+        whence: u32,
+    },
+    Copy {
+        from: u64,
+        from_offset: u64,
+        to: u64,
+        to_offset: u64,
+        length: u64,
+    },
+    Statx {
+        handle: Option<u64>,
+    },
+    Init {
+        major: u32,
+        minor: u32,
+        max_readahead: u32,
+        flags: u32,
+    },
     Ioctl,
     Destroy,
     /// What we do without, by its number: the kernel is told so and does not ask again.

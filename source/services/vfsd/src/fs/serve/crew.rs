@@ -111,8 +111,7 @@ impl Crew {
     /// Says how many threads should read, at least one.
     pub(super) fn set_wanted(self: &Arc<Self>, count: usize) {
         let count = count.clamp(1, THREADS_MAX);
-        self.wanted
-            .store(u32::try_from(count).unwrap_or(1), Ordering::Relaxed);
+        self.wanted.store(u32::try_from(count).unwrap_or(1), Ordering::Relaxed);
         let muster = self.lock();
         self.crowded.store(muster.readers > count, Ordering::Relaxed);
         self.fill(muster);

@@ -34,9 +34,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
     let Ok(everywhere) = rustix::thread::sched_getaffinity(None) else {
         return;
     };
-    let readers_max = usize::try_from(everywhere.count())
-        .unwrap_or(1)
-        .clamp(1, READERS_MAX);
+    let readers_max = usize::try_from(everywhere.count()).unwrap_or(1).clamp(1, READERS_MAX);
     let mut places: [Place; THREADS_MAX] = Default::default();
     let mut seen = [0_u64; THREADS_MAX];
     let (mut idle, mut looks, mut score, mut calm) = (0_u32, 0_u32, 0_u32, 0_u32);
