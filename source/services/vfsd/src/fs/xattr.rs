@@ -45,7 +45,7 @@ fn names(list: &[u8]) -> impl Iterator<Item = &CStr> {
 
 /// The list of what is at `path`, a link there being followed only if it is a descriptor of ours.
 fn list(path: &CStr) -> Result<Vec<u8>, Errno> {
-    match rustix::fs::listxattr(path, &mut [0_u8; 0]) {
+    match rustix::fs::listxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Ok(_) => {}
         Err(errno) => return Err(errno),
@@ -60,7 +60,7 @@ fn list(path: &CStr) -> Result<Vec<u8>, Errno> {
 pub(crate) fn measure(path: &CStr) -> Result<u64, Errno> {
     let mut sum = 0_u64;
     for name in names(&list(path)?) {
-        let value = rustix::fs::getxattr(path, name, &mut [0_u8; 0])?;
+        let value = rustix::fs::getxattr_query(path, name)?;
         sum = sum.saturating_add(cost(name, value));
     }
     Ok(sum)
@@ -122,7 +122,7 @@ impl Vfs {
             None => measure(&path)?,
         };
         state.attributes = Some(before);
-        let old = match rustix::fs::getxattr(path.as_c_str(), name, &mut [0_u8; 0]) {
+        let old = match rustix::fs::getxattr_query(path.as_c_str(), name) {
             Ok(value) => Some(cost(name, value)),
             Err(Errno::NODATA) => None,
             Err(errno) => return Err(errno),
@@ -164,7 +164,7 @@ impl Vfs {
         let path = proc_path(&fd);
         let size = usize::try_from(size).map_err(|_| Errno::RANGE)?;
         if size == 0 {
-            let count = rustix::fs::getxattr(path.as_c_str(), name, &mut [0_u8; 0])?;
+            let count = rustix::fs::getxattr_query(path.as_c_str(), name)?;
             answer.written(u32::try_from(count).map_err(|_| Errno::RANGE)?);
             return Ok(());
         }

@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("mapped_writes_inside_the_length_are_never_refused", mapped),
     ("statfs_tells_the_budget", statfs),
-    ("fallocate_charges_lengths_and_refuses_unpaid_room", fallocate),
+    ("fallocate_charges_what_it_takes", fallocate),
     ("copy_file_range_is_charged_like_a_write", copying),
     ("a_hole_costs_what_data_would", holes),
     ("append_from_many_descriptors_loses_nothing", appending),
@@ -233,7 +233,10 @@ fn fallocate(world: &World) {
         allocate(F::empty(), 0, MIB).unwrap();
         assert_eq!(file.metadata().unwrap().len(), MIB);
         assert_eq!(errno(allocate(F::empty(), MIB, 1)), EDQUOT);
-        assert_eq!(errno(allocate(F::KEEP_SIZE, MIB, 4096)), EOPNOTSUPP);
+        assert_eq!(errno(allocate(F::KEEP_SIZE, MIB, 4096)), EDQUOT);
+        assert_eq!(errno(allocate(F::COLLAPSE_RANGE, 0, 4096)), EOPNOTSUPP);
+        assert_eq!(errno(allocate(F::INSERT_RANGE, 0, 4096)), EOPNOTSUPP);
+        assert_eq!(file.metadata().unwrap().len(), MIB);
         file.write_all_at(&[1; 8192], 0).unwrap();
         allocate(F::PUNCH_HOLE | F::KEEP_SIZE, 0, 4096).unwrap();
         let mut back = [9; 8192];

@@ -20,10 +20,12 @@ const IDLE_LOOKS: u32 = 50;
 /// Every how many looks it looks where the caller runs: a look costs some microseconds, programs seldom move.
 const PLACE_LOOKS: u32 = 4;
 
-/// How often requests have to be found waiting, more often than not, before one more thread reads.
-const BUSY_SCORE: u32 = 8;
+/// One more thread reads after so many looks, more often than not, at which requests waited and came from somebody else
+/// than at the look before. One caller alone gains nothing from a second reader: it waits for each answer, and what it
+/// does not wait for (a close, read-ahead) may as well be done after.
+const BUSY_SCORE: u32 = 16;
 
-/// After how many looks at which nothing waited one thread less reads.
+/// After how many looks at which none of this was so one thread less reads.
 const CALM_LOOKS: u32 = 64;
 
 /// More readers than this gain nothing: a reader waits for no disk.
@@ -38,6 +40,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
     let mut places: [Place; THREADS_MAX] = Default::default();
     let mut seen = [0_u64; THREADS_MAX];
     let (mut idle, mut looks, mut score, mut calm) = (0_u32, 0_u32, 0_u32, 0_u32);
+    let mut caller = 0;
     while !crew.is_over() {
         if idle >= IDLE_LOOKS {
             crew.warden_sleeps.store(true, Ordering::SeqCst);
@@ -46,12 +49,16 @@ pub(super) fn watch(crew: &Arc<Crew>) {
             looks = 0;
             continue;
         }
-        let mut moved = false;
+        let (mut moved, mut other) = (false, caller);
         for (number, (post, seen)) in crew.posts().iter().zip(&mut seen).enumerate() {
             let steps = post.steps.load(Ordering::Relaxed);
             if steps != *seen {
                 *seen = steps;
                 moved = true;
+                let asked = post.caller.load(Ordering::Relaxed);
+                if asked != caller {
+                    other = asked;
+                }
             } else if steps & 1 == 1 {
                 moved = true;
                 crew.take_aside(number, Some(steps));
@@ -59,8 +66,8 @@ pub(super) fn watch(crew: &Arc<Crew>) {
         }
         idle = if moved { 0 } else { idle.saturating_add(1) };
         if readers_max > 1 {
-            if waiting(crew) {
-                score = score.saturating_add(1);
+            if other != caller && waiting(crew) {
+                score = score.saturating_add(2);
                 calm = 0;
             } else {
                 score = score.saturating_sub(1);
@@ -73,6 +80,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
                 crew.set_wanted(crew.wanted().saturating_sub(1));
                 calm = 0;
             }
+            caller = other;
             if looks.is_multiple_of(PLACE_LOOKS) {
                 put(crew, &everywhere, &mut places);
             }
