@@ -24,7 +24,7 @@ pub(crate) mod serve;
 mod setattr;
 mod statfs;
 mod table;
-mod write;
+pub(crate) mod write;
 pub(crate) mod xattr;
 mod zone;
 

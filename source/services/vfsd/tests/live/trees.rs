@@ -174,22 +174,22 @@ fn like_sqlite(world: &World) {
 }
 
 /// How many files: `NEXUS_SOAK=1` makes a million.
-const FILES: u64 = 20_000;
+const FILES: u64 = 6_000;
 const FILES_SOAK: u64 = 1_000_000;
 
 /// How many are in one directory.
-const FILES_IN_ONE: u64 = 10_000;
+const FILES_IN_ONE: u64 = 3_000;
 
 fn a_million(world: &World) {
     let files = if crate::soak() { FILES_SOAK } else { FILES };
-    let directories = files / FILES_IN_ONE;
+    let directories = files.div_ceil(FILES_IN_ONE);
     let room = budget(64 * MIB, files + directories);
     let mut connection = world.join(budget(0, 0), room);
     world.inside(&connection, |dirs| {
-        for directory in 0..directories {
-            let directory = dirs.state.join(format!("d{directory}"));
+        for number in 0..directories {
+            let directory = dirs.state.join(format!("d{number}"));
             fs::create_dir(&directory).unwrap();
-            for file in 0..FILES_IN_ONE {
+            for file in 0..FILES_IN_ONE.min(files - number * FILES_IN_ONE) {
                 File::create_new(directory.join(format!("f{file}"))).unwrap();
             }
         }

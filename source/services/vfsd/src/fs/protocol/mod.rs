@@ -9,11 +9,11 @@ mod request;
 
 pub(crate) use answer::{Answer, Attr, Time};
 pub(crate) use init::{Agreed, agree};
-pub(crate) use request::{Changes, Header, Request, TimeChange, Write};
+pub(crate) use request::{Changes, Header, Request, TimeChange, WRITE, Write, WriteHead};
 
-/// The largest write that comes as one request, and so is judged as one; also the largest answer to a read. The kernel
-/// allows no more unless an administrator says so (`fs.fuse.max_pages_limit`, 256 pages).
-pub(crate) const DATA_BYTES_MAX: usize = 1024 * 1024;
+/// The largest write that comes as one request, and so is judged as one; also the largest answer to a read. Half of what
+/// the kernel allows (`fs.fuse.max_pages_limit`, 256 pages), so that a request fits the pipe that it may go through.
+pub(crate) const DATA_BYTES_MAX: usize = 512 * 1024;
 
 /// What a request needs beside its data: headers, and names of which there are at most two.
 const REQUEST_EXTRA_BYTES: usize = 8192;

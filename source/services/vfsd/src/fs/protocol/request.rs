@@ -38,15 +38,26 @@ pub(crate) struct Changes {
     pub(crate) mtime: Option<TimeChange>,
 }
 
-/// `struct fuse_write_in` and its data.
+/// `struct fuse_write_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Write<'a> {
+pub(crate) struct WriteHead {
     pub(crate) handle: u64,
     pub(crate) offset: u64,
+    /// How many bytes of data follow.
+    pub(crate) size: usize,
     /// From the page cache, on nobody's behalf.
     pub(crate) back: bool,
+}
+
+/// A write whose data is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Write<'a> {
+    pub(crate) head: WriteHead,
     pub(crate) data: &'a [u8],
 }
+
+/// `FUSE_WRITE`.
+pub(crate) const WRITE: u32 = 16;
 
 /// One request. Names are as the kernel gives them: any bytes but NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +229,11 @@ impl<'a> Rest<'a> {
 impl Header {
     /// The header alone, where it is there: what an error can be answered to.
     pub(crate) fn of(bytes: &[u8]) -> Result<(Self, u32, &[u8]), Malformed> {
+        Self::of_first(bytes, bytes.len())
+    }
+
+    /// The header of a request that is `total` bytes long and begins with `bytes`.
+    fn of_first(bytes: &[u8], total: usize) -> Result<(Self, u32, &[u8]), Malformed> {
         let mut rest = Rest(bytes);
         let len = usize::try_from(rest.u32()?).map_err(|_| Malformed)?;
         let opcode = rest.u32()?;
@@ -225,7 +241,7 @@ impl Header {
         rest.skip(8)?;
         let pid = rest.u32()?;
         rest.skip(4)?;
-        if len != bytes.len() {
+        if len != total {
             return Err(Malformed);
         }
         Ok((Self { unique, node, pid }, opcode, rest.0))
@@ -283,7 +299,11 @@ impl<'a> Request<'a> {
                 offset: body.u64()?,
                 size: body.u32()?,
             },
-            16 => Self::Write(write(body)?),
+            WRITE => {
+                let head = write_head(body)?;
+                let data = body.bytes(head.size)?;
+                Self::Write(Write { head, data })
+            }
             17 => Self::Statfs,
             18 | 29 => Self::Release { handle: body.u64()? },
             20 | 30 => Self::Fsync {
@@ -430,17 +450,30 @@ fn changes(body: &mut Rest<'_>) -> Result<Changes, Malformed> {
     })
 }
 
-fn write<'a>(body: &mut Rest<'a>) -> Result<Write<'a>, Malformed> {
+fn write_head(body: &mut Rest<'_>) -> Result<WriteHead, Malformed> {
     let (handle, offset) = (body.u64()?, body.u64()?);
     let size = usize::try_from(body.u32()?).map_err(|_| Malformed)?;
     let flags = body.u32()?;
     body.skip(16)?;
-    Ok(Write {
+    Ok(WriteHead {
         handle,
         offset,
+        size,
         back: flags & WRITE_CACHE != 0,
-        data: body.bytes(size)?,
     })
+}
+
+impl WriteHead {
+    /// How many bytes come before the data, the request's header included.
+    pub(crate) const BYTES: usize = 80;
+
+    /// The head of a write whose data is still elsewhere: `bytes` are the first of a request that is `len` long. `None`
+    /// if it is something else.
+    pub(crate) fn of(bytes: &[u8; Self::BYTES], len: usize) -> Option<(Header, Self)> {
+        let (header, opcode, body) = Header::of_first(bytes, len).ok()?;
+        let head = write_head(&mut Rest(body)).ok()?;
+        (opcode == WRITE && head.size.checked_add(Self::BYTES) == Some(len)).then_some((header, head))
+    }
 }
 
 #[cfg(test)]
@@ -480,7 +513,11 @@ mod tests {
         let Request::Write(write) = Request::parse(opcode, rest).unwrap() else {
             panic!("a write")
         };
-        assert_eq!((write.handle, write.offset, write.data), (3, u64::MAX, &b"hello"[..]));
+        let head = write.head;
+        assert_eq!((head.handle, head.offset, write.data), (3, u64::MAX, &b"hello"[..]));
+        let first = whole.first_chunk().unwrap();
+        assert_eq!(WriteHead::of(first, whole.len()), Some((header, head)));
+        assert_eq!(WriteHead::of(first, whole.len() + 1), None);
         body.pop();
         let short = bytes(16, &body);
         let (_, opcode, rest) = Header::of(&short).unwrap();

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
-use super::super::protocol::{Answer, Header, REQUEST_BYTES_MAX};
-use super::{Server, answer_one, receive};
+use rustix::io::Errno;
 
-/// How many threads there are at most: one request each that waits for the disk. Each has two buffers of a megabyte,
+use super::super::protocol::{Answer, Header, REQUEST_BYTES_MAX, WRITE, WriteHead};
+use super::pipe::{PIPED_BYTES_MIN, Pipe};
+use super::{Server, answer_one, answer_piped, receive};
+
+/// How many threads there are at most: one request each that waits for the disk. Each has two buffers of half a megabyte,
 /// which take memory only as far as they were used.
 pub(super) const THREADS_MAX: usize = 16;
 
@@ -24,6 +27,16 @@ pub(super) struct Post {
     pub(super) thread: AtomicU32,
     /// Whether it is one of the readers.
     reads: AtomicBool,
+}
+
+/// What a thread works with, and uses again for each request.
+#[derive(Debug)]
+struct Hands {
+    buffer: Vec<u8>,
+    answer: Answer,
+    pipe: Option<Pipe>,
+    /// Whether the last request was a large write: the next is likely to be one as well, and comes through the pipe.
+    large: bool,
 }
 
 #[derive(Debug, Default)]
@@ -144,10 +157,14 @@ impl Crew {
         POST.set(Some((Arc::clone(self), number)));
         let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         post.thread.store(thread, Ordering::Relaxed);
-        let mut buffer = vec![0; REQUEST_BYTES_MAX];
-        let mut answer = Answer::new();
+        let mut hands = Hands {
+            buffer: vec![0; REQUEST_BYTES_MAX],
+            answer: Answer::new(),
+            pipe: None,
+            large: false,
+        };
         while self.take_turn(post) {
-            self.read_while_wanted(post, &mut buffer, &mut answer);
+            self.read_while_wanted(post, &mut hands);
         }
         post.thread.store(0, Ordering::Relaxed);
         POST.set(None);
@@ -172,32 +189,72 @@ impl Crew {
     }
 
     /// Serves as long as this post is one of the readers.
-    fn read_while_wanted(self: &Arc<Self>, post: &Post, buffer: &mut [u8], answer: &mut Answer) {
+    fn read_while_wanted(self: &Arc<Self>, post: &Post, hands: &mut Hands) {
         while post.reads.load(Ordering::Relaxed) {
-            let bytes = match receive(&self.server.device, buffer) {
-                Ok(bytes) => bytes,
-                Err(_) => return self.end(),
-            };
-            // Too short for a header: nobody to answer.
-            let Ok((header, opcode, body)) = Header::of(bytes) else {
-                continue;
-            };
-            post.steps.fetch_add(1, Ordering::Relaxed);
-            if header.pid != 0 {
-                post.caller.store(header.pid, Ordering::Relaxed);
+            if self.serve_one(post, hands).is_err() {
+                return self.end();
             }
-            if self.warden_sleeps.load(Ordering::Relaxed)
-                && self.warden_sleeps.swap(false, Ordering::Relaxed)
-                && let Some(warden) = self.warden.get()
-            {
-                warden.unpark();
-            }
-            answer_one(&self.server, header, opcode, body, answer);
-            post.steps.fetch_add(1, Ordering::Relaxed);
             if self.crowded.load(Ordering::Relaxed) {
                 self.leave_crowd(post);
             }
         }
+    }
+
+    /// Waits for one request and answers it; an error means that there will be no more.
+    fn serve_one(&self, post: &Post, hands: &mut Hands) -> Result<(), Errno> {
+        let mut len = None;
+        if let Some(pipe) = hands.pipe.take_if(|_| hands.large) {
+            let count = pipe.receive(&self.server.device)?;
+            let mut first = [0; WriteHead::BYTES];
+            let got = pipe.read(&mut first)?;
+            if let Some((header, head)) = WriteHead::of(&first, count).filter(|_| got == first.len()) {
+                self.began(post, header);
+                answer_piped(&self.server, header, head, &pipe, &mut hands.answer);
+                self.ended(post);
+                hands.large = head.size >= PIPED_BYTES_MIN;
+                // One with something left in it would be taken for the next request's.
+                hands.pipe = if pipe.is_empty() { Some(pipe) } else { Pipe::new() };
+                return Ok(());
+            }
+            // Something else: as if it had been read.
+            let (head, rest) = hands.buffer.split_at_mut_checked(got).ok_or(Errno::IO)?;
+            head.copy_from_slice(first.get(..got).unwrap_or_default());
+            len = Some(got.saturating_add(pipe.read(rest)?));
+            hands.pipe = Some(pipe);
+        }
+        let bytes = match len {
+            Some(len) => hands.buffer.get(..len).unwrap_or_default(),
+            None => receive(&self.server.device, &mut hands.buffer)?,
+        };
+        // Too short for a header: nobody to answer.
+        let Ok((header, opcode, body)) = Header::of(bytes) else {
+            return Ok(());
+        };
+        self.began(post, header);
+        answer_one(&self.server, header, opcode, body, &mut hands.answer);
+        self.ended(post);
+        hands.large = opcode == WRITE && body.len() >= PIPED_BYTES_MIN;
+        if hands.large && hands.pipe.is_none() {
+            hands.pipe = Pipe::new();
+        }
+        Ok(())
+    }
+
+    fn began(&self, post: &Post, header: Header) {
+        post.steps.fetch_add(1, Ordering::Relaxed);
+        if header.pid != 0 {
+            post.caller.store(header.pid, Ordering::Relaxed);
+        }
+        if self.warden_sleeps.load(Ordering::Relaxed)
+            && self.warden_sleeps.swap(false, Ordering::Relaxed)
+            && let Some(warden) = self.warden.get()
+        {
+            warden.unpark();
+        }
+    }
+
+    fn ended(&self, post: &Post) {
+        post.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Stops reading if there are more readers than wanted.

@@ -7,6 +7,7 @@
 //! Whatever [`warden`] decides is only about speed: any number of threads may read at once, and each answers what it read.
 
 mod crew;
+mod pipe;
 mod warden;
 
 use std::os::fd::OwnedFd;
@@ -16,8 +17,10 @@ use rustix::io::Errno;
 
 use self::crew::Crew;
 pub(crate) use self::crew::aside;
+pub(crate) use self::pipe::Pipe;
 use super::Vfs;
-use super::protocol::{Agreed, Answer, Header, REQUEST_BYTES_MAX, Request, agree};
+use super::protocol::{Agreed, Answer, Header, REQUEST_BYTES_MAX, Request, WriteHead, agree};
+use super::write::Data;
 
 /// A FUSE device whose kernel side has agreed with us.
 #[derive(Debug)]
@@ -100,5 +103,13 @@ fn answer_one(server: &Server, header: Header, opcode: u32, body: &[u8], answer:
         Err(errno) => Err(errno),
     };
     // It fails where nobody waits any more.
+    let _ = rustix::io::write(&server.device, answer.finish(header.unique, result));
+}
+
+/// Answers a write whose data is in `pipe`.
+fn answer_piped(server: &Server, header: Header, head: WriteHead, pipe: &Pipe, answer: &mut Answer) {
+    answer.clear();
+    let result = server.vfs.op_write(head, Data::Piped(pipe), header.pid);
+    let result = result.map(|count| answer.written(count));
     let _ = rustix::io::write(&server.device, answer.finish(header.unique, result));
 }
