@@ -110,15 +110,25 @@ impl Bench {
     }
 
     fn nx(&self, subject: &str, work: &Path) -> Command {
-        let mut command = Command::new(self.bin.join("nx"));
+        let mut command = self.nx_run();
         command
-            .env("XDG_STATE_HOME", self.scratch.path().join("state"))
-            .stderr(Stdio::null())
-            .args(["run", "--policy"])
+            .arg("--policy")
             .arg(self.policy())
             .arg("--work")
             .arg(work)
             .args([subject, "--"]);
+        command
+    }
+
+    /// With the places of an account that has no tree and no journal.
+    fn nx_run(&self) -> Command {
+        let mut command = Command::new(self.bin.join("nx"));
+        command
+            .env("HOME", self.scratch.path())
+            .env("XDG_STATE_HOME", self.scratch.path().join("state"))
+            .env_remove("NEXUS_POLICY")
+            .stderr(Stdio::null())
+            .arg("run");
         command
     }
 
@@ -236,8 +246,8 @@ impl Bench {
             }
             Ok(start.elapsed().as_secs_f64() / f64::from(RUNS))
         };
-        let mut ours = self.nx("demo", &self.bin);
-        ours.arg("true");
+        let mut ours = self.nx_run();
+        ours.current_dir("/usr").args(["demo", "--", "true"]);
         let (ratio, bare, inside) = pairs(|| each(&mut other), || each(&mut ours))?;
         let detail = format!("{:.2} ms bwrap, {:.2} ms nx", bare * 1e3, inside * 1e3);
         Ok(Some(Promise {

@@ -21,8 +21,8 @@ const JOIN_WAIT: Duration = Duration::from_secs(8);
 /// How long a server that was started may take to answer: it measures the state first, some microseconds a file.
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// Between two tries while another server of the subject ends: short, then longer.
-const RETRY_FIRST: Duration = Duration::from_millis(1);
+/// Between two tries while another server of the subject ends, which takes less than a millisecond: short, then longer.
+const RETRY_FIRST: Duration = Duration::from_micros(100);
 const RETRY_LAST: Duration = Duration::from_millis(50);
 
 /// How many sessions may be waiting to be taken.
