@@ -88,7 +88,7 @@ fn truncate_against_mapping(world: &World) {
                         // SAFETY: inside the mapping; that its end may be cut off meanwhile is the test.
                         #[expect(unsafe_code, reason = "a mapping cannot be written without")]
                         unsafe {
-                            mapping.start.add(at).write_volatile(9);
+                            mapping.start.wrapping_add(at).write_volatile(9);
                         }
                     }
                     nexus_sys::process::exit_now(0)
@@ -152,7 +152,7 @@ fn own_pages(world: &World) {
                     // Where a read puts what it read: into the file itself.
                     // SAFETY: the mapping's own bytes, of which no reference is used meanwhile.
                     #[expect(unsafe_code, reason = "a mapping cannot be written without")]
-                    let room = unsafe { std::slice::from_raw_parts_mut(mapping.start.add(16384), 4096) };
+                    let room = unsafe { std::slice::from_raw_parts_mut(mapping.start.wrapping_add(16384), 4096) };
                     file.read_exact_at(room, 32768).unwrap();
                 }
                 _ => {

@@ -349,7 +349,7 @@ fn write_mapped(file: &File, offset: u64, length: u64, byte: u8) -> io::Result<u
     // SAFETY: inside the mapping, which the file covers; nobody else changes the file's length.
     #[expect(unsafe_code, reason = "a mapping cannot be written without")]
     unsafe {
-        start.cast::<u8>().add(from).write_bytes(byte, count);
+        start.cast::<u8>().wrapping_add(from).write_bytes(byte, count);
     }
     // SAFETY: exactly the mapping that was made above, of which no reference is left.
     #[expect(unsafe_code, reason = "a mapping cannot be removed without")]
