@@ -199,8 +199,8 @@ fn attributes_of(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<u64, E
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     let path = CString::new(path).map_err(|_| Errno::INVAL)?;
-    match crate::fs::xattr::measure(&path) {
-        // Made unreadable by its owner, or gone: neither has attributes that could be read.
+    match crate::fs::xattr::measure_entry(&path) {
+        // Gone meanwhile.
         Err(Errno::NOENT) => Ok(0),
         measured => measured,
     }

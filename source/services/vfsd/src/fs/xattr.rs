@@ -56,11 +56,30 @@ fn list(path: &CStr) -> Result<Vec<u8>, Errno> {
     Ok(list)
 }
 
-/// What the attributes of the inode at `path` take; `path` is a descriptor's in `/proc`, or has no link at its end.
+/// What the attributes of the inode at `path` take, which is a descriptor's in `/proc`.
 pub(crate) fn measure(path: &CStr) -> Result<u64, Errno> {
+    sum(&list(path)?, |name| rustix::fs::getxattr_query(path, name))
+}
+
+/// What the attributes of a directory's entry at `path` take. A link there is not followed.
+pub(crate) fn measure_entry(path: &CStr) -> Result<u64, Errno> {
+    if matches!(rustix::fs::llistxattr_query(path), Ok(0) | Err(Errno::OPNOTSUPP)) {
+        return Ok(0);
+    }
+    let mut list = vec![0; LIST_BYTES_MAX];
+    let count = rustix::fs::llistxattr(path, &mut list)?;
+    list.truncate(count);
+    sum(&list, |name| rustix::fs::lgetxattr_query(path, name))
+}
+
+fn sum(list: &[u8], value: impl Fn(&CStr) -> Result<usize, Errno>) -> Result<u64, Errno> {
     let mut sum = 0_u64;
-    for name in names(&list(path)?) {
-        let value = rustix::fs::getxattr_query(path, name)?;
+    for name in names(list) {
+        let value = match value(name) {
+            // On a file that is somebody else's, who put it there from outside: its value is not ours to serve either.
+            Err(Errno::ACCESS) => 0,
+            value => value?,
+        };
         sum = sum.saturating_add(cost(name, value));
     }
     Ok(sum)

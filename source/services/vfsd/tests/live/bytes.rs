@@ -2,12 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use nexus_abi::{Area, Operation, Reason};
 
 use crate::Case;
+use crate::mapping::Mapping;
 use crate::world::{MIB, World, budget, errno};
 
 pub(crate) const CASES: &[Case] = &[
@@ -181,24 +181,7 @@ fn mapped(world: &World) {
 }
 
 fn write_mapped(file: &File, length: usize) {
-    // SAFETY: a new mapping at an address that the kernel chooses touches nothing else.
-    #[expect(unsafe_code, reason = "a mapping cannot be made or written without")]
-    let start = unsafe {
-        rustix::mm::mmap(
-            std::ptr::null_mut(),
-            length,
-            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-            rustix::mm::MapFlags::SHARED,
-            file.as_fd(),
-            0,
-        )
-    }
-    .unwrap();
-    // SAFETY: the mapping is `length` bytes long, writable, and the file covers all of it.
-    #[expect(unsafe_code, reason = "a mapping cannot be made or written without")]
-    unsafe {
-        start.cast::<u8>().write_bytes(9, length);
-    }
+    Mapping::new(file, 0, length).unwrap().bytes_mut().fill(9);
 }
 
 fn statfs(world: &World) {

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use crate::Case;
+use crate::mapping::Mapping;
 use crate::world::{KIB, MIB, World, budget};
 
 pub(crate) const CASES: &[Case] = &[
@@ -31,43 +31,6 @@ pub(crate) const CASES: &[Case] = &[
     ("every_thread_waiting_for_the_disk_does_not_stop_the_others", all_wait),
 ];
 
-/// A shared mapping of a file.
-struct Mapping {
-    start: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize) -> Self {
-        // SAFETY: a new mapping at an address that the kernel chooses touches nothing else.
-        #[expect(unsafe_code, reason = "a mapping cannot be made without")]
-        let start = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                length,
-                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-                rustix::mm::MapFlags::SHARED,
-                file.as_fd(),
-                0,
-            )
-        }
-        .unwrap();
-        Self {
-            start: start.cast(),
-            length,
-        }
-    }
-
-    /// The file's bytes, as they are in memory; touching them may read the file.
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is `length` bytes long, readable, and its file is not shortened while this is used.
-        #[expect(unsafe_code, reason = "a mapping cannot be read without")]
-        unsafe {
-            std::slice::from_raw_parts(self.start, self.length)
-        }
-    }
-}
-
 fn truncate_against_mapping(world: &World) {
     let mut connection = world.join(budget(MIB, 100), budget(0, 0));
     world.inside(&connection, |dirs| {
@@ -83,13 +46,9 @@ fn truncate_against_mapping(world: &World) {
             file.set_len(MIB).unwrap();
             let child = match nexus_sys::process::clone(nexus_sys::process::CloneFlags::NONE).unwrap() {
                 nexus_sys::process::Fork::Child => {
-                    let mapping = Mapping::new(&file, MIB as usize);
-                    for at in (0..mapping.length).step_by(512).cycle().take(1 << 16) {
-                        // SAFETY: inside the mapping; that its end may be cut off meanwhile is the test.
-                        #[expect(unsafe_code, reason = "a mapping cannot be written without")]
-                        unsafe {
-                            mapping.start.wrapping_add(at).write_volatile(9);
-                        }
+                    let mapping = Mapping::new(&file, 0, MIB as usize).unwrap();
+                    for at in (0..MIB as usize).step_by(512).cycle().take(1 << 16) {
+                        mapping.poke(at, 9);
                     }
                     nexus_sys::process::exit_now(0)
                 }
@@ -130,12 +89,11 @@ fn own_pages(world: &World) {
             // Out of the kernel's memory, so that touching it asks the file server.
             rustix::fs::fsync(&file).unwrap();
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-            let mapping = Mapping::new(&file, 64 * KIB as usize);
-            let bytes = mapping.bytes();
+            let mut mapping = Mapping::new(&file, 0, 64 * KIB as usize).unwrap();
             match round % 4 {
                 0 => {
                     // A path.
-                    let path = std::ffi::CStr::from_bytes_until_nul(bytes).unwrap();
+                    let path = std::ffi::CStr::from_bytes_until_nul(mapping.bytes()).unwrap();
                     let opened = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
                     let mut content = [0; 5];
                     rustix::io::read(&opened, &mut content).unwrap();
@@ -144,20 +102,19 @@ fn own_pages(world: &World) {
                 1 => {
                     // What is written, into another file and into itself.
                     let other = File::create(dirs.tmp.join("other")).unwrap();
+                    let bytes = mapping.bytes();
                     other.write_all_at(&bytes[4096..], 0).unwrap();
                     file.write_all_at(&bytes[8192..12288], 4096).unwrap();
                     assert_eq!(fs::read(dirs.tmp.join("other")).unwrap(), &bytes[4096..]);
                 }
                 2 => {
                     // Where a read puts what it read: into the file itself.
-                    // SAFETY: the mapping's own bytes, of which no reference is used meanwhile.
-                    #[expect(unsafe_code, reason = "a mapping cannot be written without")]
-                    let room = unsafe { std::slice::from_raw_parts_mut(mapping.start.wrapping_add(16384), 4096) };
+                    let room = &mut mapping.bytes_mut()[16384..20480];
                     file.read_exact_at(room, 32768).unwrap();
                 }
                 _ => {
                     // A name in the directory that is being looked into.
-                    let path = std::ffi::CStr::from_bytes_until_nul(bytes).unwrap();
+                    let path = std::ffi::CStr::from_bytes_until_nul(mapping.bytes()).unwrap();
                     rustix::fs::stat(path).unwrap();
                     assert!(rustix::fs::mkdir(path, Mode::RWXU).is_err());
                 }

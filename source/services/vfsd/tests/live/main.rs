@@ -11,6 +11,7 @@
 
 mod bytes;
 mod hostile;
+mod mapping;
 mod nameless;
 mod names;
 mod random;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 
 use crate::Case;
 use crate::hostile::Numbers;
+use crate::mapping::Mapping;
 use crate::world::{KIB, MIB, World, budget};
 
 pub(crate) const CASES: &[Case] = &[(
@@ -333,27 +333,8 @@ fn write_mapped(file: &File, offset: u64, length: u64, byte: u8) -> io::Result<u
     }
     let base = offset / 4096 * 4096;
     let span = (end - base) as usize;
-    // SAFETY: a new mapping at an address that the kernel chooses touches nothing else.
-    #[expect(unsafe_code, reason = "a mapping cannot be made without")]
-    let start = unsafe {
-        rustix::mm::mmap(
-            std::ptr::null_mut(),
-            span,
-            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-            rustix::mm::MapFlags::SHARED,
-            file.as_fd(),
-            base,
-        )
-    }?;
-    let (from, count) = ((offset - base) as usize, (end - offset) as usize);
-    // SAFETY: inside the mapping, which the file covers; nobody else changes the file's length.
-    #[expect(unsafe_code, reason = "a mapping cannot be written without")]
-    unsafe {
-        start.cast::<u8>().wrapping_add(from).write_bytes(byte, count);
-    }
-    // SAFETY: exactly the mapping that was made above, of which no reference is left.
-    #[expect(unsafe_code, reason = "a mapping cannot be removed without")]
-    unsafe { rustix::mm::munmap(start, span) }?;
+    let mut mapping = Mapping::new(file, base, span)?;
+    mapping.bytes_mut()[(offset - base) as usize..].fill(byte);
     Ok(end - offset)
 }
 
