@@ -8,6 +8,7 @@ pub mod interface;
 pub mod memory;
 pub mod mount;
 pub mod process;
+pub mod schedule;
 pub mod seccomp;
 pub mod shared;
 pub mod signal;
