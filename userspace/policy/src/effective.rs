@@ -8,6 +8,7 @@ use nexus_net_egress::{CompileError, EgressRule};
 use nexus_quota::Budget;
 
 use crate::gate::EgressGate;
+use crate::ipc::IpcBudget;
 use crate::layers::Layers;
 use crate::names::NameRule;
 use crate::paths::{expand, is_within};
@@ -65,8 +66,10 @@ pub struct Budgets {
     pub tmp: AreaBudget,
     /// `/state`.
     pub state: AreaBudget,
-    /// The directory that the run names.
+    /// The directory that the run names: what it may grow by.
     pub work: AreaBudget,
+    /// Shared memory, queues and memory files of each session.
+    pub ipc: IpcBudget,
 }
 
 impl Budgets {
@@ -402,6 +405,10 @@ impl Layer {
         profile.probed.sort_unstable();
         profile.probed.dedup();
         let [tmp, state, work] = merged_limits(subject, domain).map(|limits| area_budget(&limits, shift));
+        fn says_of_ipc(declared: &Declared) -> Option<&crate::ipc::Says> {
+            declared.scope.quotas.as_ref().and_then(|part| part.says.ipc.as_ref())
+        }
+        let ipc = IpcBudget::merged(says_of_ipc(subject), domain.and_then(says_of_ipc), shift);
         let limit = |get: fn(&Sandbox) -> &Option<Ruled<u64>>| {
             pick(subject, domain, |says| get(says).as_ref()).map(|ruled| Limit {
                 value: ruled.value,
@@ -439,7 +446,7 @@ impl Layer {
                 profile,
                 no_rule: shift(subject.no_abi),
             },
-            budgets: Budgets { tmp, state, work },
+            budgets: Budgets { tmp, state, work, ipc },
             profile_name: pick(subject, domain, |says| says.profile.clone()),
             view,
             env: EnvLayer {

@@ -11,8 +11,8 @@
 //! A subject is in one domain or none. What it may do comes from both:
 //! - **egress** and **syscalls**: the rules of both together. Deny beats allow, wherever either stands, then the matcher's
 //!   own order; the lack of a rule denies.
-//! - **quotas**: key by key (`soft`, `hard`, `inodes` of each area): the subject's, else the domain's. Nothing given means
-//!   that nothing may be written.
+//! - **quotas**: key by key (`soft`, `hard`, `inodes` of each area, and the limits of `ipc`): the subject's, else the
+//!   domain's. Nothing given means that nothing may be written, or had.
 //! - **sandbox**: key by key, the subject's, else the domain's; a list replaces the whole list. `env_set` is replaced
 //!   variable by variable, `fds`, `limits` and `audit` key by key. Nothing given means the narrow thing: no path, no
 //!   variable, no device, no `work`, no odd descriptors, stop when the journal fails; but no limit of memory, processes
@@ -38,6 +38,7 @@ mod effective;
 mod egress;
 mod fields;
 mod gate;
+mod ipc;
 mod json;
 mod layers;
 pub mod limits;
@@ -62,6 +63,7 @@ pub use effective::{
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
 pub use gate::EgressGate;
+pub use ipc::{IpcBudget, IpcLimit};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};
 pub use nexus_snapshot::{DecodeError, TreeHash};

@@ -303,6 +303,7 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
             tmp: narrower_budget(budgets.tmp, budgets_max.tmp),
             state: narrower_budget(budgets.state, budgets_max.state),
             work: narrower_budget(budgets.work, budgets_max.work),
+            ipc: budgets.ipc.narrowed(&budgets_max.ipc),
         };
         dev.retain(|device| dev_max.contains(device));
         work = work.min(work_max);

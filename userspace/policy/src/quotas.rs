@@ -5,6 +5,7 @@ use toml::de::DeTable;
 
 use crate::diagnostic::Code;
 use crate::fields::{Reader, Value, quote};
+use crate::ipc;
 use crate::json::Json;
 use crate::limits::BUDGET_BLOCK_BYTES;
 use crate::rules::{RuleKind, RuleTable};
@@ -23,7 +24,12 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quotas {
     pub(crate) areas: [Limits; Area::ALL.len()],
+    /// What it says of IPC.
+    pub(crate) ipc: Option<ipc::Says>,
 }
+
+/// The key of what is bounded besides files.
+const IPC: &str = "ipc";
 
 /// The most inodes that may be written: what ext4 can hold (2^32).
 const INODES_MAX: u64 = 1 << 32;
@@ -52,13 +58,21 @@ impl Quotas {
             }
             out.put(area.as_str(), says);
         }
+        if let Some(ipc) = &self.ipc {
+            out.put(IPC, ipc.canonical());
+        }
         out
     }
 }
 
 pub(crate) fn parse(table: &DeTable<'_>, scope: &ScopeName, rules: &mut RuleTable, reader: &mut Reader<'_>) -> Quotas {
-    reader.known_keys(table, &Area::ALL.map(Area::as_str));
+    let known: Vec<&str> = Area::ALL.iter().map(|area| area.as_str()).chain([IPC]).collect();
+    reader.known_keys(table, &known);
     let mut quotas = Quotas::default();
+    if let Some(value) = table.get(IPC) {
+        let inner = reader.table(value, "`ipc`", "{ shm = \"64MiB\", segments = 64 }");
+        quotas.ipc = inner.map(|inner| ipc::parse(inner, scope, rules, reader));
+    }
     for (area, limits) in Area::ALL.iter().zip(&mut quotas.areas) {
         let Some(value) = table.get(area.as_str()) else {
             continue;
@@ -90,7 +104,7 @@ pub(crate) fn parse(table: &DeTable<'_>, scope: &ScopeName, rules: &mut RuleTabl
     quotas
 }
 
-fn size(value: &Value<'_>, key: &str, reader: &mut Reader<'_>) -> Option<u64> {
+pub(crate) fn size(value: &Value<'_>, key: &str, reader: &mut Reader<'_>) -> Option<u64> {
     let text = reader.string(value, &format!("`{key}`"), "\"64MiB\"")?;
     match parse_size(text) {
         Ok(bytes) if bytes % BUDGET_BLOCK_BYTES == 0 => Some(bytes),

@@ -15,6 +15,7 @@ use crate::conditions::Written;
 use crate::egress::Egress;
 use crate::names::NameRule;
 use crate::policy::Policy;
+use crate::ipc;
 use crate::quotas::{Limits, Quotas};
 use crate::rules::RuleKind;
 use crate::sandbox::Sandbox;
@@ -235,7 +236,7 @@ fn encode_ruled(ruled: &Option<Ruled<u64>>) -> Option<bin::Ruled<'static>> {
 }
 
 fn encode_quotas(quotas: &Quotas) -> bin::Quotas<'static> {
-    let Quotas { areas } = quotas;
+    let Quotas { areas, ipc } = quotas;
     let area = |limits: &Limits| {
         let Limits { soft, hard, inodes } = limits;
         bin::Quota {
@@ -247,6 +248,21 @@ fn encode_quotas(quotas: &Quotas) -> bin::Quotas<'static> {
     };
     bin::Quotas {
         areas: areas.iter().map(area).collect(),
+        ipc: ipc.as_ref().map(encode_ipc),
+        texts: TEXTS,
+    }
+}
+
+fn encode_ipc(says: &ipc::Says) -> bin::Ipc<'static> {
+    let limits = (0_u8..).zip(&says.limits).filter(|(_, limit)| limit.is_some());
+    bin::Ipc {
+        limits: limits
+            .map(|(which, limit)| bin::IpcLimit {
+                which,
+                limit: encode_ruled(limit),
+                texts: TEXTS,
+            })
+            .collect(),
         texts: TEXTS,
     }
 }

@@ -44,6 +44,8 @@ impl CloneFlags {
             | libc::CLONE_NEWNET
             | libc::CLONE_NEWCGROUP) as u64,
     );
+    /// A user namespace and an IPC namespace of it.
+    pub const USER_AND_IPC: Self = Self((libc::CLONE_NEWUSER | libc::CLONE_NEWIPC) as u64);
     /// Only a user namespace of its own: what a machine forbids first.
     pub const USER_NAMESPACE: Self = Self(libc::CLONE_NEWUSER as u64);
 }

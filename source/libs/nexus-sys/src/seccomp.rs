@@ -204,6 +204,15 @@ impl Listener {
         self.add(id, fd, None, cloexec, true)
     }
 
+    /// `ioctl(fd, SECCOMP_IOCTL_NOTIF_ADDFD)` Linux 5.9: puts `fd` into the caller's lowest free descriptor and returns its
+    /// number. The call still waits for its answer, so that the one who gives can let go before the caller goes on.
+    ///
+    /// # Errors
+    /// `EMFILE` past the caller's limit, `ENOENT` if it is gone.
+    pub fn give_descriptor(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> io::Result<i32> {
+        self.add(id, fd, None, cloexec, false)
+    }
+
     /// `ioctl(fd, SECCOMP_IOCTL_NOTIF_ADDFD, {SETFD})` Linux 5.9: puts `fd` over the caller's descriptor `number`. The
     /// call still waits for its answer.
     ///

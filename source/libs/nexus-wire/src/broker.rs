@@ -35,6 +35,9 @@ pub enum Request {
         /// Which signal; 0 only asks.
         signal: i32,
     },
+    /// Make a file in the session's bounded memory; answered with a descriptor, and then once more, when init holds it no
+    /// longer.
+    MemoryFile,
 }
 
 /// What to do with a Unix socket.
@@ -91,6 +94,7 @@ impl Request {
                     bytes.extend(part.to_le_bytes());
                 }
             }
+            Self::MemoryFile => bytes.push(5),
         }
         bytes
     }
@@ -127,6 +131,7 @@ impl Request {
                 let (signal, rest) = int(rest)?;
                 rest.is_empty().then_some(Self::SignalGroup { pid, signal })
             }
+            5 => rest.is_empty().then_some(Self::MemoryFile),
             _ => None,
         }
     }
@@ -197,6 +202,7 @@ mod tests {
                 address: vec![],
             },
             Request::SignalGroup { pid: 2, signal: 15 },
+            Request::MemoryFile,
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
         }

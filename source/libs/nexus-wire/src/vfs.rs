@@ -15,13 +15,20 @@ pub type PolicyHex = Bounded<64>;
 /// The last part of a path, as the program chose it: any bytes, at most `NAME_MAX`.
 pub type FileName = Bounded<255>;
 
-/// The budgets of the areas that a file server always has.
+/// The most names of a work directory that one session holds: what policy protects there and what leads to it, and what
+/// nexus hides of its own. More than any policy that a person wrote has.
+pub const HELD_NAMES_MAX: usize = 256;
+
+/// The budgets of a subject's areas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
     /// `/tmp`, `/var/tmp` and `/dev/shm` together.
     pub tmp: Budget,
     /// `/state`.
     pub state: Budget,
+    /// By how much all metered work directories of the subject together may grow, compared with what was in them when
+    /// its file server began to serve them.
+    pub work: Budget,
 }
 
 /// From a session to its file server.
@@ -43,6 +50,33 @@ pub enum ToVfsd {
     },
     /// Say what is used.
     QueryUsage,
+    /// Before Hello: I want a work directory too. Comes with its descriptor, which decides which directory it is.
+    Work,
+    /// After Work: a name in it means, as long as the file server runs, what it means now, whatever becomes of it on the
+    /// host; for something is mounted on it in my namespace, and the kernel would let go of that were the name to lead
+    /// elsewhere.
+    Hold {
+        /// In what it stands: 0 for the work directory itself, else the number of an earlier Hold of this session,
+        /// counted from 1.
+        parent: u32,
+        /// The name.
+        name: FileName,
+    },
+}
+
+/// What the metered work directories have grown by, and by how much they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkUsage {
+    /// Bytes, as charged: everything that is in them.
+    pub used_bytes: u64,
+    /// Inodes.
+    pub used_inodes: u64,
+    /// Bytes that count as there before: what was in them at the start, and what others were seen to add since.
+    pub start_bytes: u64,
+    /// Inodes that were there at the start.
+    pub start_inodes: u64,
+    /// By how much they may grow.
+    pub budget: Budget,
 }
 
 /// What is used of one area, and its limits.
@@ -90,12 +124,15 @@ pub enum Refusal {
     Mount,
     /// The file server could not start; the stage and errno say why.
     Start,
+    /// The work directory cannot be metered; the stage and errno say why.
+    Work,
 }
 
 /// From a file server to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromVfsd {
-    /// The answer to Hello; carries the mounts of `tmp`, `state` and `shm`, in this order.
+    /// The answer to Hello; carries the mounts of `tmp`, `state` and `shm`, and of the work directory where one was asked
+    /// for, in this order.
     Welcome {
         /// The file server, as its own pid namespace numbers it.
         vfsd_pid: u32,
@@ -106,7 +143,7 @@ pub enum FromVfsd {
     Refused {
         /// Why.
         refusal: Refusal,
-        /// What could not be done; for [`Refusal::Start`] the stage of starting.
+        /// What could not be done, for [`Refusal::Start`] and [`Refusal::Work`].
         stage: Bounded<64>,
         /// What the kernel said, 0 where it was not asked.
         errno: u32,
@@ -130,6 +167,8 @@ pub enum FromVfsd {
         tmp: AreaUsage,
         /// Of `state`.
         state: AreaUsage,
+        /// Of the work directories, where there is one.
+        work: Option<WorkUsage>,
     },
 }
 
@@ -144,10 +183,15 @@ impl ToVfsd {
                 policy,
             } => {
                 let writer = Writer::new(1).bytes(subject).bytes(policy);
-                put_budget(put_budget(writer, budgets.tmp), budgets.state).finish()
+                [budgets.tmp, budgets.state, budgets.work]
+                    .into_iter()
+                    .fold(writer, put_budget)
+                    .finish()
             }
             Self::Attach { init_pid } => Writer::new(2).u32(*init_pid).finish(),
             Self::QueryUsage => Writer::new(3).finish(),
+            Self::Work => Writer::new(4).finish(),
+            Self::Hold { parent, name } => Writer::new(5).u32(*parent).bytes(name).finish(),
         }
     }
 
@@ -163,6 +207,7 @@ impl ToVfsd {
                 let budgets = Budgets {
                     tmp: get_budget(&mut reader)?,
                     state: get_budget(&mut reader)?,
+                    work: get_budget(&mut reader)?,
                 };
                 Self::Hello {
                     subject,
@@ -174,6 +219,11 @@ impl ToVfsd {
                 init_pid: reader.u32()?,
             },
             3 => Self::QueryUsage,
+            4 => Self::Work,
+            5 => Self::Hold {
+                parent: reader.u32()?,
+                name: reader.bytes("name")?,
+            },
             _ => return Err(DecodeError::Kind(kind)),
         };
         reader.finish(message)
@@ -209,7 +259,13 @@ impl FromVfsd {
                 .word(reason.as_str())
                 .u64(*count)
                 .finish(),
-            Self::Usage { tmp, state } => put_usage(put_usage(Writer::new(5), tmp), state).finish(),
+            Self::Usage { tmp, state, work } => {
+                let writer = put_usage(put_usage(Writer::new(5), tmp), state).u8(u8::from(work.is_some()));
+                match work {
+                    Some(work) => put_work(writer, work).finish(),
+                    None => writer.finish(),
+                }
+            }
         }
     }
 
@@ -247,6 +303,11 @@ impl FromVfsd {
             5 => Self::Usage {
                 tmp: get_usage(&mut reader)?,
                 state: get_usage(&mut reader)?,
+                work: if reader.flag("work")? {
+                    Some(get_work(&mut reader)?)
+                } else {
+                    None
+                },
             },
             _ => return Err(DecodeError::Kind(kind)),
         };
@@ -255,13 +316,14 @@ impl FromVfsd {
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Subject,
         Self::Protocol,
         Self::TooManySessions,
         Self::Budget,
         Self::Mount,
         Self::Start,
+        Self::Work,
     ];
 
     fn code(self) -> u8 {
@@ -300,6 +362,25 @@ fn get_usage(reader: &mut Reader<'_>) -> Result<AreaUsage, DecodeError> {
     Ok(AreaUsage {
         used_bytes: reader.u64()?,
         used_inodes: reader.u64()?,
+        budget: get_budget(reader)?,
+    })
+}
+
+fn put_work(writer: Writer, work: &WorkUsage) -> Writer {
+    let writer = writer
+        .u64(work.used_bytes)
+        .u64(work.used_inodes)
+        .u64(work.start_bytes)
+        .u64(work.start_inodes);
+    put_budget(writer, work.budget)
+}
+
+fn get_work(reader: &mut Reader<'_>) -> Result<WorkUsage, DecodeError> {
+    Ok(WorkUsage {
+        used_bytes: reader.u64()?,
+        used_inodes: reader.u64()?,
+        start_bytes: reader.u64()?,
+        start_inodes: reader.u64()?,
         budget: get_budget(reader)?,
     })
 }

@@ -2,7 +2,7 @@
 
 use nexus_abi::{Area, Operation, Reason};
 use nexus_quota::Budget;
-use nexus_wire::vfs::{AreaUsage, Budgets, Event, FromVfsd, Refusal, ToVfsd};
+use nexus_wire::vfs::{AreaUsage, Budgets, Event, FromVfsd, Refusal, ToVfsd, WorkUsage};
 use nexus_wire::{Bounded, DecodeError, PACKET_BYTES_MAX};
 use proptest::prelude::*;
 
@@ -20,11 +20,15 @@ fn budget() -> impl Strategy<Value = Budget> {
 
 fn to_vfsd() -> impl Strategy<Value = ToVfsd> {
     prop_oneof![
-        (bounded(), budget(), budget(), bounded()).prop_map(|(subject, tmp, state, policy)| ToVfsd::Hello {
-            subject,
-            budgets: Budgets { tmp, state },
-            policy
+        (bounded(), budget(), budget(), budget(), bounded()).prop_map(|(subject, tmp, state, work, policy)| {
+            ToVfsd::Hello {
+                subject,
+                budgets: Budgets { tmp, state, work },
+                policy,
+            }
         }),
+        Just(ToVfsd::Work),
+        (any::<u32>(), bounded()).prop_map(|(parent, name)| ToVfsd::Hold { parent, name }),
         any::<u32>().prop_map(|init_pid| ToVfsd::Attach { init_pid }),
         Just(ToVfsd::QueryUsage),
     ]
@@ -50,12 +54,25 @@ fn usage() -> impl Strategy<Value = AreaUsage> {
     })
 }
 
+fn work() -> impl Strategy<Value = WorkUsage> {
+    (any::<[u64; 4]>(), budget()).prop_map(
+        |([used_bytes, used_inodes, start_bytes, start_inodes], budget)| WorkUsage {
+            used_bytes,
+            used_inodes,
+            start_bytes,
+            start_inodes,
+            budget,
+        },
+    )
+}
+
 fn from_vfsd() -> impl Strategy<Value = FromVfsd> {
     let refusals = vec![
         Refusal::Subject,
         Refusal::TooManySessions,
         Refusal::Mount,
         Refusal::Start,
+        Refusal::Work,
     ];
     prop_oneof![
         any::<(u32, bool)>().prop_map(|(vfsd_pid, fresh)| FromVfsd::Welcome { vfsd_pid, fresh }),
@@ -87,7 +104,11 @@ fn from_vfsd() -> impl Strategy<Value = FromVfsd> {
             reason,
             count
         }),
-        (usage(), usage()).prop_map(|(tmp, state)| FromVfsd::Usage { tmp, state }),
+        (usage(), usage(), proptest::option::of(work())).prop_map(|(tmp, state, work)| FromVfsd::Usage {
+            tmp,
+            state,
+            work
+        }),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! What init does for the supervisor inside the program's namespaces.
 
+use crate::ipc::Held;
 use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
 use nexus_sys::signal::SignalSet;
 use nexus_sys::{signal, socket};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Answers one request; false once the supervisor is gone.
-pub(crate) fn answer(link: &PacketSocket) -> bool {
+pub(crate) fn answer(link: &PacketSocket, held: &Held) -> bool {
     let Ok(packet) = link.receive() else { return false };
     if packet.bytes().is_empty() {
         return false;
@@ -27,6 +28,17 @@ pub(crate) fn answer(link: &PacketSocket) -> bool {
                 Err(error) => failed(&error),
             }
         }
+        Some(Request::MemoryFile) => match held.memory_file() {
+            Ok(made) => {
+                if link.send(&Reply::Done.encode(), &[made.as_fd()]).is_err() {
+                    return false;
+                }
+                // Told when it is the program's alone.
+                drop(made);
+                Reply::Done
+            }
+            Err(errno) => Reply::Failed(errno.raw_os_error()),
+        },
         Some(Request::SignalGroup { pid, signal }) => signal_group(pid, signal),
         None => Reply::Failed(Errno::INVAL.raw_os_error()),
     };

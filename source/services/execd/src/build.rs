@@ -2,10 +2,10 @@
 
 use crate::limits::Limits;
 use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
-use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Plan, Program};
+use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Ipc, Plan, Program, SysV};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
-use nexus_policy::{Device, EgressGate, SubjectPolicy};
+use nexus_policy::{Device, EgressGate, IpcBudget, IpcLimit, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -45,6 +45,8 @@ pub struct Work {
     pub path: PathBuf,
     /// What may be done with it.
     pub access: Access,
+    /// Whether the subject's file server serves it and counts what it grows by.
+    pub metered: bool,
 }
 
 /// Why there is no plan.
@@ -105,6 +107,7 @@ impl Plan {
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
         let view = View::new(subject, around)?.entries;
+        let ipc = ipc(&subject.budgets.ipc);
         Ok(Self {
             identity: around.identity,
             view,
@@ -116,9 +119,24 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp))?,
+            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp), ipc.sysv)?,
+            ipc,
             fence: around.fence,
         })
+    }
+}
+
+fn ipc(budget: &IpcBudget) -> Ipc {
+    let value = |which| budget.value(which);
+    Ipc {
+        shm_bytes: value(IpcLimit::Shm),
+        segments: value(IpcLimit::Segments),
+        queue_bytes: value(IpcLimit::Queue),
+        queues: value(IpcLimit::Queues),
+        semaphores: value(IpcLimit::Semaphores),
+        mqueue_bytes: value(IpcLimit::Mqueue),
+        memfd_bytes: value(IpcLimit::Memfd),
+        sysv: SysV::of_this_kernel(),
     }
 }
 
@@ -144,7 +162,7 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[&Profile], outside_tcp: bool, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -154,7 +172,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(outside_tcp)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(outside_tcp, sysv)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -168,7 +186,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool) -> Result<Vec<Instruction>, 
 }
 
 /// The calls that are carried out by the supervisor although policy allows them.
-fn mediated(outside_tcp: bool) -> Vec<Mediated> {
+fn mediated(outside_tcp: bool, sysv: SysV) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -177,6 +195,11 @@ fn mediated(outside_tcp: bool) -> Vec<Mediated> {
         test,
     };
     let mut calls = vec![("connect", vec![]), ("kill", vec![arg(0, ArgTest::Equal(0))])];
+    // A memory file lies where it is bounded.
+    calls.push(("memfd_create", vec![]));
+    if sysv == SysV::Denied {
+        calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
+    }
     if outside_tcp {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
         calls.push(("bind", vec![]));
@@ -263,10 +286,17 @@ impl View {
         });
         add(Entry::Directory { at: HOME.into() });
         if let Some(work) = &around.work {
-            add(Entry::Bind {
-                source: work.path.clone(),
-                at: work.path.clone(),
-                access: work.access,
+            add(if work.metered {
+                Entry::Area {
+                    area: AreaMount::Work,
+                    at: work.path.clone(),
+                }
+            } else {
+                Entry::Bind {
+                    source: work.path.clone(),
+                    at: work.path.clone(),
+                    access: work.access,
+                }
             });
             if let Some(own) = OWN_PLACES.iter().find(|own| Path::new(own).starts_with(&work.path)) {
                 return Err(PlanError::WorkPlace {
@@ -291,9 +321,11 @@ impl View {
         }
         let mut entries = nested(places);
         let shown = |path: &Path, entries: &[Entry]| {
-            entries
-                .iter()
-                .any(|entry| matches!(entry, Entry::Bind { at, .. } if path.starts_with(at)))
+            entries.iter().any(|entry| match entry {
+                Entry::Bind { at, .. } => path.starts_with(at),
+                Entry::Area { area, at } => *area == AreaMount::Work && path.starts_with(at),
+                _ => false,
+            })
         };
         let hidden: Vec<&PathBuf> = around.hidden.iter().filter(|path| shown(path, &entries)).collect();
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
@@ -312,7 +344,7 @@ impl View {
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
                 pins.hide(path);
             }
-            entries.extend(pins.into_entries());
+            entries.extend(pins.into_entries(work.metered));
         }
         let covered = |path: &Path| {
             around
@@ -339,11 +371,17 @@ fn nested(places: BTreeMap<PathBuf, Entry>) -> Vec<Entry> {
     for (at, entry) in places {
         let around = out.iter().rev().find_map(|earlier| match earlier {
             Entry::Bind { at: outer, access, .. } | Entry::Pin { at: outer, access, .. } => {
-                (at.starts_with(outer) && at != *outer).then_some(*access)
+                (at.starts_with(outer) && at != *outer).then_some((*access, false))
+            }
+            Entry::Area { area, at: outer } if *area == AreaMount::Work => {
+                (at.starts_with(outer) && at != *outer).then_some((Access::ReadWrite, true))
             }
             _ => None,
         });
-        match (around, entry) {
+        let metered = around.is_some_and(|(_, metered)| metered);
+        match (around.map(|(access, _)| access), entry) {
+            // The same file is there by the area already, and read-only it is not counted either.
+            (Some(_), Entry::Bind { at, access, .. }) if metered => out.push(Entry::PinArea { at, access }),
             (Some(outer), Entry::Bind { access, .. }) if outer == access => {}
             (Some(_), Entry::Bind { source, at, access }) => out.push(Entry::Pin { source, at, access }),
             // A link or file of ours has no place inside what is the host's: the host's own is there.

@@ -5,8 +5,9 @@
 use crate::broker;
 use crate::build::HOST_NAME;
 use crate::input::{self, Input};
+use crate::ipc::{self, Held};
 use crate::launch::{self, Launched};
-use crate::plan::Plan;
+use crate::plan::{Plan, SysV};
 use crate::spawn::Links;
 use crate::step::{Failed, Step};
 use crate::view::{self, Areas};
@@ -25,8 +26,8 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) fn run(plan: &Plan, links: Links, in_cgroup: bool) -> ! {
     let Links { control, broker, mask } = links;
     let code = match start(plan, &control, &broker, &mask, in_cgroup) {
-        Ok(Some((launched, input))) => {
-            let code = serve(&control, &broker, launched.pid);
+        Ok(Some((launched, input, held))) => {
+            let code = serve(&control, &broker, &held, launched.pid);
             if let Some(input) = input {
                 input.hand_back();
             }
@@ -52,7 +53,7 @@ fn start(
     broker: &PacketSocket,
     mask: &SignalSet,
     in_cgroup: bool,
-) -> Result<Option<(Launched, Option<Input>)>, Failed> {
+) -> Result<Option<(Launched, Option<Input>, Held)>, Failed> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failed::at(Step::Prepare))?;
     process::close_all_but(3, &[control.as_fd(), broker.as_fd()]).map_err(Failed::io(Step::Prepare))?;
@@ -74,6 +75,10 @@ fn start(
     let sources = view::open_sources(plan)?;
     let input = input::close_in().map_err(Failed::at(Step::Input))?;
     take_identity(plan)?;
+    if plan.ipc.sysv == SysV::Bounded {
+        ipc::enter(&plan.ipc, plan.identity.uid, plan.identity.gid)?;
+    }
+    let held = Held::new(&plan.ipc)?;
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
     launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
     let view = view::build(sources)?;
@@ -81,17 +86,21 @@ fn start(
     if Command::decode(word.bytes()) != Some(Command::Areas) {
         return Ok(None);
     }
-    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(word.descriptors) else {
+    let mut mounts = word.descriptors;
+    let work = if mounts.len() > 3 { mounts.pop() } else { None };
+    let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(mounts) else {
         return Err(Failed {
             step: Step::Prepare,
             errno: 0,
         });
     };
-    view::finish(view, &Areas { tmp, state, shm })?;
+    let areas = Areas { tmp, state, shm, work };
+    view::finish(view, &areas)?;
+    drop(areas);
     control
         .send(&Event::Launching.encode(), &[])
         .map_err(Failed::at(Step::Fork))?;
-    let mut launched = launch::launch(plan, mask, || {
+    let mut launched = launch::launch(plan, mask, &held, || {
         if ignores_children {
             set_ignored(CHILD_SIGNAL);
         }
@@ -113,7 +122,7 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
-    Ok(Some((launched, input)))
+    Ok(Some((launched, input, held)))
 }
 
 fn libc_af_inet() -> i32 {
@@ -150,7 +159,7 @@ fn drop_privileges() -> Result<(), rustix::io::Errno> {
 }
 
 /// Reaps, passes signals and job control on, and does what the supervisor asks, until the program ends.
-fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
+fn serve(control: &PacketSocket, broker: &PacketSocket, held: &Held, program: Pid) -> i32 {
     let Ok(signals) = descriptor(&SignalSet::empty().with(CHILD_SIGNAL)) else {
         return 1;
     };
@@ -178,7 +187,7 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, program: Pid) -> i32 {
         }
         // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
         // earlier, `nx run` ends the session.
-        supervised &= !request || broker::answer(broker);
+        supervised &= !request || broker::answer(broker, held);
     }
 }
 

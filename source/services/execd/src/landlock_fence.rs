@@ -3,6 +3,7 @@
 //! The view already holds nothing else. The fence holds what the view cannot: a descriptor that came from outside
 //! cannot be opened again for more than it was given, and signals and abstract sockets end at the sandbox's edge.
 
+use crate::ipc::Held;
 use crate::plan::{Access, Entry, Fence, Plan};
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -15,7 +16,7 @@ use std::os::fd::BorrowedFd;
 const NEWEST: ABI = ABI::V6;
 
 /// Fences the calling process in. Returns an error where the kernel refuses what it says it has.
-pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), RulesetError> {
+pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3], held: &Held) -> Result<(), RulesetError> {
     let everything = AccessFs::from_all(NEWEST);
     // Each right that is fenced is looked up at each open that needs it, up to the root.
     let lean = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::Truncate;
@@ -43,9 +44,14 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
                 access: Access::ReadWrite,
                 ..
             }
+            | Entry::PinArea {
+                access: Access::ReadWrite,
+                ..
+            }
             | Entry::Area { .. } => everything,
             Entry::Bind { .. }
             | Entry::Pin { .. }
+            | Entry::PinArea { .. }
             | Entry::File { .. }
             | Entry::Copy { .. }
             | Entry::Directory { .. }
@@ -57,6 +63,10 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3]) -> Result<(), Ru
             Entry::Processes => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::Truncate,
         };
         rules = allow(rules, &at, access & fenced)?;
+    }
+    // No path leads to memory files and POSIX queues, and Landlock would refuse what it cannot see the way to.
+    for root in [&held.memory, &held.queues].into_iter().flatten() {
+        rules = rules.add_rule(PathBeneath::new(root, everything & fenced))?;
     }
     for fd in standard {
         if let Some(access) = reopen_access(fd)

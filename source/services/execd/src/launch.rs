@@ -1,5 +1,6 @@
 //! From init to the program: limits, privileges, fences, filter, exec.
 
+use crate::ipc::Held;
 use crate::landlock_fence;
 use crate::limits::{Limit, Limits};
 use crate::plan::{Fence, Plan};
@@ -51,13 +52,18 @@ fn store(page: &SharedPage, cell: usize, value: i32) {
 /// the parent's hands without the child making another call, which the filter might already refuse. Between the filter
 /// and exec the child makes no call but execve and `exit_group`, which a plan's filter must let through: nobody could
 /// answer for them yet. `dispositions` is called in the child.
-pub(crate) fn launch(plan: &Plan, mask: &SignalSet, dispositions: impl FnOnce()) -> Result<Launched, Failed> {
+pub(crate) fn launch(
+    plan: &Plan,
+    mask: &SignalSet,
+    held: &Held,
+    dispositions: impl FnOnce(),
+) -> Result<Launched, Failed> {
     let page = SharedPage::new().map_err(Failed::io(Step::Fork))?;
     let ready = Ready::of(plan)?;
     let child = match clone(CloneFlags::UNTIL_EXEC).map_err(Failed::io(Step::Fork))? {
         Fork::Child => {
             dispositions();
-            run_child(plan, &ready, &page, mask)
+            run_child(plan, &ready, &page, mask, held)
         }
         Fork::Parent(child) => child,
     };
@@ -170,14 +176,14 @@ fn candidates(plan: &Plan) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, mask: &SignalSet) -> ! {
+fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, mask: &SignalSet, held: &Held) -> ! {
     let fail = |failed: Failed| {
         // One more than the number, so that 0 stays «none».
         store(page, FAILED_STEP, i32::try_from(failed.step.number()).unwrap_or(0) + 1);
         store(page, ERRNO, failed.errno);
         exit_now(1)
     };
-    if let Err(failed) = confine(plan, mask) {
+    if let Err(failed) = confine(plan, mask, held) {
         fail(failed);
     }
     let chosen = choose(ready);
@@ -212,21 +218,21 @@ fn choose(ready: &Ready) -> Option<(&CString, &CStringArray)> {
     with(Access::EXEC_OK).or_else(|| with(Access::EXISTS))
 }
 
-fn confine(plan: &Plan, mask: &SignalSet) -> Result<(), Failed> {
+fn confine(plan: &Plan, mask: &SignalSet, held: &Held) -> Result<(), Failed> {
     // The runtime ignores SIGPIPE; an ignored signal stays ignored over exec.
     if !pipe_was_ignored() {
         set_default(Signal::PIPE.as_raw());
     }
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
     rustix::process::chdir(&plan.directory).map_err(Failed::at(Step::Directory))?;
-    set_limits(&plan.limits).map_err(Failed::at(Step::Limits))?;
+    set_limits(&plan.limits, plan.ipc.mqueue_bytes).map_err(Failed::at(Step::Limits))?;
     drop_capabilities().map_err(Failed::at(Step::Privileges))?;
     rustix::thread::set_no_new_privs(true).map_err(Failed::at(Step::Privileges))?;
     // Init is not dumpable, and fork passes that on; exec makes the program dumpable again, as it should be.
     if plan.fence != Fence::Missing {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let standard: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        landlock_fence::apply(plan, standard).map_err(|_| Failed {
+        landlock_fence::apply(plan, standard, held).map_err(|_| Failed {
             step: Step::Landlock,
             errno: 0,
         })?;
@@ -252,7 +258,7 @@ fn catch_up_on_signals() {
     }
 }
 
-fn set_limits(limits: &Limits) -> Result<(), Errno> {
+fn set_limits(limits: &Limits, mqueue_bytes: u64) -> Result<(), Errno> {
     let set = |resource, value: Option<u64>| match value {
         None => Ok(()),
         Some(value) => {
@@ -277,6 +283,7 @@ fn set_limits(limits: &Limits) -> Result<(), Errno> {
     // A second fence where a cgroup counts them.
     set(Resource::Nproc, value(&limits.processes))?;
     set(Resource::Nofile, value(&limits.open_files))?;
+    set(Resource::Msgqueue, Some(mqueue_bytes))?;
     set(Resource::Data, limits.data_bytes())
 }
 

@@ -91,8 +91,8 @@ impl Pins {
         self.hides.push(path.to_owned());
     }
 
-    /// As entries of a view, to be mounted in this order.
-    pub(crate) fn into_entries(self) -> Vec<Entry> {
+    /// As entries of a view, to be mounted in this order; of the host's own files, or of the area that serves them.
+    pub(crate) fn into_entries(self, metered: bool) -> Vec<Entry> {
         let read_only: Vec<PathBuf> = self
             .pins
             .iter()
@@ -103,6 +103,9 @@ impl Pins {
         let pins = self.pins.into_iter().map(|(at, access)| {
             // What only leads to something is no more writable than what it lies in.
             let access = if inside(&at) { Access::ReadOnly } else { access };
+            if metered {
+                return Entry::PinArea { at, access };
+            }
             Entry::Pin {
                 source: at.clone(),
                 at,
@@ -130,7 +133,7 @@ mod tests {
 
     fn access(pins: Pins, top: &Path) -> Vec<(String, Access)> {
         let name = |at: &Path| at.strip_prefix(top).unwrap().display().to_string();
-        let entries = pins.into_entries().into_iter();
+        let entries = pins.into_entries(false).into_iter();
         entries
             .filter_map(|entry| match entry {
                 Entry::Pin { at, access, .. } => Some((name(&at), access)),

@@ -23,10 +23,42 @@ pub struct Plan {
     pub umask: u32,
     /// What it is limited to, and by what.
     pub limits: Limits,
+    /// How much IPC it may have.
+    pub ipc: Ipc,
     /// The syscall filter.
     pub filter: Vec<Instruction>,
     /// The second fence around the view.
     pub fence: Fence,
+}
+
+/// How much shared memory, queues and memory files a session may have. 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipc {
+    /// Bytes of System V shared memory: `kernel.shmall` and `kernel.shmmax`.
+    pub shm_bytes: u64,
+    /// Segments of it: `kernel.shmmni`.
+    pub segments: u64,
+    /// Bytes of each System V message queue: `kernel.msgmnb` and `kernel.msgmax`.
+    pub queue_bytes: u64,
+    /// How many of those: `kernel.msgmni`.
+    pub queues: u64,
+    /// System V semaphores: `kernel.sem`.
+    pub semaphores: u64,
+    /// Bytes of POSIX message queues: `RLIMIT_MSGQUEUE`, which counts in the session's user namespace.
+    pub mqueue_bytes: u64,
+    /// Bytes of memory files: they lie in a tmpfs of this size.
+    pub memfd_bytes: u64,
+    /// Whether this kernel holds a session to the System V limits.
+    pub sysv: SysV,
+}
+
+/// What becomes of System V IPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysV {
+    /// The kernel bounds it.
+    Bounded,
+    /// This kernel lets nobody set a namespace's limits: there is none, whatever policy gives.
+    Denied,
 }
 
 /// What Landlock fences, behind the view itself.
@@ -82,6 +114,8 @@ pub enum AreaMount {
     State,
     /// Shared memory, charged to `tmp`.
     Shm,
+    /// The work directory, metered.
+    Work,
 }
 
 /// What a program may do in a part of its view.
@@ -125,9 +159,16 @@ pub enum Entry {
         /// What may be done with it.
         access: Access,
     },
-    /// Something of the host's that an earlier bind shows and that must not be seen.
+    /// A part of the metered work directory, mounted over itself: so that it cannot be renamed, and with its own access.
+    PinArea {
+        /// Inside, within an earlier [`Entry::Area`].
+        at: PathBuf,
+        /// What may be done with it.
+        access: Access,
+    },
+    /// Something of the host's that an earlier bind or area shows and that must not be seen.
     Hide {
-        /// Inside, within an earlier [`Entry::Bind`].
+        /// Inside, within an earlier [`Entry::Bind`] or [`Entry::Area`].
         at: PathBuf,
     },
     /// A symbolic link.
@@ -171,6 +212,7 @@ impl Entry {
             | Self::Bind { at, .. }
             | Self::Copy { at }
             | Self::Pin { at, .. }
+            | Self::PinArea { at, .. }
             | Self::Hide { at }
             | Self::Link { at, .. }
             | Self::File { at, .. }

@@ -89,13 +89,14 @@ fn refusal(error: std::io::Error) -> SpawnError {
 }
 
 impl Spawned {
-    /// Lets init finish the view, with vfsd's detached mounts `tmp`, `state` and shared memory, and start the program.
+    /// Lets init finish the view, with vfsd's detached mounts `tmp`, `state` and shared memory, and the work directory where
+    /// that is metered, and start the program.
     /// The start, or a failure, comes as an event over the control pair, of which `control` is the caller's end.
     ///
     /// # Errors
     /// [`SpawnError::Init`] if it is gone.
-    pub fn provide(&self, control: &PacketSocket, areas: [BorrowedFd<'_>; 3]) -> Result<(), SpawnError> {
-        control.send(&Command::Areas.encode(), &areas).map_err(SpawnError::Init)
+    pub fn provide(&self, control: &PacketSocket, areas: &[BorrowedFd<'_>]) -> Result<(), SpawnError> {
+        control.send(&Command::Areas.encode(), areas).map_err(SpawnError::Init)
     }
 
     /// Ends init, and with it everything in its pid namespace, and waits for it.

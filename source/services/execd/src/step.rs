@@ -47,6 +47,8 @@ steps! {
     Pivot = "leave the host's root",
     /// The start directory.
     Directory = "enter the working directory",
+    /// Limits of shared memory and queues.
+    Ipc = "bound shared memory and message queues as the `ipc` budget in quotas.toml says",
     /// Forking the program.
     Fork = "fork",
     /// setrlimit.

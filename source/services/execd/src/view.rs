@@ -16,6 +16,7 @@ pub(crate) struct Areas {
     pub(crate) tmp: OwnedFd,
     pub(crate) state: OwnedFd,
     pub(crate) shm: OwnedFd,
+    pub(crate) work: Option<OwnedFd>,
 }
 
 /// A plan's entry with the host's side of it already in hand.
@@ -249,6 +250,7 @@ fn place(
         Entry::Pin { .. } => item
             .mount
             .map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
+        Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(root, &at, *access)),
         Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
         Entry::Area { area, .. } => {
             make_directory(root, &at).map_err(point)?;
@@ -257,6 +259,10 @@ fn place(
                 AreaMount::Tmp => &areas.tmp,
                 AreaMount::State => &areas.state,
                 AreaMount::Shm => &areas.shm,
+                AreaMount::Work => areas.work.as_ref().ok_or(Failed {
+                    step: Step::Mount,
+                    errno: Errno::NODEV.raw_os_error(),
+                })?,
             };
             if mounted.contains(area) {
                 // A second place for it: moving the mount again would take it away from the first.
@@ -276,7 +282,22 @@ fn place(
         Entry::Processes => {
             make_directory(root, &at).map_err(point)?;
             let mount = processes().map_err(Failed::at(Step::Processes))?;
-            attach(root, &mount, &at)
+            attach(root, &mount, &at)?;
+            // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
+            let sys = at.join("sys");
+            let target =
+                open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+            let settings = rustix::mount::open_tree(&target, "", flags).map_err(Failed::at(Step::Processes))?;
+            let sealed = Attributes {
+                read_only: true,
+                no_suid: true,
+                no_dev: true,
+                no_exec: true,
+            };
+            restrict(&settings, sealed, false).map_err(Failed::io(Step::Processes))?;
+            attach_to(settings, &target)
         }
     }
 }
@@ -308,6 +329,22 @@ fn processes() -> Result<OwnedFd, Errno> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Mounts a part of an area over itself.
+fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
+    let failed = Failed::at(Step::Mount);
+    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let part = rustix::mount::open_tree(&target, "", flags).map_err(&failed)?;
+    let attributes = Attributes {
+        read_only: access == Access::ReadOnly,
+        no_suid: true,
+        no_dev: true,
+        no_exec: false,
+    };
+    restrict(&part, attributes, false).map_err(Failed::io(Step::Mount))?;
+    attach_to(part, &target)
 }
 
 /// Covers a directory by an empty read-only one, a file by an empty read-only one.

@@ -24,6 +24,19 @@ impl Broker {
     pub(crate) fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>), Stop> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.send(&request.encode(), descriptors)?;
+        Self::hear(&link)
+    }
+
+    /// Asks for something that init holds no more once this returns: the answer, and then the word that it let go.
+    pub(crate) fn ask_for_all(&self, request: &Request) -> Result<Vec<OwnedFd>, Stop> {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.send(&request.encode(), &[])?;
+        let (_, given) = Self::hear(&link)?;
+        Self::hear(&link)?;
+        Ok(given)
+    }
+
+    fn hear(link: &PacketSocket) -> Result<(Reply, Vec<OwnedFd>), Stop> {
         let packet = link.receive()?;
         match Reply::decode(packet.bytes()) {
             Some(Reply::Failed(errno)) => Err(errno_of(Some(errno)).into()),

@@ -16,6 +16,7 @@ mod connect;
 mod group;
 mod host;
 mod listen;
+mod memfd_create;
 mod route;
 mod side;
 mod socket;
@@ -133,6 +134,11 @@ impl Netd {
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,
         })
+    }
+
+    /// `memfd_create(name, flags)`: a memory file is made where it is bounded.
+    pub fn memory_file(&mut self, call: &Notification) -> Answer {
+        answer(memfd_create::run(self, call))
     }
 
     /// `socket(domain, type, protocol)`: a stream socket for the internet is made on the host's side.

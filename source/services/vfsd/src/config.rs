@@ -1,8 +1,11 @@
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nexus_wire::vfs::Budgets;
+use nexus_wire::vfs::{Budgets, HELD_NAMES_MAX};
 
 use crate::VfsdError;
+use crate::fs::NAME_BYTES_MAX;
 
 /// The longest subject name, in bytes; the wire carries no longer one.
 pub const SUBJECT_BYTES_MAX: usize = 64;
@@ -14,6 +17,17 @@ pub struct Identity {
     pub uid: u32,
     /// Not 0.
     pub gid: u32,
+}
+
+/// A directory of the user's that the file server meters.
+#[derive(Clone, Debug)]
+pub struct WorkConfig {
+    /// The directory, through a mount on which it belongs to the file server's user. Nothing that is mounted inside it is
+    /// served.
+    pub directory: Arc<OwnedFd>,
+    /// Names in it that the session mounts something on: parents first, each with the number of what it stands in, counted
+    /// from 1; 0 is the directory itself.
+    pub held: Vec<(u32, Vec<u8>)>,
 }
 
 /// What a session needs of a file server.
@@ -32,6 +46,10 @@ pub struct VfsdConfig {
     pub policy: String,
     /// Whom to become. `None` (an ordinary user): who the caller is. Root must name somebody else.
     pub identity: Option<Identity>,
+    /// Where the file server says its markers, if this session starts it: a subject's first quota set and first deny.
+    pub markers: Option<Arc<OwnedFd>>,
+    /// The directory that this session's program works in, where that is metered.
+    pub work: Option<WorkConfig>,
 }
 
 impl VfsdConfig {
@@ -50,7 +68,13 @@ impl VfsdConfig {
         if self.policy.len() > 64 || !self.policy.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(VfsdError::Policy(self.policy.clone()));
         }
-        for budget in [self.budgets.tmp, self.budgets.state] {
+        if let Some(work) = &self.work {
+            let fits = work.held.len() <= HELD_NAMES_MAX;
+            if !fits || work.held.iter().any(|(_, name)| name.len() > NAME_BYTES_MAX) {
+                return Err(VfsdError::Held);
+            }
+        }
+        for budget in [self.budgets.tmp, self.budgets.state, self.budgets.work] {
             budget.validate().map_err(VfsdError::Budget)?;
         }
         let root = rustix::process::geteuid().is_root();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nexus_wire::packet::PacketSocket;
-use nexus_wire::vfs::{AreaUsage, Event, FromVfsd, ToVfsd};
+use nexus_wire::vfs::{AreaUsage, Event, FromVfsd, ToVfsd, WorkUsage};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -34,6 +34,17 @@ pub enum VfsdMessage {
     },
 }
 
+/// What a subject uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VfsdUsage {
+    /// Of `tmp` and `shm` together.
+    pub tmp: AreaUsage,
+    /// Of `state`.
+    pub state: AreaUsage,
+    /// Of its metered work directories, where there is one.
+    pub work: Option<WorkUsage>,
+}
+
 /// What a file server answers to a greeting: the session, and what is to be mounted.
 #[derive(Debug)]
 pub struct VfsdConnection {
@@ -45,6 +56,8 @@ pub struct VfsdConnection {
     pub state: OwnedFd,
     /// To be mounted at `/dev/shm`.
     pub shm: OwnedFd,
+    /// To be mounted where the work directory is, if the session asked for it.
+    pub work: Option<OwnedFd>,
     /// The file server's process.
     pub vfsd_pid: u32,
     /// Whether it started for this session: the first setting of the subject's budgets.
@@ -53,7 +66,13 @@ pub struct VfsdConnection {
 
 impl VfsdConnection {
     /// The connection after Welcome.
-    pub(crate) fn new(socket: PacketSocket, mounts: [OwnedFd; 3], vfsd_pid: u32, fresh: bool) -> Self {
+    pub(crate) fn new(
+        socket: PacketSocket,
+        mounts: [OwnedFd; 3],
+        work: Option<OwnedFd>,
+        vfsd_pid: u32,
+        fresh: bool,
+    ) -> Self {
         let [tmp, state, shm] = mounts;
         let session = VfsdSession::new(socket);
         Self {
@@ -61,6 +80,7 @@ impl VfsdConnection {
             tmp,
             state,
             shm,
+            work,
             vfsd_pid,
             fresh,
         }
@@ -119,8 +139,16 @@ impl VfsdSession {
     /// What is used of `tmp` (with `shm`) and of `state`, by all sessions of the subject.
     ///
     /// # Errors
-    /// [`VfsdError::Gone`]; [`VfsdError::Connection`] with `ETIMEDOUT` if it does not answer in two seconds.
+    /// As [`VfsdSession::everything_used`].
     pub fn usage(&mut self) -> Result<(AreaUsage, AreaUsage), VfsdError> {
+        self.everything_used().map(|usage| (usage.tmp, usage.state))
+    }
+
+    /// What is used of `tmp` (with `shm`), of `state` and of the work directories, by all sessions of the subject.
+    ///
+    /// # Errors
+    /// [`VfsdError::Gone`]; [`VfsdError::Connection`] with `ETIMEDOUT` if it does not answer in two seconds.
+    pub fn everything_used(&mut self) -> Result<VfsdUsage, VfsdError> {
         self.send(&ToVfsd::QueryUsage)?;
         loop {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -135,7 +163,7 @@ impl VfsdSession {
             }
             match self.receive()? {
                 None => {}
-                Some(FromVfsd::Usage { tmp, state }) => return Ok((tmp, state)),
+                Some(FromVfsd::Usage { tmp, state, work }) => return Ok(VfsdUsage { tmp, state, work }),
                 Some(other) => self.keep(other),
             }
         }

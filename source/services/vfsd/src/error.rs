@@ -59,6 +59,21 @@ pub enum VfsdError {
         #[source]
         source: Errno,
     },
+    /// More names of the work directory would have to be held than a file server holds.
+    #[error(
+        "policy protects more than {} names of the work directory, or one that no file can have",
+        nexus_wire::vfs::HELD_NAMES_MAX
+    )]
+    Held,
+    /// The work directory cannot be metered.
+    #[error("the work directory cannot be metered: {stage}")]
+    Work {
+        /// What could not be done.
+        stage: String,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
     /// The file server did not take the session.
     #[error("the file server refused the session ({0:?})")]
     Refused(Refusal),

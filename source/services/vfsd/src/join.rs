@@ -1,6 +1,6 @@
 //! How a session gets to its file server, and starts it where none runs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
 
-/// How long a server that was started may take to answer: it measures the state first, some microseconds a file.
+/// How long a server that measures something before it answers may take, the state or a work directory: it takes some
+/// microseconds a file.
 const START_WAIT: Duration = Duration::from_secs(60);
 
 /// Between two tries while another server of the subject ends, which takes less than a millisecond: short, then longer.
@@ -67,6 +68,8 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
         };
         if let Some(asked) = connect(&path)? {
             hello(config, &asked)?;
+            // What is in a work directory is measured before the answer comes.
+            let until = config.work.as_ref().map_or(until, |_| Instant::now() + START_WAIT);
             return Ok(joining(asked, until, None, false));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
@@ -157,12 +160,23 @@ fn connect(path: &Path) -> Result<Option<PacketSocket>, VfsdError> {
 }
 
 fn hello(config: &VfsdConfig, socket: &PacketSocket) -> Result<(), VfsdError> {
+    if let Some(work) = &config.work {
+        say(socket, &ToVfsd::Work, &[work.directory.as_fd()])?;
+        for (parent, name) in &work.held {
+            let name = Bounded::cut(name);
+            say(socket, &ToVfsd::Hold { parent: *parent, name }, &[])?;
+        }
+    }
     let hello = ToVfsd::Hello {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
         policy: Bounded::cut(config.policy.as_bytes()),
     };
-    match socket.send(&hello.encode(), &[]) {
+    say(socket, &hello, &[])
+}
+
+fn say(socket: &PacketSocket, message: &ToVfsd, descriptors: &[BorrowedFd<'_>]) -> Result<(), VfsdError> {
+    match socket.send(&message.encode(), descriptors) {
         // What it said before it closed may say why.
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(VfsdError::Connection(errno)),
@@ -191,10 +205,11 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
         return Ok(None);
     }
     let message = FromVfsd::decode(packet.bytes()).map_err(VfsdError::Decode)?;
-    let fds = std::mem::take(&mut packet.descriptors);
+    let mut fds = std::mem::take(&mut packet.descriptors);
+    let work = if fds.len() > 3 { fds.pop() } else { None };
     match (message, <[OwnedFd; 3]>::try_from(fds)) {
         (FromVfsd::Welcome { vfsd_pid, fresh }, Ok(mounts)) => {
-            Ok(Some(VfsdConnection::new(socket, mounts, vfsd_pid, fresh)))
+            Ok(Some(VfsdConnection::new(socket, mounts, work, vfsd_pid, fresh)))
         }
         (
             FromVfsd::Refused {
@@ -205,14 +220,29 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
             _,
         ) => Err(VfsdError::Start {
             stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
-            source: i32::try_from(errno)
-                .ok()
-                .filter(|errno| (1..4096).contains(errno))
-                .map_or(Errno::IO, Errno::from_raw_os_error),
+            source: errno_of(errno),
+        }),
+        (
+            FromVfsd::Refused {
+                refusal: Refusal::Work,
+                stage,
+                errno,
+            },
+            _,
+        ) => Err(VfsdError::Work {
+            stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
+            source: errno_of(errno),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
         _ => Err(VfsdError::Refused(Refusal::Protocol)),
     }
+}
+
+fn errno_of(raw: u32) -> Errno {
+    i32::try_from(raw)
+        .ok()
+        .filter(|errno| (1..4096).contains(errno))
+        .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 /// Starts a server that holds `lock`, and returns our connection to it.
@@ -229,6 +259,8 @@ fn start(
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
     let dir = dir.try_clone().map_err(VfsdError::Fork)?;
+    let markers = config.markers.as_ref().map(|sink| sink.try_clone()).transpose();
+    let markers = markers.map_err(VfsdError::Fork)?;
     let start = Start {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
@@ -241,6 +273,7 @@ fn start(
         listener,
         socket_path: path.to_path_buf(),
         first,
+        markers,
         mapper: None,
     };
     let from_root = start.from_root;

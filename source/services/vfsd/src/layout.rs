@@ -12,7 +12,7 @@ use nexus_quota::{Amount, charged_bytes};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::walk::{Visitor, remove_below, walk};
+use crate::walk::{Visitor, remove_below, walk_unless};
 use crate::{VfsdConfig, VfsdError};
 
 /// What a leftover of a session's `tmp` begins with.
@@ -64,7 +64,8 @@ pub(crate) fn open_subject_dir(config: &VfsdConfig) -> Result<OwnedFd, VfsdError
 /// belongs to the open file, so a forked child goes on holding it, and the kernel gives it up with its last holder.
 pub(crate) fn lock(config: &VfsdConfig, dir: BorrowedFd<'_>) -> Result<Option<OwnedFd>, VfsdError> {
     let path = config.subject_dir().join("lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not for writing: a file system with a file that is open so could not be made read-only under us.
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, c"lock", flags, Mode::RUSR | Mode::WUSR)
         .map_err(|error| disk(&path, "opened", error))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -157,11 +158,33 @@ fn remove_scratch(subject: BorrowedFd<'_>, of: impl Fn(&[u8]) -> bool) -> Result
 
 /// What everything below `root` costs. The root itself is given, not charged.
 pub(crate) fn measure(root: BorrowedFd<'_>) -> Result<Amount, Errno> {
+    measure_how(root, false)
+}
+
+/// How often a tree that somebody changes meanwhile is measured before that is given up.
+const MEASURE_TRIES_MAX: u32 = 5;
+
+/// As [`measure`], for a tree that others may change meanwhile. What its owner may not look into is not counted: nobody
+/// reaches it by us.
+pub(crate) fn measure_shared(root: BorrowedFd<'_>) -> Result<Amount, Errno> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match measure_how(root, true) {
+            Err(Errno::STALE) if tries < MEASURE_TRIES_MAX => {}
+            other => return other,
+        }
+    }
+}
+
+fn measure_how(root: BorrowedFd<'_>, shared: bool) -> Result<Amount, Errno> {
     #[derive(Default)]
     struct Count {
         used: Amount,
         /// Inodes with several names that were met; bounded by the walk.
         met: HashSet<u64>,
+        /// What others preallocated is theirs.
+        shared: bool,
     }
     impl Visitor for Count {
         fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
@@ -171,7 +194,9 @@ pub(crate) fn measure(root: BorrowedFd<'_>) -> Result<Amount, Errno> {
             } else {
                 let attributes = attributes_of(dir, name, stat)?;
                 let cost = cost_of(stat).ok_or(Errno::OVERFLOW)?;
-                trim(dir, name, stat);
+                if !self.shared {
+                    trim(dir, name, stat);
+                }
                 let attributes = charged_bytes(attributes).ok_or(Errno::OVERFLOW)?;
                 cost.checked_add(Amount::of_bytes(attributes)).ok_or(Errno::OVERFLOW)?
             };
@@ -183,8 +208,12 @@ pub(crate) fn measure(root: BorrowedFd<'_>) -> Result<Amount, Errno> {
             Ok(())
         }
     }
-    let mut count = Count::default();
-    walk(rustix::fs::openat(root, c".", DIRECTORY, Mode::empty())?, &mut count)?;
+    let mut count = Count {
+        shared,
+        ..Count::default()
+    };
+    let root = rustix::fs::openat(root, c".", DIRECTORY, Mode::empty())?;
+    walk_unless(root, &mut count, shared)?;
     Ok(count.used)
 }
 

@@ -16,7 +16,7 @@ mod layout;
 mod server;
 mod walk;
 
-pub use config::{Identity, SUBJECT_BYTES_MAX, VfsdConfig};
-pub use connection::{VfsdConnection, VfsdMessage, VfsdSession};
+pub use config::{Identity, SUBJECT_BYTES_MAX, VfsdConfig, WorkConfig};
+pub use connection::{VfsdConnection, VfsdMessage, VfsdSession, VfsdUsage};
 pub use error::VfsdError;
 pub use join::{Joining, begin, join};

@@ -35,6 +35,11 @@ struct Level {
 ///
 /// Nobody else may change the tree meanwhile: the caller holds the subject's lock.
 pub(crate) fn walk(root: OwnedFd, visitor: &mut impl Visitor) -> Result<(), Errno> {
+    walk_unless(root, visitor, false)
+}
+
+/// As [`walk`]; with `closed_too`, what is in a directory that may not be entered is left out instead of failing.
+pub(crate) fn walk_unless(root: OwnedFd, visitor: &mut impl Visitor, closed_too: bool) -> Result<(), Errno> {
     let mut seen = 0_u64;
     let mut at = rustix::fs::openat(&root, c".", DIRECTORY, Mode::empty())?;
     let inode = identity(&rustix::fs::fstat(&at)?);
@@ -48,6 +53,9 @@ pub(crate) fn walk(root: OwnedFd, visitor: &mut impl Visitor) -> Result<(), Errn
             let child = match rustix::fs::openat(&at, &name, DIRECTORY, Mode::empty()) {
                 Ok(child) => child,
                 Err(Errno::NOENT) => continue,
+                Err(Errno::ACCESS) if closed_too => continue,
+                // In a tree that others change it may be something else by now.
+                Err(Errno::NOTDIR | Errno::LOOP) if closed_too => continue,
                 Err(errno) => return Err(errno),
             };
             let inode = identity(&rustix::fs::fstat(&child)?);

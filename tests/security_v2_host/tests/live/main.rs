@@ -4,3 +4,4 @@ mod demo;
 mod floor;
 mod harness;
 mod limits;
+mod quotas;

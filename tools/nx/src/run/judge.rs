@@ -31,6 +31,10 @@ struct Mediated {
     listen: u32,
     socket: u32,
     kill: u32,
+    memfd_create: u32,
+    shmget: u32,
+    msgget: u32,
+    semget: u32,
 }
 
 impl Mediated {
@@ -41,6 +45,10 @@ impl Mediated {
             listen: syscall::number("listen")?,
             socket: syscall::number("socket")?,
             kill: syscall::number("kill")?,
+            memfd_create: syscall::number("memfd_create")?,
+            shmget: syscall::number("shmget")?,
+            msgget: syscall::number("msgget")?,
+            semget: syscall::number("semget")?,
         })
     }
 }
@@ -187,6 +195,24 @@ impl Loop {
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
+            number if number == self.mediated.memfd_create && self.records.has_memory_files() => {
+                self.netd.memory_file(call)
+            }
+            // No budget, or nothing here that would hold the program to it.
+            number
+                if number == self.mediated.memfd_create
+                    || number == self.mediated.shmget
+                    || number == self.mediated.msgget
+                    || number == self.mediated.semget =>
+            {
+                Answer::Denied(Denial {
+                    operation: Operation::Syscall,
+                    object: describe(call, foreign),
+                    reason: Reason::IpcNoRule,
+                    errno: Errno::EPERM,
+                    rule: None,
+                })
+            }
             // The filter and the guard are made of the same rules; were they ever to disagree, nothing gets through.
             _ => Answer::Denied(Denial {
                 operation: Operation::Syscall,

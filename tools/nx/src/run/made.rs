@@ -95,6 +95,7 @@ mod tests {
             Work {
                 path,
                 access: Access::ReadWrite,
+                metered: false,
             },
         )
     }

@@ -9,6 +9,7 @@ mod judge;
 mod limits;
 mod link;
 mod made;
+mod metered;
 mod places;
 mod print;
 mod records;

@@ -102,6 +102,10 @@ fn describe(entry: &Entry) -> String {
         Entry::Area {
             area: AreaMount::Shm, ..
         } => "shared memory, charged to tmp".into(),
+        Entry::Area {
+            area: AreaMount::Work, ..
+        } => "the host's, its growth metered".into(),
+        Entry::PinArea { access: mode, .. } => format!("the work directory's, {}, cannot be moved", access(*mode)),
         Entry::Device { .. } => "device".into(),
         Entry::Terminals => "pseudo-terminals of the session's own".into(),
         Entry::Processes => "processes of the session's own".into(),

@@ -8,7 +8,7 @@ use logd::{Event, Handle, Journal, JournalLimits, Outcome, Recorder, Settings, S
 use netd::Denial;
 use nexus_abi::{Area, Errno, Operation, Reason, RuleRef};
 use nexus_audit::{RateLimit, Record, object_text};
-use nexus_policy::{AuditSettings, OnJournalFailure};
+use nexus_policy::{AuditSettings, IpcLimit, OnJournalFailure};
 use nexus_sys::counters::SharedCounters;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,6 +84,11 @@ impl Records {
                 .or_else(|| info.map(|info| info.at.into())),
             policy: Arc::clone(&self.session.version),
         }
+    }
+
+    /// Whether policy gives memory files.
+    pub(crate) fn has_memory_files(&self) -> bool {
+        self.session.rules.budgets.ipc.value(IpcLimit::Memfd) > 0
     }
 
     /// A call that was refused.

@@ -274,7 +274,7 @@ fn run_session(
         absent,
         ..
     } = decided;
-    let joining = signals.while_open(|| areas::begin(session, places, plan.identity))?;
+    let joining = signals.while_open(|| areas::begin(session, places, plan))?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -340,8 +340,9 @@ fn begin(
         return Err(supervisor_failure(packet.bytes()));
     }
     front.send(FILES, &[files.session.as_fd()]).map_err(gone)?;
-    let areas = [files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
-    spawned.provide(control, areas).map_err(|error| spawn_failure(&error))
+    let mut areas = vec![files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
+    areas.extend(files.work.as_ref().map(AsFd::as_fd));
+    spawned.provide(control, &areas).map_err(|error| spawn_failure(&error))
 }
 
 fn supervisor_failure(words: &[u8]) -> Failure {

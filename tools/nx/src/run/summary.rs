@@ -1,14 +1,14 @@
 //! What is said to the user: each deny as it happens, and the whole at the end.
 
-use super::areas::Usage;
 use super::session::Session;
 use logd::{Summary, TopDeny};
 use nexus_abi::Reason;
 use nexus_audit::{Judgement, Record};
-use nexus_wire::vfs::AreaUsage;
+use nexus_wire::vfs::{AreaUsage, WorkUsage};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use vfsd::VfsdUsage;
 
 /// How many kinds of deny are listed; the counts below them are of all.
 const LISTED_MAX: usize = 10;
@@ -48,7 +48,7 @@ pub(crate) fn say(text: &str) {
 }
 
 /// The end of a session.
-pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as_json: bool) {
+pub(crate) fn print(session: &Session, usage: Option<&VfsdUsage>, done: &Summary, as_json: bool) {
     if as_json {
         return say(&to_json(session, usage, done).to_string());
     }
@@ -62,6 +62,9 @@ pub(crate) fn print(session: &Session, usage: Option<&Usage>, done: &Summary, as
         Some(usage) => {
             let _ = writeln!(out, "  tmp     {}", area(&usage.tmp));
             let _ = writeln!(out, "  state   {}", area(&usage.state));
+            if let Some(work) = &usage.work {
+                let _ = writeln!(out, "  work    {}", growth(work));
+            }
         }
         None => out.push_str("  usage   unsupported: the file server does not answer\n"),
     }
@@ -145,6 +148,17 @@ fn area(usage: &AreaUsage) -> String {
     )
 }
 
+fn growth(work: &WorkUsage) -> String {
+    format!(
+        "grew by {} of {}, {} of {} inodes; {} in all",
+        bytes(work.used_bytes.saturating_sub(work.start_bytes)),
+        bytes(work.budget.hard_bytes),
+        work.used_inodes.saturating_sub(work.start_inodes),
+        work.budget.hard_inodes,
+        bytes(work.used_bytes)
+    )
+}
+
 /// `1.5 MiB`: one digit behind the point, never rounded up to a limit that was not reached.
 fn bytes(count: u64) -> String {
     let (unit, name) = match count {
@@ -157,7 +171,7 @@ fn bytes(count: u64) -> String {
     format!("{whole}.{tenth} {name}")
 }
 
-fn to_json(session: &Session, usage: Option<&Usage>, done: &Summary) -> Value {
+fn to_json(session: &Session, usage: Option<&VfsdUsage>, done: &Summary) -> Value {
     let area = |usage: &AreaUsage| {
         json!({
             "used_bytes": usage.used_bytes, "hard_bytes": usage.budget.hard_bytes, "soft_bytes": usage.budget.soft_bytes,
@@ -185,7 +199,18 @@ fn to_json(session: &Session, usage: Option<&Usage>, done: &Summary) -> Value {
     json!({
         "version": 1, "event": "summary", "subject": &*session.subject, "session": &*session.id,
         "policy": &*session.version,
-        "usage": usage.map(|usage| json!({"tmp": area(&usage.tmp), "state": area(&usage.state)})),
+        "usage": usage.map(|usage| {
+            let mut all = json!({"tmp": area(&usage.tmp), "state": area(&usage.state)});
+            if let (Some(work), Some(all)) = (&usage.work, all.as_object_mut()) {
+                all.insert("work".into(), json!({
+                    "used_bytes": work.used_bytes, "start_bytes": work.start_bytes,
+                    "hard_bytes": work.budget.hard_bytes, "soft_bytes": work.budget.soft_bytes,
+                    "used_inodes": work.used_inodes, "start_inodes": work.start_inodes,
+                    "hard_inodes": work.budget.hard_inodes,
+                }));
+            }
+            all
+        }),
         "denies": counts(&done.denies), "warnings": counts(&done.warnings), "egress_allows": done.allows,
         "top": top, "records_written": done.written, "records_suppressed": done.suppressed,
         "journal_errors": done.journal_errors,

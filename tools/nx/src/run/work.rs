@@ -5,7 +5,7 @@ use execd::{Access, Work};
 use nexus_policy::WorkMode;
 use std::path::{Path, PathBuf};
 
-/// `--work DIR[:ro|:unmetered]`, as it was written.
+/// `--work DIR[:ro|:metered|:unmetered]`, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) directory: PathBuf,
@@ -16,6 +16,7 @@ impl Asked {
     pub(crate) fn parse(text: &str) -> Self {
         let (directory, mode) = match text.rsplit_once(':') {
             Some((directory, "ro")) => (directory, Some(WorkMode::ReadOnly)),
+            Some((directory, "metered")) => (directory, Some(WorkMode::Metered)),
             Some((directory, "unmetered")) => (directory, Some(WorkMode::Unmetered)),
             _ => (text, None),
         };
@@ -42,7 +43,7 @@ pub(crate) fn choose(
         (Some(asked), _) => asked,
         (None, policy) => policy,
     };
-    let access = match mode {
+    let (access, metered) = match mode {
         WorkMode::None if asked.is_some() => {
             return Err(Failure::rejected(
                 "policy gives `work = \"none\"`: the program sees no directory of yours".into(),
@@ -50,14 +51,9 @@ pub(crate) fn choose(
             ));
         }
         WorkMode::None => return Ok((None, None)),
-        WorkMode::ReadOnly => Access::ReadOnly,
-        WorkMode::Unmetered => Access::ReadWrite,
-        WorkMode::Metered => {
-            return Err(Failure::unsupported(
-                "policy gives `work = \"metered\"`, which this version cannot enforce".into(),
-                "set `work = \"ro\"` or `work = \"unmetered\"` for the subject in sandbox.toml",
-            ));
-        }
+        WorkMode::ReadOnly => (Access::ReadOnly, false),
+        WorkMode::Metered => (Access::ReadWrite, true),
+        WorkMode::Unmetered => (Access::ReadWrite, false),
     };
     let resolve = |path: &Path| {
         std::fs::canonicalize(path).map_err(|error| {
@@ -75,7 +71,7 @@ pub(crate) fn choose(
                 Some("the working directory cannot be resolved and is not shown to the program".into()),
             ));
         };
-        return Ok(implied(path, access, home));
+        return Ok(implied(path, access, metered, home));
     };
     let path = resolve(&asked.directory)?;
     if !path.is_dir() {
@@ -86,11 +82,12 @@ pub(crate) fn choose(
             "`/` cannot be the work directory: that is the whole machine".into(),
         ));
     }
-    Ok((Some(Work { path, access }), None))
+    let work = Work { path, access, metered };
+    Ok((Some(work), None))
 }
 
 /// The directory that the run was started in, unless nobody can have meant to hand it over.
-fn implied(path: PathBuf, access: Access, home: Option<&Path>) -> (Option<Work>, Option<String>) {
+fn implied(path: PathBuf, access: Access, metered: bool, home: Option<&Path>) -> (Option<Work>, Option<String>) {
     let home = home.and_then(|home| std::fs::canonicalize(home).ok());
     let holds_home = home.is_some_and(|home| home.starts_with(&path));
     let system = [
@@ -112,7 +109,7 @@ fn implied(path: PathBuf, access: Access, home: Option<&Path>) -> (Option<Work>,
         );
         return (None, Some(note));
     }
-    (Some(Work { path, access }), None)
+    (Some(Work { path, access, metered }), None)
 }
 
 #[cfg(test)]
@@ -172,7 +169,11 @@ mod tests {
         let home = std::fs::canonicalize(home.path()).unwrap();
         let inside = home.join("project");
         std::fs::create_dir(&inside).unwrap();
-        let shown = |path: &Path| implied(path.to_owned(), Access::ReadOnly, Some(&home)).0.is_some();
+        let shown = |path: &Path| {
+            implied(path.to_owned(), Access::ReadOnly, false, Some(&home))
+                .0
+                .is_some()
+        };
         assert!(!shown(&home));
         assert!(!shown(home.parent().unwrap()));
         assert!(shown(&inside));

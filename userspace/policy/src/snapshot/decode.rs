@@ -18,6 +18,7 @@ use crate::egress::Egress;
 use crate::limits::{DOMAINS_MAX, FILES_MAX, RULES_MAX, SUBJECTS_MAX};
 use crate::names::{NamePattern, NameRule};
 use crate::paths::{relative_path_problem, view_path_problem};
+use crate::ipc;
 use crate::quotas::{Limits, Quotas};
 use crate::rules::{RuleId, RuleKind, RuleTable};
 use crate::sandbox::{SETTINGS, Sandbox};
@@ -205,6 +206,16 @@ impl Decoder {
                 hard: self.ruled(&from.hard)?,
                 inodes: self.ruled(&from.inodes)?,
             };
+        }
+        out.ipc = quotas.ipc.as_ref().map(|says| self.ipc(says)).transpose()?;
+        Ok(out)
+    }
+
+    fn ipc(&self, says: &bin::Ipc<'_>) -> Result<ipc::Says> {
+        let mut out = ipc::Says::default();
+        for bound in &says.limits {
+            let slot = out.limits.get_mut(usize::from(bound.which)).ok_or(no("a limit of ipc"))?;
+            *slot = self.ruled(&bound.limit)?;
         }
         Ok(out)
     }

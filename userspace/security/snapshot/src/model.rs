@@ -95,6 +95,26 @@ record! {
     Quotas {
         /// One for each area, in the areas' order.
         areas: Vec<Quota<'a>>,
+        /// What is bounded of IPC.
+        ipc: Option<Ipc<'a>>,
+    }
+}
+
+record! {
+    /// What is bounded of IPC.
+    Ipc {
+        /// Each limit at most once.
+        limits: Vec<IpcLimit<'a>>,
+    }
+}
+
+record! {
+    /// One limit of IPC.
+    IpcLimit {
+        /// Which, by its place among all.
+        which: u8,
+        /// The limit.
+        limit: Option<Ruled<'a>>,
     }
 }
 

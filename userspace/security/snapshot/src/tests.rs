@@ -25,6 +25,14 @@ fn sample<'a>(name: &'a str, canonical: &'a str, numbers: &[u64]) -> Sealed<'a> 
                     texts,
                 })
                 .collect(),
+            ipc: Some(Ipc {
+                limits: vec![IpcLimit {
+                    which: 3,
+                    limit: Some(ruled(9)),
+                    texts,
+                }],
+                texts,
+            }),
             texts,
         }),
         egress: Some(Egress {

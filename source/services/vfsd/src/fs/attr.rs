@@ -8,11 +8,12 @@ use rustix::fs::{AtFlags, FileType, Stat, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 use super::Vfs;
+use super::node::Node;
 use super::protocol::{Answer, Attr, Time};
+use super::shared::SHARED_TTL;
 use super::table::ROOT_ID;
 
-/// How long the kernel may believe what it was told. Only it changes the files, by us; somebody who edits the state's
-/// directory from outside meanwhile is seen after this time.
+/// How long the kernel may believe what it was told of files that only it changes, by us.
 pub(crate) const TTL: Duration = Duration::from_secs(3600);
 
 /// The block size that `stat` advises: what one request carries comfortably.
@@ -27,11 +28,16 @@ const MODE_SHOWN: u32 = FileType::RegularFile.as_raw_mode()
     | FileType::BlockDevice.as_raw_mode()
     | 0o1777;
 
+/// How long the kernel may believe these attributes.
+pub(crate) const fn ttl(attr: &Attr) -> Duration {
+    if attr.shared { SHARED_TTL } else { TTL }
+}
+
 impl Vfs {
-    /// The attributes of the inode `id`.
-    pub(crate) fn attr(&self, id: u64, stat: &Stat) -> Attr {
+    /// The attributes of an inode.
+    pub(crate) fn attr(&self, node: &Node, stat: &Stat) -> Attr {
         Attr {
-            id,
+            id: node.id,
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             blocks: u64::try_from(stat.st_blocks).unwrap_or_default(),
             atime: time(stat.st_atime, stat.st_atime_nsec),
@@ -40,8 +46,9 @@ impl Vfs {
             mode: stat.st_mode & MODE_SHOWN,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             uid: stat.st_uid,
-            gid: stat.st_gid,
+            gid: self.gid(stat.st_uid, stat.st_gid),
             block_bytes: ADVISED_BYTES,
+            shared: node.zone.is_shared(),
         }
     }
 
@@ -59,31 +66,41 @@ impl Vfs {
             uid: self.owner.uid,
             gid: self.owner.gid,
             block_bytes: ADVISED_BYTES,
+            shared: false,
         }
     }
 
-    /// A descriptor of the inode: of the open file if there is one, else its handle.
+    /// The group that is shown. That of one's own file is one's own: no other is mapped, and the kernel would let nobody
+    /// write to a file of a group that is not.
+    const fn gid(&self, uid: u32, gid: u32) -> u32 {
+        if uid == self.owner.uid { self.owner.gid } else { gid }
+    }
+
+    /// The inode, and a descriptor of it: of the open file if there is one, else its handle.
     fn with_fd<T>(
         &self,
         id: u64,
         handle: Option<u64>,
-        act: impl FnOnce(&OwnedFd) -> Result<T, Errno>,
+        act: impl FnOnce(&Arc<Node>, &OwnedFd) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         if let Some(handle) = handle.and_then(|number| self.handle(number).ok())
             && handle.node.id == id
         {
-            return act(&handle.file);
+            return act(&handle.node, &handle.file);
         }
         let node = self.table.get(id)?;
-        act(Arc::as_ref(&self.fd(&node)?))
+        let fd = self.fd(&node)?;
+        act(&node, &fd)
     }
 
     pub(crate) fn op_getattr(&self, id: u64, handle: Option<u64>) -> Result<Attr, Errno> {
         if id == ROOT_ID {
             return Ok(self.root_attr());
         }
-        let stat = self.with_fd(id, handle, |fd| rustix::fs::fstat(fd))?;
-        Ok(self.attr(id, &stat))
+        self.with_fd(id, handle, |node, fd| {
+            let stat = self.catch_up(node, fd, rustix::fs::fstat(fd)?)?;
+            Ok(self.attr(node, &stat))
+        })
     }
 
     /// `statx`, which the kernel asks for where a program wants to know when a file was made (`struct fuse_statx_out`).
@@ -93,8 +110,12 @@ impl Vfs {
             return Err(Errno::OPNOTSUPP);
         }
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat = self.with_fd(id, handle, |fd| rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted))?;
-        answer.u64(TTL.as_secs());
+        let (valid, stat) = self.with_fd(id, handle, |node, fd| {
+            let attr = self.attr(node, &self.catch_up(node, fd, rustix::fs::fstat(fd)?)?);
+            let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
+            Ok((ttl(&attr), stat))
+        })?;
+        answer.u64(valid.as_secs());
         answer.u64(0);
         answer.bytes(&[0; 16]);
         // struct fuse_statx
@@ -104,7 +125,7 @@ impl Vfs {
         answer.u64(0);
         answer.u32(stat.stx_nlink);
         answer.u32(stat.stx_uid);
-        answer.u32(stat.stx_gid);
+        answer.u32(self.gid(stat.stx_uid, stat.stx_gid));
         answer.u16(u16::try_from(u32::from(stat.stx_mode) & MODE_SHOWN).unwrap_or_default());
         answer.u16(0);
         answer.u64(id);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nexus_abi::{Area, Operation, Reason, Verdict};
 use nexus_quota::{Account, Amount, Budget, Decision, Ledger};
 use nexus_wire::Bounded;
-use nexus_wire::vfs::{AreaUsage, Budgets, Event, PolicyHex};
+use nexus_wire::vfs::{AreaUsage, Budgets, Event, PolicyHex, WorkUsage};
 use rustix::io::Errno;
 
 use super::events::EventQueue;
@@ -40,6 +40,11 @@ struct Orphan {
 struct Inner {
     ledger: Ledger,
     policy: PolicyHex,
+    /// What was in the work directories when their serving began, with what others were seen to add since.
+    work_start: Amount,
+    /// By how much they may grow.
+    work_budget: Budget,
+    has_work: bool,
     /// By node id; bounded by the table of nodes.
     orphans: HashMap<u64, Orphan>,
     /// How many inodes have no name and an open handle.
@@ -64,6 +69,9 @@ impl Books {
     pub(crate) fn new(ledger: Ledger, policy: PolicyHex, events: Arc<EventQueue>) -> Self {
         let orphans = HashMap::new();
         let inner = Inner {
+            work_budget: ledger.account(Area::Work).budget(),
+            work_start: Amount::ZERO,
+            has_work: false,
             ledger,
             policy,
             orphans,
@@ -225,7 +233,13 @@ impl Books {
     pub(crate) fn set_budgets(&self, budgets: Budgets, policy: PolicyHex) {
         let mut inner = self.lock();
         inner.policy = policy;
-        for (area, budget) in [(Area::Tmp, budgets.tmp), (Area::State, budgets.state)] {
+        inner.work_budget = budgets.work;
+        let work = inner.work_limits();
+        for (area, budget) in [
+            (Area::Tmp, budgets.tmp),
+            (Area::State, budgets.state),
+            (Area::Work, work),
+        ] {
             if let Some(reason) = inner.ledger.set_budget(area, budget) {
                 let policy = inner.policy.clone();
                 let name = Bounded::cut(b"");
@@ -240,6 +254,44 @@ impl Books {
                 });
             }
         }
+    }
+
+    /// A work directory that costs `start` is served from now on.
+    pub(crate) fn begin_work(&self, start: Amount) -> Result<(), Errno> {
+        let mut inner = self.lock();
+        let used = inner.ledger.account(Area::Work).used();
+        let used = used.checked_add(start).ok_or(Errno::OVERFLOW)?;
+        inner.work_start = inner.work_start.checked_add(start).ok_or(Errno::OVERFLOW)?;
+        inner.has_work = true;
+        inner.reopen(Area::Work, used);
+        Ok(())
+    }
+
+    /// Others changed a file that cost `was` so that it costs `is`: that is booked and not judged. In a work directory it
+    /// is nobody's growth.
+    pub(crate) fn booked(&self, area: Area, was: Amount, is: Amount) {
+        let mut inner = self.lock();
+        let moved = |amount: Amount| amount.saturating_sub(was).checked_add(is).unwrap_or(amount);
+        let used = moved(inner.ledger.account(area).used());
+        if area == Area::Work {
+            // What others take away of what the program made gives it no room, and counts for it no less.
+            inner.work_start = moved(inner.work_start);
+        }
+        inner.reopen(area, used);
+    }
+
+    /// What is used of the work directories, where there is one.
+    pub(crate) fn work_usage(&self) -> Option<WorkUsage> {
+        let inner = self.lock();
+        let account = inner.ledger.account(Area::Work);
+        let used = account.used().saturating_sub(inner.reclaimable(Area::Work));
+        inner.has_work.then_some(WorkUsage {
+            used_bytes: used.bytes,
+            used_inodes: used.inodes,
+            start_bytes: inner.work_start.bytes,
+            start_inodes: inner.work_start.inodes,
+            budget: inner.work_budget,
+        })
     }
 
     /// What is used, without what nobody can reach any more, and the limits.
@@ -264,6 +316,25 @@ impl Books {
 }
 
 impl Inner {
+    /// The limits of everything in the work directories: what was there, and the growth that policy allows.
+    fn work_limits(&self) -> Budget {
+        let start = self.work_start;
+        Budget {
+            soft_bytes: self.work_budget.soft_bytes.map(|soft| soft.saturating_add(start.bytes)),
+            hard_bytes: self.work_budget.hard_bytes.saturating_add(start.bytes),
+            hard_inodes: self.work_budget.hard_inodes.saturating_add(start.inodes),
+        }
+    }
+
+    /// Opens the account of `area` anew with `used`, which is no crossing of anything.
+    fn reopen(&mut self, area: Area, used: Amount) {
+        let budget = match area {
+            Area::Work => self.work_limits(),
+            _ => self.ledger.account(area).budget(),
+        };
+        self.ledger = self.ledger.with(area, budget, used);
+    }
+
     fn reclaimable(&self, area: Area) -> Amount {
         self.orphans
             .values()

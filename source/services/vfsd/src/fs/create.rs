@@ -37,7 +37,7 @@ impl Vfs {
             return Err(errno);
         }
         let (node, stat, _) = self.find(&parent, &dir, name)?;
-        Ok(self.attr(node.id, &stat))
+        Ok(self.attr(&node, &stat))
     }
 
     pub(crate) fn op_mkdir(&self, parent: u64, name: &CStr, mode: u32, pid: u32) -> Result<Attr, Errno> {
@@ -81,7 +81,7 @@ impl Vfs {
                 // Without a handle of its own until it needs one: it can be opened by its name.
                 let node = self.table.intern(parent.zone, &stat, None, Some((&parent, name)))?;
                 node.state().attributes = Some(0);
-                Ok((self.attr(node.id, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
             Err(errno) => {
                 self.books.release(parent.zone.area(), Amount::INODE);
@@ -104,7 +104,7 @@ impl Vfs {
                     Ok(file)
                 });
                 let file = opened.inspect_err(|_| self.forget_node(node.id, 1))?;
-                Ok((self.attr(node.id, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
         }
     }
@@ -133,7 +133,7 @@ impl Vfs {
             .inspect_err(|_| self.books.release(parent.zone.area(), Amount::INODE))?;
         node.state().attributes = Some(0);
         // If it cannot be held, closing and forgetting it gives back what it cost.
-        Ok((self.attr(node.id, &stat), self.hold(node, file)?))
+        Ok((self.attr(&node, &stat), self.hold(node, file)?))
     }
 
     /// Gives an opened file a number; the kernel was told of the node just now and forgets it if this fails.

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::attr::TTL;
+use super::attr::ttl;
 use super::protocol::{Answer, Attr, Header, Request, opened};
 use super::{ROOT_ID, Vfs};
 
@@ -15,6 +15,14 @@ pub(crate) enum Told {
     Nothing,
 }
 
+fn entry(answer: &mut Answer, attr: &Attr) {
+    answer.entry(ttl(attr), attr);
+}
+
+fn attributes(answer: &mut Answer, attr: &Attr) {
+    answer.attributes(ttl(attr), attr);
+}
+
 impl Vfs {
     /// Does what `request` asks and puts the answer's body into `answer`; an error is the whole answer.
     ///
@@ -25,15 +33,15 @@ impl Vfs {
         let Header { node: id, pid, .. } = header;
         match request {
             Request::Lookup(name) => match self.op_lookup(id, name) {
-                // Number 0 says "not there", and may be remembered: whatever is made is made by this kernel.
+                // Number 0 says "not there", and may be remembered: what is made is made by this kernel, or seen soon.
                 Err(Errno::NOENT) => answer.entry(
-                    TTL,
+                    self.absence_ttl(id),
                     &Attr {
                         id: 0,
                         ..self.root_attr()
                     },
                 ),
-                found => answer.entry(TTL, &found?),
+                found => entry(answer, &found?),
             },
             Request::Forget(count) => {
                 self.forgotten(id, count);
@@ -45,13 +53,13 @@ impl Vfs {
                 }
                 return Ok(Told::Nothing);
             }
-            Request::Getattr { handle } => answer.attributes(TTL, &self.op_getattr(id, handle)?),
+            Request::Getattr { handle } => attributes(answer, &self.op_getattr(id, handle)?),
             Request::Statx { handle } => self.op_statx(id, handle, answer)?,
-            Request::Setattr(changes) => answer.attributes(TTL, &self.op_setattr(id, changes, pid)?),
+            Request::Setattr(changes) => attributes(answer, &self.op_setattr(id, changes, pid)?),
             Request::Readlink => answer.bytes(&self.op_readlink(id)?),
-            Request::Symlink { name, target } => answer.entry(TTL, &self.op_symlink(id, name, target, pid)?),
-            Request::Mknod { name, mode } => answer.entry(TTL, &self.op_mknod(id, name, mode, pid)?),
-            Request::Mkdir { name, mode } => answer.entry(TTL, &self.op_mkdir(id, name, mode, pid)?),
+            Request::Symlink { name, target } => entry(answer, &self.op_symlink(id, name, target, pid)?),
+            Request::Mknod { name, mode } => entry(answer, &self.op_mknod(id, name, mode, pid)?),
+            Request::Mkdir { name, mode } => entry(answer, &self.op_mkdir(id, name, mode, pid)?),
             Request::Unlink(name) => self.op_unlink(id, name)?,
             Request::Rmdir(name) => self.op_rmdir(id, name)?,
             Request::Rename {
@@ -60,9 +68,15 @@ impl Vfs {
                 new_name,
                 flags,
             } => self.op_rename(id, name, new_parent, new_name, flags)?,
-            Request::Link { inode, name } => answer.entry(TTL, &self.op_link(inode, id, name, pid)?),
-            Request::Open { flags } => answer.opened(self.op_open(id, flags, pid)?, opened::KEEP_CACHE),
-            Request::Opendir => answer.opened(self.op_opendir(id)?, opened::KEEP_CACHE | opened::CACHE_DIR),
+            Request::Link { inode, name } => entry(answer, &self.op_link(inode, id, name, pid)?),
+            Request::Open { flags } => {
+                let (handle, flags) = self.op_open(id, flags, pid)?;
+                answer.opened(handle, flags);
+            }
+            Request::Opendir => {
+                let (handle, flags) = self.op_opendir(id)?;
+                answer.opened(handle, flags);
+            }
             Request::Read { handle, offset, size } => self.op_read(handle, offset, size, answer)?,
             Request::Write(write) => answer.written(self.op_write(write.head, write.into(), pid)?),
             Request::Statfs => self.op_statfs(id, answer),
@@ -75,12 +89,12 @@ impl Vfs {
             Request::Readdir { handle, offset, size } => self.op_readdir(id, handle, offset, size, answer)?,
             Request::Create { name, mode, flags } => {
                 let (attr, handle) = self.op_create(id, name, mode, flags, pid)?;
-                answer.entry(TTL, &attr);
+                entry(answer, &attr);
                 answer.opened(handle, opened::KEEP_CACHE);
             }
             Request::Tmpfile { mode, flags } => {
                 let (attr, handle) = self.op_tmpfile(id, mode, flags, pid)?;
-                answer.entry(TTL, &attr);
+                entry(answer, &attr);
                 answer.opened(handle, opened::KEEP_CACHE);
             }
             Request::Fallocate {

@@ -107,7 +107,7 @@ impl EventQueue {
     }
 
     /// Wakes the polling side.
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // EAGAIN means that the counter is full: the other side is awake already.
         let _ = rustix::io::write(&self.signal, &1_u64.to_ne_bytes());
     }

@@ -32,7 +32,7 @@ impl Vfs {
             self.first_name(&node, &mut state, &fd, &dir, name)?;
             drop(state);
             let (node, stat, _) = self.find(&parent, &dir, name)?;
-            return Ok(self.attr(node.id, &stat));
+            return Ok(self.attr(&node, &stat));
         }
         let asker = Asker {
             operation: Operation::Create,
@@ -48,7 +48,7 @@ impl Vfs {
         }
         drop(state);
         let (node, stat, _) = self.find(&parent, &dir, name)?;
-        Ok(self.attr(node.id, &stat))
+        Ok(self.attr(&node, &stat))
     }
     /// The first name of a file that was made without: it is charged as an inode already. Whether it may have one, the
     /// host knows.

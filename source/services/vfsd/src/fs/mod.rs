@@ -22,8 +22,10 @@ mod remove;
 mod rename;
 pub(crate) mod serve;
 mod setattr;
+mod shared;
 mod statfs;
 mod table;
+pub(crate) mod works;
 pub(crate) mod write;
 pub(crate) mod xattr;
 mod zone;
@@ -38,7 +40,9 @@ use rustix::io::Errno;
 use self::books::{Asker, Books};
 use self::handle::{Handle, Handles};
 use self::node::{Node, look};
-use self::table::{ROOT_ID, Table};
+use self::table::ROOT_ID;
+pub(crate) use self::table::Table;
+use self::works::Works;
 pub(crate) use self::zone::Zone;
 use crate::Identity;
 use nexus_abi::Operation;
@@ -59,7 +63,8 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Vfs {
     books: Arc<Books>,
-    table: Table,
+    table: Arc<Table>,
+    works: Arc<Works>,
     handles: Handles,
     owner: Identity,
     zones: [Arc<Node>; Zone::ALL.len()],
@@ -74,7 +79,8 @@ impl Vfs {
         limits: Limits,
         open: impl Fn(Zone) -> Result<OwnedFd, Errno>,
     ) -> Result<Self, Errno> {
-        let table = Table::new(limits.nodes);
+        let table = Arc::new(Table::new(limits.nodes));
+        let works = Arc::new(Works::new(Arc::clone(&table), Arc::clone(&books)));
         let zone = |zone| -> Result<Arc<Node>, Errno> {
             let fd = Arc::new(open(zone)?);
             // Told once to nobody, so never forgotten; without a place, so its handle is kept.
@@ -84,11 +90,17 @@ impl Vfs {
         Ok(Self {
             books,
             table,
+            works,
             handles: Handles::new(limits.handles),
             owner,
             zones,
             trims: fallocate::Trims::default(),
         })
+    }
+
+    /// The work directories, for whoever takes sessions.
+    pub(crate) fn works(&self) -> Arc<Works> {
+        Arc::clone(&self.works)
     }
 
     /// A handle to the inode of `node`.

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) reclaimed: bool,
     /// The kernel has forgotten it.
     pub(crate) forgotten: bool,
+    /// When it was last changed, as of when it was last opened; kept only of what others change too.
+    pub(crate) changed: Option<(i64, u64)>,
 }
 
 /// An inode that the kernel knows.
@@ -78,6 +80,8 @@ pub(crate) struct Node {
     pub(crate) kind: FileType,
     handle: Mutex<Option<Arc<OwnedFd>>>,
     used: AtomicBool,
+    /// The handle is never let go of: the name may come to mean something else.
+    kept: AtomicBool,
     place: Mutex<Option<Place>>,
     state: Mutex<State>,
     entries: RwLock<()>,
@@ -109,6 +113,7 @@ impl Node {
             kind,
             handle: Mutex::new(handle),
             used: AtomicBool::new(true),
+            kept: AtomicBool::new(false),
             place: Mutex::new(place),
             state: Mutex::new(State {
                 len,
@@ -122,6 +127,15 @@ impl Node {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The state, unless somebody is changing it now.
+    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// To look at a directory's names.
@@ -187,9 +201,15 @@ impl Node {
         true
     }
 
+    /// Keeps a handle for good.
+    pub(crate) fn keep(&self, fd: &Arc<OwnedFd>) {
+        self.kept.store(true, Ordering::Relaxed);
+        self.offer_handle(fd);
+    }
+
     /// Lets go of the handle if it was not used since the last time this was asked and can be opened again.
     pub(crate) fn rest(&self) -> bool {
-        if self.used.swap(false, Ordering::Relaxed) {
+        if self.used.swap(false, Ordering::Relaxed) || self.kept.load(Ordering::Relaxed) {
             return false;
         }
         let place = lock(&self.place);

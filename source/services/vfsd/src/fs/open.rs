@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::node::open_again;
+use super::protocol::opened;
 
 /// The flags with which the host's file is opened: the access mode and what makes writes durable.
 ///
@@ -21,8 +22,8 @@ pub(crate) fn truncates(flags: u32) -> bool {
 }
 
 impl Vfs {
-    /// Opens a file; the kernel may keep what it has read of it, because only we change files.
-    pub(crate) fn op_open(&self, id: u64, flags: u32, pid: u32) -> Result<u64, Errno> {
+    /// Opens a file; also what the kernel is told of it.
+    pub(crate) fn op_open(&self, id: u64, flags: u32, pid: u32) -> Result<(u64, u32), Errno> {
         let node = self.table.get(id)?;
         if node.kind != FileType::RegularFile {
             // The kernel opens fifos and sockets itself, and nothing else is here.
@@ -30,6 +31,7 @@ impl Vfs {
         }
         let fd = self.fd(&node)?;
         let file = open_again(&fd, backing_flags(flags))?;
+        let unchanged = self.is_unchanged(&node, &file)?;
         self.opened(&node)?;
         if truncates(flags) {
             // Not through `file`, which may be open for reading alone.
@@ -39,18 +41,27 @@ impl Vfs {
         self.handles
             .insert(Arc::clone(&node), file)
             .inspect_err(|_| self.closed(&node))
+            // Where only we change files, what the kernel has read of one stays true.
+            .map(|number| (number, if unchanged { opened::KEEP_CACHE } else { 0 }))
     }
 
-    pub(crate) fn op_opendir(&self, id: u64) -> Result<u64, Errno> {
+    pub(crate) fn op_opendir(&self, id: u64) -> Result<(u64, u32), Errno> {
         if id == super::ROOT_ID {
-            return Ok(0);
+            return Ok((0, 0));
         }
         let node = self.table.get(id)?;
         let file = open_again(Arc::as_ref(&self.fd(&node)?), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        // Who else changes a directory does not tell the kernel.
+        let flags = if node.zone.is_shared() {
+            0
+        } else {
+            opened::KEEP_CACHE | opened::CACHE_DIR
+        };
         self.opened(&node)?;
         self.handles
             .insert(Arc::clone(&node), file)
             .inspect_err(|_| self.closed(&node))
+            .map(|number| (number, flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {

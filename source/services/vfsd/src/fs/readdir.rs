@@ -74,9 +74,9 @@ impl Vfs {
             let node = self.zones.iter().find(|node| node.zone == zone)?;
             Some((node.id, zone.name()))
         });
-        let entries = [(ROOT_ID, "."), (ROOT_ID, "..")].into_iter().chain(zones);
+        let entries = [(ROOT_ID, ".".into()), (ROOT_ID, "..".into())].into_iter().chain(zones);
         for (place, (id, name)) in (1_u64..).zip(entries) {
-            if place > offset && !answer.dirent(id, place, FileType::Directory, OsStr::new(name), limit) {
+            if place > offset && !answer.dirent(id, place, FileType::Directory, OsStr::new(name.as_ref()), limit) {
                 break;
             }
         }

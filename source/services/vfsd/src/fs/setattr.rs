@@ -44,7 +44,7 @@ impl Vfs {
             };
             rustix::fs::utimensat(&fd, THIS, &times, AtFlags::EMPTY_PATH)?;
         }
-        Ok(self.attr(id, &rustix::fs::fstat(&fd)?))
+        Ok(self.attr(&node, &rustix::fs::fstat(&fd)?))
     }
 
     /// Sets the length, through `file` if it is open for writing.

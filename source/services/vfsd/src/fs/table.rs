@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::node::{Key, Node};
@@ -81,7 +81,10 @@ impl Table {
         let key = Key::of(stat);
         let mut inner = self.lock();
         let known_id = inner.by_key.get(&key).copied();
-        if let Some(known) = known_id.and_then(|id| inner.by_id.get_mut(&id)) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        // A number that others freed and that means another kind of thing by now is another inode.
+        let known = known_id.and_then(|id| inner.by_id.get_mut(&id));
+        if let Some(known) = known.filter(|known| known.node.kind == kind) {
             known.lookups = known.lookups.saturating_add(1);
             let node = Arc::clone(&known.node);
             drop(inner);
@@ -132,7 +135,9 @@ impl Table {
             return None;
         }
         let known = inner.by_id.remove(&id)?;
-        inner.by_key.remove(&known.node.key);
+        if inner.by_key.get(&known.node.key) == Some(&id) {
+            inner.by_key.remove(&known.node.key);
+        }
         Some(known.node)
     }
 

@@ -1,4 +1,10 @@
+use std::borrow::Cow;
+
 use nexus_abi::Area;
+
+/// How many metered work directories a subject has at once, those of sessions that have ended among them: each keeps a
+/// descriptor until the subject's last session ends.
+pub(crate) const WORKS_MAX: u8 = 64;
 
 /// A directory of the file system's root: what a session mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,18 +15,28 @@ pub(crate) enum Zone {
     State,
     /// `/dev/shm`.
     Shm,
+    /// A directory of the user's, by its place among all of them.
+    Work(u8),
 }
 
 impl Zone {
+    /// Those that every file server has.
     pub(crate) const ALL: [Self; 3] = [Self::Tmp, Self::State, Self::Shm];
 
     /// Its name in the root.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Cow<'static, str> {
         match self {
-            Self::Tmp => "tmp",
-            Self::State => "state",
-            Self::Shm => "shm",
+            Self::Tmp => "tmp".into(),
+            Self::State => "state".into(),
+            Self::Shm => "shm".into(),
+            Self::Work(index) => format!("work{index}").into(),
         }
+    }
+
+    /// The zone of a name in the root.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let works = (0..WORKS_MAX).map(Self::Work);
+        Self::ALL.into_iter().chain(works).find(|zone| zone.name() == name)
     }
 
     /// Whom it is charged to.
@@ -28,6 +44,13 @@ impl Zone {
         match self {
             Self::Tmp | Self::Shm => Area::Tmp,
             Self::State => Area::State,
+            Self::Work(_) => Area::Work,
         }
+    }
+
+    /// Whether others may change what is in it while it is served: the user in the work directory, and whoever looks after
+    /// a subject's state. Where `tmp` lies on the host nobody but this process looks.
+    pub(crate) const fn is_shared(self) -> bool {
+        matches!(self, Self::State | Self::Work(_))
     }
 }

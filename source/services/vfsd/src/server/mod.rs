@@ -2,8 +2,10 @@
 
 mod attribute;
 mod drop;
+mod marker;
 mod mount;
 mod sessions;
 mod start;
+mod work;
 
 pub(crate) use start::{Start, run};

@@ -49,7 +49,7 @@ pub(crate) fn release(mount: OwnedFd) {
 pub(crate) fn copy(mount: BorrowedFd<'_>, zone: Zone) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(
         mount,
-        zone.name(),
+        zone.name().as_ref(),
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     )
 }

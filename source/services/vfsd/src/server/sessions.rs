@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 
 use nexus_abi::Area;
 use nexus_wire::packet::PacketSocket;
-use nexus_wire::vfs::{Event, FromVfsd, Refusal, SubjectName, ToVfsd};
+use nexus_wire::vfs::{Budgets, Event, FromVfsd, PolicyHex, Refusal, SubjectName, ToVfsd};
 use nexus_wire::{Bounded, DecodeError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::attribute::session_of;
+use super::marker::Markers;
 use super::mount;
 use super::start::welcome;
+use super::work::{Granted, Measuring, Refused, Wish};
 use crate::fs::Zone;
 use crate::fs::books::Books;
 use crate::fs::events::{EventQueue, Kind};
+use crate::fs::works::Works;
 
 /// How many sessions a subject has at once, those that have not yet said who they are among them. Each is a socket and
 /// three mounts.
@@ -27,6 +30,9 @@ const SESSIONS_MAX: usize = 256;
 
 /// How long a connection may say nothing before it is closed: it says Hello at once.
 const HELLO_WAIT: Duration = Duration::from_secs(2);
+
+/// How long measuring a work directory may take: as long as a session waits for it.
+const MEASURE_WAIT: Duration = Duration::from_secs(60);
 
 /// How long the last session's processes may take to let go of the mounts, once its connection is closed. Less than a
 /// new session waits for us.
@@ -41,16 +47,32 @@ struct Session {
     /// Until when it has to say Hello; `None` once it did.
     hello_until: Option<Instant>,
     init_pid: Option<u32>,
+    /// It wants to know what is used.
+    asks_usage: bool,
+    /// The work directory that it asked for before Hello.
+    wish: Option<Wish>,
+    /// Its Hello, which waits for the work directory.
+    waiting: Option<(Measuring, Greeting)>,
     /// Told as soon as it reads again.
     lost: Vec<(Kind, u64)>,
+}
+
+/// What Hello asks for.
+#[derive(Debug)]
+struct Greeting {
+    budgets: Budgets,
+    policy: PolicyHex,
+    fresh: bool,
 }
 
 /// Everything that sessions share.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) subject: SubjectName,
+    pub(crate) markers: Markers,
     pub(crate) peer_uid: u32,
     pub(crate) books: Arc<Books>,
+    pub(crate) works: Arc<Works>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) mount: OwnedFd,
     pub(crate) listener: OwnedFd,
@@ -81,6 +103,10 @@ impl Sessions {
                 }
             }
             self.tell(&mut open);
+            // What happened before it was asked is told before it is answered: who asks may not listen afterwards.
+            open.retain(|_, session| !session.asks_usage || self.tell_usage(session));
+            // After what woke us was taken: what is measured from here on wakes us again.
+            open.retain(|_, session| self.go_on(session));
             if open.is_empty() {
                 break;
             }
@@ -147,7 +173,7 @@ impl Sessions {
     fn hear(&self, session: &mut Session, fresh: bool) -> bool {
         // A session that floods us is heard again after the others.
         for _ in 0..16 {
-            let packet = match session.socket.try_receive() {
+            let mut packet = match session.socket.try_receive() {
                 Ok(packet) => packet,
                 Err(Errno::AGAIN) => return session.hello_until.is_none_or(|until| Instant::now() < until),
                 Err(_) => return false,
@@ -156,15 +182,37 @@ impl Sessions {
                 return false;
             }
             let message = ToVfsd::decode(packet.bytes());
-            if !self.answer(session, message, fresh) {
+            let descriptor = packet.descriptors.pop();
+            if !self.answer(session, message, descriptor, fresh) {
                 return false;
             }
         }
         true
     }
 
-    fn answer(&self, session: &mut Session, message: Result<ToVfsd, DecodeError>, fresh: bool) -> bool {
+    fn answer(
+        &self,
+        session: &mut Session,
+        message: Result<ToVfsd, DecodeError>,
+        descriptor: Option<OwnedFd>,
+        fresh: bool,
+    ) -> bool {
         match (message, session.hello_until) {
+            (Ok(_), _) if session.waiting.is_some() => session.refuse(Refusal::Protocol, None),
+            (Ok(ToVfsd::Work), Some(_)) => match descriptor {
+                Some(directory) if session.wish.is_none() => {
+                    session.wish = Some(Wish::new(directory));
+                    true
+                }
+                _ => session.refuse(Refusal::Protocol, None),
+            },
+            (Ok(ToVfsd::Hold { parent, name }), Some(_)) => {
+                let held = session
+                    .wish
+                    .as_mut()
+                    .is_some_and(|wish| wish.hold(parent, name.as_bytes()));
+                held || session.refuse(Refusal::Protocol, None)
+            }
             (
                 Ok(ToVfsd::Hello {
                     subject,
@@ -176,31 +224,77 @@ impl Sessions {
                 if subject != self.subject {
                     return session.refuse(Refusal::Subject, None);
                 }
-                if budgets.tmp.validate().is_err() || budgets.state.validate().is_err() {
+                if [budgets.tmp, budgets.state, budgets.work]
+                    .iter()
+                    .any(|budget| budget.validate().is_err())
+                {
                     return session.refuse(Refusal::Budget, None);
                 }
-                let copies = [Zone::Tmp, Zone::State, Zone::Shm].map(|zone| mount::copy(self.mount.as_fd(), zone));
-                let [Ok(tmp), Ok(state), Ok(shm)] = &copies else {
-                    let errno = copies.into_iter().find_map(Result::err).unwrap_or(Errno::IO);
-                    return session.refuse(Refusal::Mount, Some(errno));
-                };
-                self.books.set_budgets(budgets, policy);
-                session.hello_until = None;
-                session.send(&welcome(fresh), &[tmp.as_fd(), state.as_fd(), shm.as_fd()])
+                let greeting = Greeting { budgets, policy, fresh };
+                match session.wish.take().map(|wish| wish.grant(&self.works, &self.events)) {
+                    None => self.welcome(session, greeting, None),
+                    Some(Ok(Granted::Now(zone))) => self.welcome(session, greeting, Some(zone)),
+                    Some(Ok(Granted::Later(measuring))) => {
+                        session.hello_until = Some(Instant::now() + MEASURE_WAIT);
+                        session.waiting = Some((measuring, greeting));
+                        true
+                    }
+                    Some(Err(refused)) => session.refuse_work(refused),
+                }
             }
             (Ok(ToVfsd::Attach { init_pid }), None) => {
                 session.init_pid = Some(init_pid);
                 true
             }
             (Ok(ToVfsd::QueryUsage), None) => {
-                let usage = FromVfsd::Usage {
-                    tmp: self.books.usage(Area::Tmp),
-                    state: self.books.usage(Area::State),
-                };
-                session.send(&usage, &[])
+                session.asks_usage = true;
+                true
             }
             _ => session.refuse(Refusal::Protocol, None),
         }
+    }
+
+    fn tell_usage(&self, session: &mut Session) -> bool {
+        session.asks_usage = false;
+        let usage = FromVfsd::Usage {
+            tmp: self.books.usage(Area::Tmp),
+            state: self.books.usage(Area::State),
+            work: self.books.work_usage(),
+        };
+        session.send(&usage, &[])
+    }
+
+    /// Welcomes a session whose work directory was measured; `false` if it is over.
+    fn go_on(&self, session: &mut Session) -> bool {
+        let Some((measuring, greeting)) = session.waiting.take() else {
+            return true;
+        };
+        match measuring.finish(&self.works) {
+            None => {
+                session.waiting = Some((measuring, greeting));
+                true
+            }
+            Some(Ok(zone)) => self.welcome(session, greeting, Some(zone)),
+            Some(Err(refused)) => session.refuse_work(refused),
+        }
+    }
+
+    /// Puts a session's budgets in force and gives it its mounts; `false` if it is over.
+    fn welcome(&self, session: &mut Session, greeting: Greeting, work: Option<Zone>) -> bool {
+        let zones = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work);
+        let copies: Result<Vec<_>, _> = zones.map(|zone| mount::copy(self.mount.as_fd(), zone)).collect();
+        let copies = match copies {
+            Ok(copies) => copies,
+            Err(errno) => return session.refuse(Refusal::Mount, Some(errno)),
+        };
+        self.books.set_budgets(greeting.budgets, greeting.policy);
+        session.hello_until = None;
+        let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
+        let told = session.send(&welcome(greeting.fresh), &descriptors);
+        if told {
+            self.markers.quota_set(&greeting.budgets);
+        }
+        told
     }
 
     /// Tells sessions what happened: each event to the session whose process it was, or to the longest there.
@@ -226,6 +320,7 @@ impl Sessions {
             .min();
         let mut known: HashMap<u32, Option<u64>> = HashMap::new();
         for event in events {
+            self.markers.quota_deny(event.area, event.reason);
             let owner = if inits.len() > 1 {
                 *known.entry(event.pid).or_insert_with(|| session_of(event.pid, &inits))
             } else {
@@ -282,6 +377,9 @@ impl Session {
             socket,
             hello_until: Some(Instant::now() + HELLO_WAIT),
             init_pid: None,
+            asks_usage: false,
+            wish: None,
+            waiting: None,
             lost: Vec::new(),
         }
     }
@@ -292,11 +390,20 @@ impl Session {
 
     /// Always false: the session is over.
     fn refuse(&self, refusal: Refusal, errno: Option<Errno>) -> bool {
+        self.refuse_saying(refusal, "", errno)
+    }
+
+    /// Always false: the session is over.
+    fn refuse_work(&self, (stage, errno): Refused) -> bool {
+        self.refuse_saying(Refusal::Work, stage, Some(errno))
+    }
+
+    fn refuse_saying(&self, refusal: Refusal, stage: &str, errno: Option<Errno>) -> bool {
         let errno = errno.map_or(0, |errno| errno.raw_os_error().unsigned_abs());
         self.send(
             &FromVfsd::Refused {
                 refusal,
-                stage: Bounded::cut(b""),
+                stage: Bounded::cut(stage.as_bytes()),
                 errno,
             },
             &[],

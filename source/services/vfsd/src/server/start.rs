@@ -10,6 +10,7 @@ use nexus_wire::vfs::{Budgets, FromVfsd, PolicyHex, Refusal, SubjectName};
 use nexus_wire::{Bounded, vfs};
 use rustix::io::Errno;
 
+use super::marker::Markers;
 use super::sessions::Sessions;
 use super::{drop, mount};
 use crate::Identity;
@@ -40,6 +41,8 @@ pub(crate) struct Start {
     pub(crate) socket_path: std::path::PathBuf,
     /// The starter: the first session.
     pub(crate) first: PacketSocket,
+    /// Where markers go.
+    pub(crate) markers: Option<OwnedFd>,
     /// Where somebody with the right writes our identity maps: we say that we have a namespace, it says when it is done.
     /// `None` for an ordinary user, who writes its own.
     pub(crate) mapper: Option<PacketSocket>,
@@ -71,6 +74,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         complaints,
     ];
     keep.extend(start.mapper.as_ref().map(AsFd::as_fd));
+    keep.extend(start.markers.as_ref().map(AsFd::as_fd));
     drop::leave_starter(&keep).map_err(at("leaving the starter's session"))?;
     let limits = drop::limits();
     enter_namespace(&start)?;
@@ -82,17 +86,20 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
     let ledger = Ledger::default()
         .with(Area::Tmp, start.budgets.tmp, nexus_quota::Amount::ZERO)
-        .with(Area::State, start.budgets.state, used);
+        .with(Area::State, start.budgets.state, used)
+        .with(Area::Work, start.budgets.work, nexus_quota::Amount::ZERO);
     let events = Arc::new(EventQueue::new().map_err(at("making an event queue"))?);
     let books = Arc::new(Books::new(ledger, start.policy.clone(), Arc::clone(&events)));
     let open = |zone| match zone {
         Zone::Tmp => backing.tmp.try_clone().map_err(drop::errno_of),
         Zone::Shm => backing.shm.try_clone().map_err(drop::errno_of),
         Zone::State => backing.state.try_clone().map_err(drop::errno_of),
+        Zone::Work(_) => Err(Errno::INVAL),
     };
     let vfs =
         Vfs::new(Arc::clone(&books), start.owner, limits, open).map_err(at("opening the subject's directories"))?;
 
+    let works = vfs.works();
     // The kernel lets in only who has our user and group; nobody looks a second time, which would refuse requests that
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
@@ -106,9 +113,11 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         .map_err(|error| ("starting threads", drop::errno_of(error)))?;
 
     let sessions = Sessions {
+        markers: Markers::new(start.markers, &start.subject),
         subject: start.subject,
         peer_uid: start.peer_uid,
         books,
+        works,
         events,
         mount,
         listener: start.listener,

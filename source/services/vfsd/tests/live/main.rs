@@ -11,12 +11,15 @@
 
 mod bytes;
 mod hostile;
+mod kills;
 mod mapping;
 mod nameless;
 mod names;
 mod random;
 mod sessions;
 mod trees;
+mod weather;
+mod work;
 mod world;
 
 use std::os::unix::process::CommandExt as _;
@@ -49,8 +52,12 @@ fn main() {
         random::CASES,
         trees::CASES,
         sessions::CASES,
+        work::CASES,
+        weather::CASES,
+        kills::CASES,
         bytes::USER_CASES,
         trees::USER_CASES,
+        weather::USER_CASES,
     ]
     .concat();
     if let [flag, mode, name, root] = arguments.as_slice()
@@ -67,7 +74,7 @@ fn main() {
     for mode in Mode::ALL {
         let elsewhere = |name| {
             mode == Mode::Root
-                && [bytes::USER_CASES, trees::USER_CASES]
+                && [bytes::USER_CASES, trees::USER_CASES, weather::USER_CASES]
                     .concat()
                     .iter()
                     .any(|(known, _)| *known == name)

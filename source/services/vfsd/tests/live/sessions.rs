@@ -122,8 +122,18 @@ fn lifetime(world: &World) {
     wait_for_scratch(world, 1);
 }
 
+/// Waits until no file server has the subject's files.
+pub(crate) fn wait_for_end(world: &World) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let lock = fs::File::open(world.subject_dir().join("lock")).unwrap();
+    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        assert!(std::time::Instant::now() < until, "a file server is left");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 /// Waits until only `wanted` scratch directories are left on the host.
-fn wait_for_scratch(world: &World, wanted: usize) {
+pub(crate) fn wait_for_scratch(world: &World, wanted: usize) {
     let count = || {
         let names = fs::read_dir(world.subject_dir()).unwrap().flatten();
         names
@@ -284,6 +294,7 @@ fn refusals(world: &World) {
     let budgets = Budgets {
         tmp: budget(4096, 1),
         state: budget(4096, 1),
+        work: budget(0, 0),
     };
     let hello = |subject: &[u8], budgets| {
         ToVfsd::Hello {
@@ -296,7 +307,7 @@ fn refusals(world: &World) {
     assert_eq!(say(&hello(b"other", budgets)), refused(Refusal::Subject));
     let odd = Budgets {
         tmp: budget(4097, 1),
-        state: budget(4096, 1),
+        ..budgets
     };
     assert_eq!(say(&hello(b"demo", odd)), refused(Refusal::Budget));
     assert_eq!(say(b"nonsense"), refused(Refusal::Protocol));

@@ -10,7 +10,7 @@ use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
 use nexus_wire::vfs::{Budgets, Event};
 use rustix::fs::CWD;
 use rustix::mount::MoveMountFlags;
-use vfsd::{Identity, VfsdConfig, VfsdConnection, VfsdError, VfsdMessage, join};
+use vfsd::{Identity, VfsdConfig, VfsdConnection, VfsdError, VfsdMessage, WorkConfig, join};
 
 /// An unprivileged user that nobody is.
 const USER: u32 = 64123;
@@ -69,7 +69,17 @@ pub(crate) fn make_root(mode: Mode) -> PathBuf {
     let mut random = [0_u8; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
     let root = std::env::temp_dir().join(format!("vfsd-test-{:016x}", u64::from_le_bytes(random)));
-    for dir in ["", "base", "run", "mnt", "mnt/tmp", "mnt/state", "mnt/shm"] {
+    for dir in [
+        "",
+        "base",
+        "run",
+        "mnt",
+        "mnt/tmp",
+        "mnt/state",
+        "mnt/shm",
+        "mnt/work",
+        "work",
+    ] {
         let dir = root.join(dir);
         std::fs::create_dir(&dir).unwrap();
         if let Some(user) = mode.start_as() {
@@ -123,6 +133,7 @@ pub(crate) struct Dirs {
     pub(crate) tmp: PathBuf,
     pub(crate) state: PathBuf,
     pub(crate) shm: PathBuf,
+    pub(crate) work: PathBuf,
 }
 
 pub(crate) fn budget(hard_bytes: u64, hard_inodes: u64) -> Budget {
@@ -143,10 +154,46 @@ impl World {
             base_dir: self.root.join("base"),
             runtime_dir: self.root.join("run"),
             subject: "demo".to_owned(),
-            budgets: Budgets { tmp, state },
+            budgets: Budgets {
+                tmp,
+                state,
+                work: Budget::NOTHING,
+            },
             policy: "0123456789abcdef".to_owned(),
             identity: self.mode.identity(),
+            markers: None,
+            work: None,
         }
+    }
+
+    /// A directory of the user's, outside of what nexus keeps.
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    /// Asks for a directory to be metered, by this much; root lends it to the file server's user.
+    pub(crate) fn work_config(&self, directory: &Path, work: Budget) -> VfsdConfig {
+        let mut config = self.config(budget(MIB, 100), budget(MIB, 100));
+        config.budgets.work = work;
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let mut fd = rustix::fs::open(directory, flags, rustix::fs::Mode::empty()).unwrap();
+        if self.mode == Mode::Root {
+            fd = nexus_sys::mount::lend(&fd, (0, 0), (USER, USER)).unwrap();
+        }
+        config.work = Some(WorkConfig {
+            directory: std::sync::Arc::new(fd),
+            held: Vec::new(),
+        });
+        config
+    }
+
+    /// Joins with a metered work directory.
+    pub(crate) fn join_work(&self, directory: &Path, work: Budget) -> VfsdConnection {
+        join(&self.work_config(directory, work)).unwrap()
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Joins with room for everything.
@@ -193,6 +240,7 @@ impl World {
             tmp: mnt.join("tmp"),
             state: mnt.join("state"),
             shm: mnt.join("shm"),
+            work: mnt.join("work"),
         }
     }
 
@@ -230,11 +278,13 @@ impl World {
         nexus_sys::userns::unshare_user_and_mounts().unwrap();
         nexus_sys::userns::map_self(uid, gid).unwrap();
         let dirs = self.dirs();
-        for (mount, at) in [
+        let areas = [
             (&connection.tmp, &dirs.tmp),
             (&connection.state, &dirs.state),
             (&connection.shm, &dirs.shm),
-        ] {
+        ];
+        let work = connection.work.as_ref().map(|work| (work, &dirs.work));
+        for (mount, at) in areas.into_iter().chain(work) {
             rustix::mount::move_mount(mount, "", CWD, at.as_path(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
         }
         // A program has no capabilities: access modes mean something to it.

@@ -25,13 +25,13 @@ impl Scratch {
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
         let path = std::env::temp_dir().join(format!("vfsd-unit-{:016x}", u64::from_le_bytes(random)));
         for zone in Zone::ALL {
-            std::fs::create_dir_all(path.join(zone.name())).unwrap();
+            std::fs::create_dir_all(path.join(&*zone.name())).unwrap();
         }
         Self(path)
     }
 
     fn open(&self, zone: Zone) -> OwnedFd {
-        File::open(self.0.join(zone.name())).unwrap().into()
+        File::open(self.0.join(&*zone.name())).unwrap().into()
     }
 }
 

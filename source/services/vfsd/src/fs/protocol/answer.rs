@@ -38,6 +38,8 @@ pub(crate) struct Attr {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) block_bytes: u32,
+    /// Others may change it too, so it is believed for less long.
+    pub(crate) shared: bool,
 }
 
 /// One answer, built in place. A thread has one and uses it again for each request.
