@@ -12,6 +12,7 @@ mod raw;
 mod sockets;
 mod storm;
 mod terminal;
+mod udp;
 mod unix;
 
 use std::process::ExitCode;
@@ -36,9 +37,12 @@ fn main() -> ExitCode {
         ("connect", addresses) => sockets::connect(addresses),
         ("fast-open", [port]) => sockets::fast_open(number(port)),
         ("lengths", [port]) => sockets::lengths(number(port)),
+        ("bind-taken", [port]) => sockets::bind_taken(number(port)),
         ("listen", [closed]) => sockets::listen(number(closed)),
         ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
         ("udp", [port]) => sockets::udp(number(port)),
+        ("udp-open", [open, forbidden]) => udp::run(number(open), number(forbidden)),
+        ("udp-race", [open, forbidden, rounds]) => udp::race(number(open), number(forbidden), number(rounds)),
         ("parallel", [port, count]) => sockets::parallel(number(port), number(count)),
         ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
         ("unix", paths) => unix::reach(paths),

@@ -297,12 +297,12 @@ pub(crate) fn connect(addresses: &[&str]) {
     }
 }
 
-struct Message {
-    header: libc::mmsghdr,
+pub(crate) struct Message {
+    pub(crate) header: libc::mmsghdr,
     _vector: Box<libc::iovec>,
 }
 
-fn message(address: &[u8], data: &[u8]) -> Message {
+pub(crate) fn message(address: &[u8], data: &[u8]) -> Message {
     let mut vector = Box::new(libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
         iov_len: data.len(),
@@ -440,6 +440,19 @@ pub(crate) fn lengths(port: u16) {
 
 /// A queue or a name on the host's side. `closed` is an allowed port at which nobody listens. Waits for the end of its
 /// stdin, so that somebody can look around outside.
+/// Binds a fresh socket to a port that somebody on the host listens at.
+pub(crate) fn bind_taken(taken: u16) {
+    let fd = socket(AF_INET, STREAM, 0);
+    let address = loopback(taken);
+    say(
+        "bind-taken",
+        call(
+            libc::SYS_bind,
+            &[fd as u64, address.as_ptr().addr() as u64, address.len() as u64],
+        ),
+    );
+}
+
 pub(crate) fn listen(closed: u16) {
     let port_of = |fd: i32| {
         // SAFETY: all zeroes is a valid address.

@@ -120,6 +120,11 @@ impl Home {
         path
     }
 
+    /// Where all of it is.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
     /// What its commands' processes are told by.
     pub(crate) fn mark(&self) -> String {
         self.root

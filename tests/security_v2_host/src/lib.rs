@@ -34,5 +34,5 @@ pub use running::{Running, as_everybody};
 pub use server::Server;
 pub use terminal::{Key, PROMPT, Terminal};
 pub use tree::Tree;
-pub use user::{ORDINARY_ID, REQUIRE_LIVE, User, users};
+pub use user::{ORDINARY_ID, REQUIRE_LIVE, User, say_skipped, users};
 pub use watch::{Process, eventually};

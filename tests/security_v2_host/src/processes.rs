@@ -1,11 +1,28 @@
-//! Processes of one test, found by what only they have in their environment.
+//! Processes of one test, found by what only they have in their environment, or in their command line: the helpers of `nx`
+//! keep their environment from everybody but root.
 
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Every process that was started with this directory for `XDG_STATE_HOME`. Those that keep their environment from the
-/// caller are not seen; none of them outlives one that is.
+/// Whether a process, `/proc/PID`, has this variable in its environment, or, where that cannot be read, runs a program of this
+/// directory. proc_pid_environ(5), proc_pid_cmdline(5).
+pub(crate) fn belongs(process: &Path, variable: &str, root: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    match std::fs::read(process.join("environ")) {
+        Ok(environment) => environment
+            .split(|byte| *byte == 0)
+            .any(|one| one == variable.as_bytes()),
+        Err(_) => {
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            Path::new(std::ffi::OsStr::from_bytes(program)).starts_with(root)
+        }
+    }
+}
+
+/// Every process that was started with this directory for `XDG_STATE_HOME`. Of those that keep their environment from the
+/// caller only the ones are seen whose `nx` was started by its path.
 pub(crate) fn of_state(state: &Path) -> Vec<(Pid, String)> {
     let wanted = format!("XDG_STATE_HOME={}", state.display());
     let own = std::process::id();
@@ -17,11 +34,7 @@ pub(crate) fn of_state(state: &Path) -> Vec<(Pid, String)> {
         let Some(pid) = Pid::from_raw(number).filter(|_| number.cast_unsigned() != own) else {
             continue;
         };
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == wanted.as_bytes())
-        {
+        if belongs(&entry.path(), &wanted, state.parent().unwrap_or(state)) {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
         }

@@ -32,7 +32,7 @@ impl Home {
         let entries = std::fs::read_dir("/proc").expect("/proc");
         entries
             .flatten()
-            .filter_map(|entry| look(&entry.path(), &mark))
+            .filter_map(|entry| look(&entry.path(), &mark, self.root()))
             .collect()
     }
 
@@ -90,10 +90,9 @@ impl Home {
     }
 }
 
-fn look(path: &Path, mark: &str) -> Option<Process> {
+fn look(path: &Path, mark: &str, root: &Path) -> Option<Process> {
     let number: i32 = path.file_name()?.to_str()?.parse().ok()?;
-    let environment = std::fs::read(path.join("environ")).ok()?;
-    if !environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()) {
+    if !crate::processes::belongs(path, mark, root) {
         return None;
     }
     let stat = std::fs::read_to_string(path.join("stat")).ok()?;

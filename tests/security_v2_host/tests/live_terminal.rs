@@ -452,3 +452,46 @@ fn ctrl_c_while_nx_still_starts_is_not_lost() {
         }
     });
 }
+
+#[test]
+fn a_terminal_that_the_program_stopped_and_locked_is_free_again_after_it() {
+    in_a_terminal(|_, terminal| {
+        // TCXONC with TCOOFF holds up what is printed, the summary too; TIOCEXCL keeps everybody from opening it.
+        let hold = "ioctl STDOUT, 0x540c, 0; syswrite STDOUT, qq(held\\n); ioctl STDOUT, 0x540a, 0";
+        terminal.line(&format!("nx run demo -- perl -e '{hold}'"));
+        terminal.see("held");
+        terminal.see("inodes");
+        assert_eq!(terminal.status(), 0);
+        terminal.line("echo again > /dev/tty");
+        terminal.see("again");
+        assert_eq!(terminal.status(), 0);
+    });
+}
+
+#[test]
+fn a_program_that_holds_up_the_terminal_holds_up_no_record_with_watch() {
+    in_a_terminal(|home, terminal| {
+        let hold = "ioctl STDOUT, 0x540a, 0; chroot qq(/) for 1..5; sleep 1000";
+        terminal.line(&format!(
+            "nx run --watch demo -- perl -e '$| = 1; print qq(go\\n); {hold}'"
+        ));
+        terminal.see("go");
+        let recorded = || {
+            fs::read_to_string(home.journal().join("journal.jsonl"))
+                .unwrap_or_default()
+                .matches("chroot(")
+                .count()
+        };
+        let start = std::time::Instant::now();
+        while recorded() < 5 {
+            assert!(
+                start.elapsed() < security_v2_host::DEADLINE,
+                "only {} were recorded",
+                recorded()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        terminal.press(Key::CtrlC);
+        assert_eq!(terminal.status(), 130);
+    });
+}

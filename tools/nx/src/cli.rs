@@ -1,6 +1,6 @@
 //! The command line's words.
 
-use crate::run;
+use crate::{policy, run};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -24,6 +24,12 @@ enum Command {
     /// program ends, with 128+n for a signal; its own failures are 2 (usage), 3 (policy says no), 4 (something is
     /// missing), 6 (this machine cannot enforce the policy), 7 (internal), 126 and 127 (no such program).
     Run(RunArgs),
+    /// Write, check, show, explain and compare policy
+    ///
+    /// Without a command: which policy is in force here, and how to make one. Nothing here runs a program, and nothing
+    /// needs a daemon. Ends with 0, or 2 (usage), 3 (the policy is invalid or says no; `diff`: the two differ), 4 (something
+    /// is missing), 7 (internal).
+    Policy(policy::PolicyArgs),
     /// See what is in force and what this machine can give
     #[command(subcommand)]
     Sec(SecCommand),
@@ -78,6 +84,7 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     match command {
         Command::Run(args) => ExitCode::from(run::run(&args)),
+        Command::Policy(args) => ExitCode::from(policy::main(&args)),
         Command::Sec(SecCommand::Doctor { json }) => doctor(json),
     }
 }

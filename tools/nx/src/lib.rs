@@ -7,6 +7,7 @@
 mod cli;
 mod diagnostics;
 pub mod doctor;
+mod policy;
 mod run;
 
 pub use cli::main;

@@ -137,6 +137,11 @@ impl Calls {
     }
 }
 
+/// The numbers of a call's or group's name on this architecture.
+pub(crate) fn numbers_of(name: &str) -> Vec<u32> {
+    Calls::of(name).map(|calls| calls.numbers()).unwrap_or_default()
+}
+
 struct Builder<'b> {
     abi: Abi,
     scope: &'b ScopeName,

@@ -1,12 +1,14 @@
 //! What a subject may do, after its domain, its own overrides and the ceilings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
 
-use nexus_abi::{Area, Effect, RuleRef};
+use nexus_abi::{Area, RuleRef};
 use nexus_abi_policy::Profile;
 use nexus_net_egress::{CompileError, EgressRule};
 use nexus_quota::Budget;
 
+use crate::egress::BindRule;
 use crate::gate::EgressGate;
 use crate::ipc::IpcBudget;
 use crate::layers::Layers;
@@ -33,6 +35,8 @@ pub struct EgressLayer {
     pub rules: Vec<EgressRule>,
     /// Rules by name, in the same order.
     pub names: Vec<NameRule>,
+    /// Ports to bind on the host, in the same order.
+    pub binds: Vec<BindRule>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -42,6 +46,8 @@ pub struct EgressLayer {
 pub struct SyscallLayer {
     /// The domain's rules, then the subject's own.
     pub profile: Profile,
+    /// What is listed as probed, and where.
+    pub probes: Vec<(Vec<u32>, RuleRef)>,
     /// Stands for the lack of a rule: where one would be written.
     pub no_rule: RuleRef,
 }
@@ -264,7 +270,7 @@ impl SubjectPolicy {
         self.env.map(|layer| layer.pass.clone())
     }
 
-    /// The egress rules by address, ready to judge.
+    /// The egress rules, ready to judge.
     ///
     /// # Errors
     /// Where the matcher cannot hold the rules, although the tree's own bounds were kept.
@@ -280,23 +286,35 @@ impl SubjectPolicy {
         written.chain(std::iter::once(self.floor)).collect()
     }
 
+    /// A number that is the same for subjects that have the very same syscall rules at the same places: to do once what
+    /// follows from these alone. For nothing that is kept: [`SubjectPolicy::profile_id`] is for that.
+    #[must_use]
+    pub fn profile_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.hash(&mut hasher);
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The same for subjects that have the very same syscall rules wherever these stand.
+    pub(crate) fn meaning_key(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for layer in self.syscalls.iter() {
+            layer.profile.rules.len().hash(&mut hasher);
+            for rule in &layer.profile.rules {
+                (rule.number, rule.effect, rule.errno, &rule.conditions).hash(&mut hasher);
+            }
+            layer.profile.probed.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Which syscalls it may make, as a number.
     #[must_use]
     pub fn profile_id(&self) -> ProfileId {
         ProfileId::of(&self.syscalls)
-    }
-
-    /// A rule by name without whose enforcement more or less would be allowed than the policy says: any that denies, or
-    /// one of the subject's own tree that allows. Who cannot enforce names must refuse to start where there is one.
-    #[must_use]
-    pub fn needs_names(&self) -> Option<&NameRule> {
-        let mut layers = self.egress.iter();
-        let own = layers.next_back().and_then(|layer| layer.names.first());
-        own.or_else(|| {
-            layers
-                .flat_map(|layer| &layer.names)
-                .find(|rule| rule.effect == Effect::Deny)
-        })
     }
 }
 
@@ -395,12 +413,23 @@ impl Layer {
                     ..rule.clone()
                 })
                 .collect(),
+            binds: scopes()
+                .filter_map(|scope| scope.egress.as_ref())
+                .flat_map(|part| &part.says.binds)
+                .map(|rule| BindRule {
+                    rule: shift(rule.rule),
+                    ..rule.clone()
+                })
+                .collect(),
             no_rule: shift(subject.no_egress),
         };
         let mut profile = Profile::default();
+        let mut probes = Vec::new();
         for part in scopes().filter_map(|scope| scope.abi.as_ref()) {
             profile.rules.extend(crate::abi::shifted(&part.says.rules, shift));
             profile.probed.extend(&part.says.probed);
+            let written = part.says.probes.iter();
+            probes.extend(written.map(|(name, rule)| (crate::abi::numbers_of(name), shift(*rule))));
         }
         profile.probed.sort_unstable();
         profile.probed.dedup();
@@ -444,6 +473,7 @@ impl Layer {
             egress,
             syscalls: SyscallLayer {
                 profile,
+                probes,
                 no_rule: shift(subject.no_abi),
             },
             budgets: Budgets { tmp, state, work, ipc },

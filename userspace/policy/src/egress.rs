@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use nexus_abi::{Effect, Protocol};
+use nexus_abi::{Effect, Protocol, RuleRef};
 use nexus_net_egress::{
     Cidr, CompileError, EgressRule, EgressTable, ParseErrorKind, PortRange, parse_cidr, parse_ports, parse_target,
 };
@@ -22,7 +22,21 @@ use crate::scope::ScopeName;
 pub(crate) struct Egress {
     pub(crate) rules: Vec<EgressRule>,
     pub(crate) names: Vec<NameRule>,
+    pub(crate) binds: Vec<BindRule>,
 }
+
+/// Ports that a program may take on the host to send from. Ephemeral ones need no rule; nothing ever listens there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindRule {
+    /// Over which protocol.
+    pub protocol: Protocol,
+    /// Which ports; sorted, not overlapping, not adjacent, not empty.
+    pub ports: Vec<PortRange>,
+    /// The rule's place in the policy's table.
+    pub rule: RuleRef,
+}
+
+const BIND_EXAMPLE: &str = "\"udp 5353\", \"tcp 20000-20010\"";
 
 const EXAMPLE: &str =
     "\"203.0.113.0/24:443\", \"udp 203.0.113.7:53\" or { to = \"203.0.113.7\", protocol = \"udp\", ports = [53] }";
@@ -47,6 +61,7 @@ impl Egress {
                     .iter()
                     .map(|rule| canonical(rule.effect, rule.protocol, &rule.pattern.to_string(), &rule.ports)),
             )
+            .chain(self.binds.iter().map(|rule| canonical_bind(rule.protocol, &rule.ports)))
             .collect();
         says.sort();
         Json::Array(says)
@@ -62,6 +77,13 @@ fn canonical(effect: Effect, protocol: Protocol, to: &str, ports: &[PortRange]) 
     ])
 }
 
+fn canonical_bind(protocol: Protocol, ports: &[PortRange]) -> Json {
+    Json::object([
+        ("bind", Json::text(protocol.as_str())),
+        ("ports", Json::texts(ports.iter().map(ToString::to_string))),
+    ])
+}
+
 pub(crate) fn effect_word(effect: Effect) -> &'static str {
     match effect {
         Effect::Allow => "allow",
@@ -70,7 +92,7 @@ pub(crate) fn effect_word(effect: Effect) -> &'static str {
 }
 
 pub(crate) fn parse(table: &DeTable<'_>, scope: &ScopeName, rules: &mut RuleTable, reader: &mut Reader<'_>) -> Egress {
-    reader.known_keys(table, &["allow", "deny"]);
+    reader.known_keys(table, &["allow", "deny", "bind"]);
     let mut egress = Egress::default();
     let mut seen: BTreeMap<Key, (Effect, Place)> = BTreeMap::new();
     for effect in [Effect::Allow, Effect::Deny] {
@@ -95,7 +117,50 @@ pub(crate) fn parse(table: &DeTable<'_>, scope: &ScopeName, rules: &mut RuleTabl
             }
         }
     }
+    binds(table, scope, &mut egress, rules, reader);
     egress
+}
+
+fn binds(table: &DeTable<'_>, scope: &ScopeName, egress: &mut Egress, rules: &mut RuleTable, reader: &mut Reader<'_>) {
+    let Some(value) = table.get("bind") else { return };
+    let Some(list) = reader.list(value, "`bind`", "[\"udp 5353\"]", EGRESS_RULES_PER_SUBJECT_MAX) else {
+        return;
+    };
+    let mut seen: Vec<((Protocol, Vec<PortRange>), Place)> = Vec::new();
+    for entry in list {
+        let DeValue::String(text) = entry.get_ref() else {
+            reader.wrong_type(entry, "ports to bind", &format!("write {BIND_EXAMPLE}"));
+            continue;
+        };
+        let (protocol, ports, skipped) = match text.split_once(' ') {
+            Some(("udp", rest)) => (Protocol::Udp, rest, 4),
+            Some(("tcp", rest)) => (Protocol::Tcp, rest, 4),
+            _ => (Protocol::Tcp, &**text, 0_usize),
+        };
+        let ports = match parse_ports(ports) {
+            Ok(ports) => ports,
+            Err(error) => {
+                let start = error.offset.saturating_add(skipped);
+                let span = reader.inside(entry, text, start..start.saturating_add(error.length));
+                parse_error(error, ports, span, reader);
+                continue;
+            }
+        };
+        let place = reader.place(entry.span());
+        if let Some((_, first)) = seen.iter().find(|(key, _)| *key == (protocol, ports.clone())) {
+            reader
+                .report
+                .push(again(Effect::Allow, Effect::Allow, place, first.clone()));
+            continue;
+        }
+        seen.push(((protocol, ports.clone()), place.clone()));
+        let says = canonical_bind(protocol, &ports);
+        let rule = rules.add(RuleKind::Bind, &scope.canonical(), &says, place, reader.report);
+        egress.binds.push(BindRule { protocol, ports, rule });
+        if rules.is_full() {
+            return;
+        }
+    }
 }
 
 /// What to say of a second rule with the very same match.

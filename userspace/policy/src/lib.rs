@@ -33,9 +33,11 @@ mod abi;
 mod conditions;
 mod constants;
 mod diagnostic;
+mod diff;
 mod document;
 mod effective;
 mod egress;
+mod explain;
 mod fields;
 mod gate;
 mod ipc;
@@ -58,19 +60,23 @@ mod tree;
 mod tree_rules;
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, FileId, Place, Related, SourceFile, Sources, SpanBytes};
+pub use diff::{Change, Diff, DiffError, SubjectDiff, Where};
 pub use effective::{
     AUDIT_BURST_DEFAULT, AUDIT_RATE_DEFAULT, AreaBudget, AuditSettings, Budgets, EgressLayer, EnvDecision,
     InheritedFds, Limit, Limits, SubjectPolicy, SyscallLayer,
 };
-pub use gate::EgressGate;
+pub use egress::BindRule;
+pub use explain::{Considered, EXPLAIN_STEPS_MAX, ExplainError, Explanation, Judged, Question, parse_argument};
+pub use gate::{EgressGate, NameGrants};
 pub use ipc::{IpcBudget, IpcLimit};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};
-pub use nexus_snapshot::{DecodeError, TreeHash};
+pub use nexus_snapshot::{DecodeError, SNAPSHOT_BYTES_MAX, TreeHash};
 pub use policy::{NoSubject, Policy, PolicyVersion};
 pub use profile_id::ProfileId;
 pub use rules::{RuleId, RuleInfo, RuleKind};
 pub use scope::ANY_SUBJECT;
 pub use settings::{Device, EnvPattern, OnJournalFailure, ViewPath, WorkMode};
+pub use size::{parse_size, render_size};
 pub use snapshot::{SnapshotError, is_fresh};
 pub use source::{MemoryTree, ROOT_FILE, ReadError, TreeSource};

@@ -124,6 +124,18 @@ impl Policy {
         }
     }
 
+    /// The canonical form of the tree alone, without its ceilings': what stands in `policy.json`.
+    #[must_use]
+    pub fn own_canonical_json(&self) -> &str {
+        &self.own.canonical
+    }
+
+    /// How many rules the tree has, without its ceilings'; the rules that stand for the lack of one among them.
+    #[must_use]
+    pub fn rules_count(&self) -> usize {
+        self.own.rules.len()
+    }
+
     /// The hash of the tree's files, comments and all, without its ceilings'.
     #[must_use]
     pub fn tree_hash(&self) -> TreeHash {
@@ -208,6 +220,27 @@ impl Policy {
         }
         let domain_name = declared.domain.as_ref().map(|(domain, _)| domain.clone());
         Ok(join(name, domain_name, Layer::new(declared, domain, 0), ceilings))
+    }
+
+    /// The names of all subjects of the tree, `*` among them, sorted.
+    pub(crate) fn all_subjects(&self) -> impl Iterator<Item = &str> {
+        let has_any = self.own.scopes.subjects.contains_key(ANY_SUBJECT);
+        has_any.then_some(ANY_SUBJECT).into_iter().chain(self.subjects())
+    }
+
+    /// What a subject may do, and `*` if it were somebody.
+    pub(crate) fn subject_or_any(&self, name: &str) -> Option<SubjectPolicy> {
+        if name != ANY_SUBJECT {
+            return self.subject(name).ok();
+        }
+        let (declared, domain) = self.own.subject(name)?;
+        Some(join(name, None, Layer::new(declared, domain, 0), Vec::new()))
+    }
+
+    /// Whether two trees say the very same of a subject and its domain; they may mean the same and say it differently.
+    pub(crate) fn says_the_same(&self, other: &Self, name: &str) -> bool {
+        let alone = self.ceilings.is_empty() && other.ceilings.is_empty();
+        alone && self.own.says(name).is_some() && self.own.says(name) == other.own.says(name)
     }
 
     /// What a rule is and where it stands. `None` for a reference of another policy.
@@ -341,6 +374,21 @@ fn join(name: &str, domain: Option<String>, own: Layer, ceilings: Vec<Layer>) ->
         settings: Layers::new(settings_outer, settings),
         view: Layers::new(view_outer, view),
         env: Layers::new(env_outer, env),
+    }
+}
+
+impl SubjectPolicy {
+    /// A subject of which nothing is said.
+    pub(crate) fn nothing() -> Self {
+        let nowhere = RuleRef(u32::MAX);
+        let declared = crate::scope::Declared {
+            at: crate::diagnostic::Place::new(crate::diagnostic::FileId(0), 0..0),
+            domain: None,
+            scope: crate::scope::Scope::default(),
+            no_egress: nowhere,
+            no_abi: nowhere,
+        };
+        join("", None, Layer::new(&declared, None, 0), Vec::new())
     }
 }
 

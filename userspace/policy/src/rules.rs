@@ -17,6 +17,8 @@ pub enum RuleKind {
     Egress,
     /// A destination by name.
     Name,
+    /// Ports to bind on the host.
+    Bind,
     /// One limit of one area.
     Quota,
     /// A path of the view.
@@ -29,7 +31,7 @@ pub enum RuleKind {
 
 impl RuleKind {
     /// Every kind; a snapshot names one by its place here, so new ones come last.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Abi,
         Self::Egress,
         Self::Name,
@@ -37,6 +39,7 @@ impl RuleKind {
         Self::Path,
         Self::Limit,
         Self::Setting,
+        Self::Bind,
     ];
 
     /// The first part of a rule's id.
@@ -46,6 +49,7 @@ impl RuleKind {
             Self::Abi => "abi",
             Self::Egress => "egress",
             Self::Name => "name",
+            Self::Bind => "bind",
             Self::Quota => "quota",
             Self::Path => "path",
             Self::Limit => "limit",

@@ -8,8 +8,11 @@ const UNITS: [(&str, u64); 5] = [
     ("TiB", 1 << 40),
 ];
 
-/// Reads a size such as `64MiB`: a whole number and a unit. The error says what would be right.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+/// Reads a size such as `64MiB`: a whole number and a unit.
+///
+/// # Errors
+/// What would be right, in words.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
     let right = "write a whole number and a unit, B, KiB, MiB, GiB or TiB, such as \"64MiB\"";
@@ -37,7 +40,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A size in the largest unit that leaves a whole number.
-pub(crate) fn render_size(bytes: u64) -> String {
+#[must_use]
+pub fn render_size(bytes: u64) -> String {
     let fit = UNITS
         .iter()
         .rev()

@@ -13,9 +13,9 @@ use nexus_snapshot::{DecodeError, Sealed};
 use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::egress::Egress;
+use crate::ipc;
 use crate::names::NameRule;
 use crate::policy::Policy;
-use crate::ipc;
 use crate::quotas::{Limits, Quotas};
 use crate::rules::RuleKind;
 use crate::sandbox::Sandbox;
@@ -272,7 +272,7 @@ fn encode_ports(ports: &[PortRange]) -> Vec<(u16, u16)> {
 }
 
 fn encode_egress(egress: &Egress) -> bin::Egress<'_> {
-    let Egress { rules, names } = egress;
+    let Egress { rules, names, binds } = egress;
     let address = |rule: &EgressRule| {
         let (six, address) = match rule.cidr.address() {
             IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
@@ -292,6 +292,15 @@ fn encode_egress(egress: &Egress) -> bin::Egress<'_> {
     bin::Egress {
         rules: rules.iter().map(address).collect(),
         names: names.iter().map(encode_name).collect(),
+        binds: binds
+            .iter()
+            .map(|bind| bin::BindRule {
+                protocol: protocol_number(bind.protocol),
+                ports: encode_ports(&bind.ports),
+                rule: bind.rule.0,
+                texts: TEXTS,
+            })
+            .collect(),
         texts: TEXTS,
     }
 }

@@ -1,5 +1,6 @@
 //! From a tree's files to what it declares.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexus_abi::{Area, RuleRef};
@@ -32,7 +33,9 @@ pub(crate) struct Tree {
     pub(crate) rules: RuleTable,
     pub(crate) canonical: String,
     /// The hashes of the files, where the texts are not here.
-    pub(crate) hashes: Option<std::collections::BTreeMap<String, [u8; 32]>>,
+    pub(crate) hashes: Option<BTreeMap<String, [u8; 32]>>,
+    /// Where the canonical form speaks of whom; not known of a snapshot's.
+    pub(crate) said: Option<Said>,
 }
 
 impl Tree {
@@ -86,14 +89,26 @@ impl Tree {
         if !report.is_empty() {
             return Err(report.into_diagnostics(sources));
         }
-        let canonical = canonical(&scopes).render();
+        let (canonical, said) = canonical(&scopes);
         Ok(Self {
             sources,
             scopes,
             rules,
             canonical,
             hashes: None,
+            said: Some(said),
         })
+    }
+
+    /// What the canonical form says of a subject and of its domain. `None`: it is not there, or not known where.
+    pub(crate) fn says(&self, name: &str) -> Option<(&str, Option<&str>)> {
+        let [domains, subjects] = self.said.as_ref()?;
+        let subject = self.canonical.get(subjects.get(name)?.clone())?;
+        let domain = match &self.scopes.subjects.get(name)?.domain {
+            Some((domain, _)) => Some(self.canonical.get(domains.get(domain)?.clone())?),
+            None => None,
+        };
+        Some((subject, domain))
     }
 
     /// A subject and its domain.
@@ -379,37 +394,54 @@ fn soft_above_hard(limits: &Limits, report: &mut Report) {
     }
 }
 
-fn canonical(scopes: &Scopes) -> Json {
-    let of_scope = |declared: &Declared| {
-        let mut out = Json::object([]);
-        if let Some((domain, _)) = &declared.domain {
-            out.put("domain", Json::text(domain));
+/// What a scope says, in canonical form.
+fn of_scope(declared: &Declared) -> Json {
+    let mut out = Json::object([]);
+    if let Some((domain, _)) = &declared.domain {
+        out.put("domain", Json::text(domain));
+    }
+    let scope = &declared.scope;
+    if let Some(part) = &scope.quotas {
+        out.put("quotas", part.says.canonical());
+    }
+    if let Some(part) = &scope.egress {
+        out.put("egress", part.says.canonical());
+    }
+    if let Some(part) = &scope.abi {
+        out.put("abi", part.says.canonical());
+    }
+    if let Some(part) = &scope.sandbox {
+        out.put("sandbox", part.says.canonical());
+    }
+    out
+}
+
+/// Where the canonical form says what of each scope: domains, then subjects.
+pub(crate) type Said = [BTreeMap<String, std::ops::Range<usize>>; 2];
+
+/// The canonical form. One scope at a time: all of a large tree as values would take many times its text.
+fn canonical(scopes: &Scopes) -> (String, Said) {
+    let mut out = String::from("{");
+    let all = |key: &str, map: &BTreeMap<String, Declared>, out: &mut String| {
+        let mut said = BTreeMap::new();
+        out.push_str(&Json::text(key).render());
+        out.push_str(":{");
+        for (number, (name, declared)) in map.iter().enumerate() {
+            if number > 0 {
+                out.push(',');
+            }
+            out.push_str(&Json::text(name).render());
+            out.push(':');
+            let start = out.len();
+            out.push_str(&of_scope(declared).render());
+            said.insert(name.clone(), start..out.len());
         }
-        let scope = &declared.scope;
-        if let Some(part) = &scope.quotas {
-            out.put("quotas", part.says.canonical());
-        }
-        if let Some(part) = &scope.egress {
-            out.put("egress", part.says.canonical());
-        }
-        if let Some(part) = &scope.abi {
-            out.put("abi", part.says.canonical());
-        }
-        if let Some(part) = &scope.sandbox {
-            out.put("sandbox", part.says.canonical());
-        }
-        out
+        out.push('}');
+        said
     };
-    let all = |map: &std::collections::BTreeMap<String, Declared>| {
-        Json::Object(
-            map.iter()
-                .map(|(name, declared)| (name.clone(), of_scope(declared)))
-                .collect(),
-        )
-    };
-    Json::object([
-        ("format", Json::Number(FORMAT_VERSION)),
-        ("domains", all(&scopes.domains)),
-        ("subjects", all(&scopes.subjects)),
-    ])
+    let domains = all("domains", &scopes.domains, &mut out);
+    out.push_str(&format!(",\"format\":{FORMAT_VERSION},"));
+    let subjects = all("subjects", &scopes.subjects, &mut out);
+    out.push('}');
+    (out, [domains, subjects])
 }

@@ -1,7 +1,6 @@
 //! What a subject may do: inheritance, overrides, versions that never change by accident.
 #![cfg(test)]
 
-use nexus_abi::Effect;
 use nexus_policy::{EnvDecision, MemoryTree, NoSubject, OnJournalFailure, Policy, WorkMode};
 
 fn load(files: &[(&str, &str)]) -> Policy {
@@ -169,18 +168,89 @@ fn a_profile_id_is_of_the_calls_and_not_of_how_they_are_written() {
 }
 
 #[test]
-fn rules_by_name_that_would_have_to_be_enforced_are_found() {
-    let addresses = load(&[("egress.toml", "[domain.tools]\nallow = [\"203.0.113.7:443\"]\n")]);
-    let allows = load(&[("egress.toml", "[domain.tools]\nallow = [\"git.example.org:443\"]\n")]);
-    let denies = load(&[("egress.toml", "[domain.tools]\ndeny = [\"git.example.org:443\"]\n")]);
-    let needs = |policy: &Policy| policy.subject("demo").unwrap().needs_names().map(|rule| rule.effect);
-    assert_eq!(needs(&addresses), None);
-    assert_eq!(needs(&allows), Some(Effect::Allow));
-    assert_eq!(needs(&denies), Some(Effect::Deny));
-    assert_eq!(needs(&addresses.under_ceiling(&denies)), Some(Effect::Deny));
+fn a_name_is_resolved_only_where_the_own_tree_names_it_and_no_ceiling_closes_it() {
+    let tree = |rules: &str| load(&[("egress.toml", &format!("[domain.tools]\n{rules}\n"))]);
+    let verdict = |policy: &Policy, name: &str| {
+        let gate = policy.subject("demo").unwrap().egress_gate().unwrap();
+        gate.judge_name(name).err().and_then(|verdict| match verdict {
+            nexus_abi::Verdict::Deny { reason, .. } => Some(reason.as_str()),
+            nexus_abi::Verdict::Allow { .. } => None,
+        })
+    };
+    let own =
+        tree("allow = [\"*.example.org:22,443\"]\ndeny = [\"bad.example.org:1-65535\", \"half.example.org:443\"]");
+    assert_eq!(verdict(&own, "git.Example.org."), None);
+    assert_eq!(verdict(&own, "half.example.org"), None);
+    assert_eq!(verdict(&own, "example.org"), Some("egress.name_no_rule"));
+    assert_eq!(verdict(&own, "bad.example.org"), Some("egress.deny_rule"));
+    let closed = tree("deny = [\"git.example.org:22-443\"]\nallow = [\"0.0.0.0/0:443\"]");
     assert_eq!(
-        needs(&addresses.under_ceiling(&allows)),
-        None,
-        "what the ceiling opens, nobody asked for"
+        verdict(&own.under_ceiling(&closed), "git.example.org"),
+        Some("egress.deny_rule")
     );
+    let by_address = tree("allow = [\"0.0.0.0/0:443\"]");
+    assert_eq!(verdict(&own.under_ceiling(&by_address), "git.example.org"), None);
+    assert_eq!(
+        verdict(&by_address.under_ceiling(&own), "git.example.org"),
+        Some("egress.name_no_rule")
+    );
+    let silent = tree("allow = []");
+    assert_eq!(
+        verdict(&own.under_ceiling(&silent), "git.example.org"),
+        Some("egress.name_no_rule")
+    );
+}
+
+#[test]
+fn a_name_opens_its_ports_at_its_addresses_and_never_a_denied_or_special_one() {
+    let policy = load(&[(
+        "egress.toml",
+        "[domain.tools]\nallow = [\"*.example.org:22,443\"]\ndeny = [\"half.example.org:443\", \"203.0.113.9:443\"]\n",
+    )]);
+    let gate = policy.subject("demo").unwrap().egress_gate().unwrap();
+    let host = nexus_net_egress::HostAddresses::none();
+    let open = |name: &str, to: &str, protocol| {
+        let to: std::net::SocketAddr = to.parse().unwrap();
+        let grants = gate.judge_name(name).unwrap();
+        gate.judge_named(protocol, to.ip(), to.port(), &host, &[&grants])
+            .verdict
+            .is_allow()
+    };
+    let tcp = nexus_abi::Protocol::Tcp;
+    assert!(open("git.example.org", "203.0.113.7:443", tcp));
+    assert!(!open("git.example.org", "203.0.113.7:444", tcp));
+    assert!(!open("git.example.org", "203.0.113.7:443", nexus_abi::Protocol::Udp));
+    assert!(!open("git.example.org", "203.0.113.9:443", tcp));
+    assert!(!open("git.example.org", "169.254.169.254:443", tcp));
+    assert!(open("half.example.org", "203.0.113.7:22", tcp));
+    assert!(!open("half.example.org", "203.0.113.7:443", tcp));
+    let mut grants = gate.judge_name("git.example.org").unwrap();
+    grants.close(&gate.alias("half.example.org"));
+    let alias = |port| {
+        gate.judge_named(tcp, [203, 0, 113, 7].into(), port, &host, &[&grants])
+            .verdict
+            .is_allow()
+    };
+    assert!(alias(22) && !alias(443));
+}
+
+#[test]
+fn a_port_is_bound_by_rule_and_under_a_ceiling_by_both() {
+    let tree = |bind: &str| load(&[("egress.toml", &format!("[domain.tools]\nbind = [{bind}]\n"))]);
+    let allows = |policy: &Policy, protocol, port| {
+        policy
+            .subject("demo")
+            .unwrap()
+            .egress_gate()
+            .unwrap()
+            .allows_bind(protocol, port)
+    };
+    let (tcp, udp) = (nexus_abi::Protocol::Tcp, nexus_abi::Protocol::Udp);
+    let own = tree("\"udp 5353\", \"20000-20010\"");
+    assert!(allows(&own, udp, 5353) && !allows(&own, udp, 5354) && !allows(&own, tcp, 5353));
+    assert!(allows(&own, tcp, 20010) && !allows(&own, tcp, 20011));
+    let narrower = own.under_ceiling(&tree("\"udp 5000-6000\""));
+    assert!(allows(&narrower, udp, 5353) && !allows(&narrower, tcp, 20000));
+    assert!(!allows(&tree(""), udp, 5353));
+    assert_ne!(own.version(), tree("\"udp 5353\"").version());
 }

@@ -117,6 +117,8 @@ errnos! {
     ENOSYS = 38,
     /// Socket operation on non-socket.
     ENOTSOCK = 88,
+    /// Message too long.
+    EMSGSIZE = 90,
     /// Protocol not supported.
     EPROTONOSUPPORT = 93,
     /// Operation not supported.
@@ -125,8 +127,14 @@ errnos! {
     EAFNOSUPPORT = 97,
     /// Network is unreachable.
     ENETUNREACH = 101,
+    /// No buffer space available.
+    ENOBUFS = 105,
+    /// Already connected.
+    EISCONN = 106,
     /// Connection refused.
     ECONNREFUSED = 111,
+    /// A connection is on its way already.
+    EALREADY = 114,
     /// Disk quota exceeded: the answer to what does not fit a budget.
     EDQUOT = 122,
 }

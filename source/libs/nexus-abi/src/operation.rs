@@ -42,6 +42,8 @@ operations! {
     Connect = "connect",
     /// Sending to an address; the object is the destination.
     Send = "send",
+    /// Looking up a host's name; the object is the name.
+    Resolve = "resolve",
     /// Binding a socket to a local address.
     Bind = "bind",
     /// Listening on a socket.

@@ -48,6 +48,10 @@ reasons! {
     AbiForeign = "abi.foreign",
     /// No rule covers this destination.
     EgressNoRule = "egress.no_rule",
+    /// No rule names this host: its name is not resolved.
+    EgressNameNoRule = "egress.name_no_rule",
+    /// A control message that could lead a datagram somewhere else than its address says.
+    EgressControl = "egress.control",
     /// A deny rule covers this destination.
     EgressDenyRule = "egress.deny_rule",
     /// A destination that only a rule naming it may open: loopback, link-local, multicast, the host's own.

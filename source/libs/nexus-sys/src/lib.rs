@@ -4,8 +4,10 @@
 //! here decides anything: a verdict is made elsewhere and carried out here.
 
 pub mod counters;
+pub mod epoll;
 pub mod interface;
 pub mod memory;
+pub mod message;
 pub mod mount;
 pub mod process;
 pub mod schedule;

@@ -126,21 +126,69 @@ pub fn signal_on_input(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }.into()).map(drop)
 }
 
-/// Copies an integer option from one socket to another; an option that the one does not have is left alone.
-pub fn copy_int_option(from: impl AsFd, to: impl AsFd, level: i32, name: i32) {
-    let Ok(value) = option(from, level, name, 0_i32) else {
+/// Copies an option of at most 32 bytes from one socket to another, where the two differ; one that either does not have is
+/// left alone. getsockopt(2), setsockopt(2).
+pub fn copy_option(from: impl AsFd, to: impl AsFd, level: i32, name: i32) {
+    let (Ok(wanted), Ok(has)) = (option_bytes(from, level, name), option_bytes(&to, level, name)) else {
         return;
     };
+    if wanted != has {
+        let length = libc::socklen_t::try_from(wanted.len()).unwrap_or(0);
+        // SAFETY: `wanted` lives over the call and has the length passed.
+        unsafe { libc::setsockopt(to.as_fd().as_raw_fd(), level, name, wanted.as_ptr().cast(), length) };
+    }
+}
+
+fn option_bytes(fd: impl AsFd, level: i32, name: i32) -> io::Result<Vec<u8>> {
+    let mut value = vec![0_u8; 32];
+    let mut length: libc::socklen_t = 32;
+    // SAFETY: `value` has the length told and is exclusively borrowed; the kernel says how much it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    check(result.into())?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// An option that is an integer. getsockopt(2).
+///
+/// # Errors
+/// `ENOTSOCK`, `ENOPROTOOPT`.
+pub fn int_option(fd: impl AsFd, level: i32, name: i32) -> io::Result<i32> {
+    option(fd, level, name, 0_i32)
+}
+
+/// Sets an option that is an integer. setsockopt(2).
+///
+/// # Errors
+/// `ENOTSOCK`, `ENOPROTOOPT`, `EINVAL`.
+pub fn set_int_option(fd: impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` is a live integer of the length passed.
-    unsafe {
+    let result = unsafe {
         libc::setsockopt(
-            to.as_fd().as_raw_fd(),
+            fd.as_fd().as_raw_fd(),
             level,
             name,
             (&raw const value).cast(),
             size_of::<i32>() as libc::socklen_t,
         )
     };
+    check(result.into()).map(drop)
+}
+
+/// The number by which the kernel knows a socket, unique until the next boot: `getsockopt(SO_COOKIE)` socket(7), Linux 4.12.
+///
+/// # Errors
+/// `ENOTSOCK`.
+pub fn cookie(fd: impl AsFd) -> io::Result<u64> {
+    option(fd, libc::SOL_SOCKET, libc::SO_COOKIE, 0_u64)
 }
 
 /// Brings the loopback interface of the caller's network namespace up: `ioctl(SIOCSIFFLAGS)` netdevice(7).

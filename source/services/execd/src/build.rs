@@ -1,7 +1,8 @@
 //! From a subject's policy to a plan.
 
 use crate::limits::Limits;
-use crate::pins::{GIT_POINTERS, Missing, Pins, protects_git};
+use crate::names;
+use crate::pins::{GIT_POINTERS, Pins, Unprotected, protects_git};
 use crate::plan::{Access, AreaMount, Entry, Fence, Identity, Ipc, Plan, Program, SysV};
 use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
@@ -87,6 +88,28 @@ pub enum PlanError {
         /// The path.
         path: PathBuf,
     },
+    /// Something that policy protects is a link, and the program could make what it leads to.
+    #[error("`{}`, which is protected from the program, is a link to nothing: nothing keeps the program from making what it leads to", .path.display())]
+    LeadsNowhere {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Whether something that policy protects is there cannot be seen, and the program could open it again.
+    #[error("`{}`, or what is in it, is protected from the program and cannot be looked at", .path.display())]
+    CannotLook {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl From<Unprotected> for PlanError {
+    fn from(why: Unprotected) -> Self {
+        match why {
+            Unprotected::Missing(path) => Self::CannotProtect { path },
+            Unprotected::Nowhere(path) => Self::LeadsNowhere { path },
+            Unprotected::Unseen(path) => Self::CannotLook { path },
+        }
+    }
 }
 
 /// What the machine is called in every session: the host's name is nobody's business.
@@ -106,7 +129,7 @@ impl Plan {
         program: Program,
         around: &Surroundings,
     ) -> Result<Self, PlanError> {
-        let view = View::new(subject, around)?.entries;
+        let view = View::new(subject, egress, around)?.entries;
         let ipc = ipc(&subject.budgets.ipc);
         Ok(Self {
             identity: around.identity,
@@ -119,7 +142,7 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress.opens(Protocol::Tcp), ipc.sysv)?,
+            filter: filter(&subject.profiles(), egress, ipc.sysv)?,
             ipc,
             fence: around.fence,
         })
@@ -162,7 +185,7 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], outside_tcp: bool, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -172,7 +195,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool, sysv: SysV) -> Result<Vec<In
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(outside_tcp, sysv)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, &mediated(egress, sysv)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -186,7 +209,7 @@ fn filter(profiles: &[&Profile], outside_tcp: bool, sysv: SysV) -> Result<Vec<In
 }
 
 /// The calls that are carried out by the supervisor although policy allows them.
-fn mediated(outside_tcp: bool, sysv: SysV) -> Vec<Mediated> {
+fn mediated(egress: &EgressGate, sysv: SysV) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -200,16 +223,33 @@ fn mediated(outside_tcp: bool, sysv: SysV) -> Vec<Mediated> {
     if sysv == SysV::Denied {
         calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
     }
-    if outside_tcp {
+    let (tcp, udp) = (egress.opens(Protocol::Tcp), egress.opens(Protocol::Udp));
+    if tcp || udp {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
         calls.push(("bind", vec![]));
         calls.push(("listen", vec![]));
+    }
+    for (opens, kind) in [(tcp, SocketType::STREAM), (udp, SocketType::DGRAM)] {
         let families = [AddressFamily::INET, AddressFamily::INET6].map(|family| u64::from(family.as_raw()));
-        let stream = ArgTest::Masked {
+        let kind = ArgTest::Masked {
             mask: SOCK_TYPE_MASK,
-            value: u64::from(SocketType::STREAM.as_raw()),
+            value: u64::from(kind.as_raw()),
         };
-        calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, stream)]));
+        if opens {
+            calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, kind)]));
+        }
+    }
+    if udp {
+        // A datagram socket of the host's side sends to whatever address it is given: one in a register, and whatever may
+        // lie in memory. What goes to a peer without an address is the kernel's.
+        let given = Condition::Arg {
+            index: 4,
+            width: Width::W64,
+            test: ArgTest::AnyBit(u64::MAX),
+        };
+        calls.push(("sendto", vec![given]));
+        calls.push(("sendmsg", vec![]));
+        calls.push(("sendmmsg", vec![]));
     }
     calls
         .into_iter()
@@ -230,7 +270,7 @@ struct View {
 }
 
 impl View {
-    fn new(subject: &SubjectPolicy, around: &Surroundings) -> Result<Self, PlanError> {
+    fn new(subject: &SubjectPolicy, egress: &EgressGate, around: &Surroundings) -> Result<Self, PlanError> {
         let mut places: BTreeMap<PathBuf, Entry> = BTreeMap::new();
         let mut add = |entry: Entry| {
             places.insert(entry.at(), entry);
@@ -242,6 +282,9 @@ impl View {
                 Err(error) if shown.optional && error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(PlanError::Missing { path, error }),
             }
+        }
+        if egress.opens_names() {
+            names::files().into_iter().for_each(&mut add);
         }
         add(Entry::Processes);
         add(Entry::Directory { at: "/dev".into() });
@@ -331,15 +374,14 @@ impl View {
         if let Some(work) = around.work.as_ref().filter(|work| work.access == Access::ReadWrite) {
             let mut pins = Pins::new(&work.path);
             for path in &subject.work_protect {
-                pins.protect(&work.path.join(path))
-                    .map_err(|Missing(path)| PlanError::CannotProtect { path })?;
+                pins.protect(&work.path.join(path))?;
             }
             let pointers = GIT_POINTERS.iter().filter(|_| protects_git(&subject.work_protect));
             for path in pointers
                 .map(|name| work.path.join(name))
                 .chain(around.pinned.iter().cloned())
             {
-                pins.protect_if_there(&path);
+                pins.protect_if_there(&path)?;
             }
             for path in hidden.iter().filter(|path| path.starts_with(&work.path)) {
                 pins.hide(path);

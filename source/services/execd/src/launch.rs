@@ -1,5 +1,6 @@
 //! From init to the program: limits, privileges, fences, filter, exec.
 
+use crate::build::HOME;
 use crate::ipc::Held;
 use crate::landlock_fence;
 use crate::limits::{Limit, Limits};
@@ -9,13 +10,14 @@ use nexus_sys::process::{CStringArray, CloneFlags, Fork, clone, execve, exit_now
 use nexus_sys::seccomp::{Listener, adopt_listener, install_with_listener};
 use nexus_sys::shared::SharedPage;
 use nexus_sys::signal::{SIGNAL_MAX, SignalSet, bit, pending, pipe_was_ignored, raise, set_default, set_mask};
-use rustix::fs::{Access, AtFlags, CWD, Mode};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 /// A program whose exec is behind it, one way or the other.
@@ -224,7 +226,7 @@ fn confine(plan: &Plan, mask: &SignalSet, held: &Held) -> Result<(), Failed> {
         set_default(Signal::PIPE.as_raw());
     }
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
-    rustix::process::chdir(&plan.directory).map_err(Failed::at(Step::Directory))?;
+    enter(&plan.directory).map_err(Failed::at(Step::Directory))?;
     set_limits(&plan.limits, plan.ipc.mqueue_bytes).map_err(Failed::at(Step::Limits))?;
     drop_capabilities().map_err(Failed::at(Step::Privileges))?;
     rustix::thread::set_no_new_privs(true).map_err(Failed::at(Step::Privileges))?;
@@ -239,6 +241,25 @@ fn confine(plan: &Plan, mask: &SignalSet, held: &Held) -> Result<(), Failed> {
     }
     catch_up_on_signals();
     set_mask(mask).map_err(Failed::io(Step::Prepare)).map(drop)
+}
+
+/// Enters the directory that the program starts in, over no link: this process still has capabilities, and another session
+/// of the subject may write what leads there. Where the program's home is gone, in the area that it was in.
+fn enter(directory: &Path) -> Result<(), Errno> {
+    let open = |path: &Path| {
+        rustix::fs::openat2(
+            CWD,
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        )
+    };
+    let found = match (open(directory), Path::new(HOME).parent()) {
+        (Err(_), Some(area)) if directory == Path::new(HOME) => open(area),
+        (found, _) => found,
+    };
+    rustix::process::fchdir(found?)
 }
 
 /// Sends this process what went to the whole process group before it was made: a program that the shell had started

@@ -13,6 +13,7 @@ mod landlock_fence;
 mod launch;
 mod limits;
 pub mod mountinfo;
+mod names;
 mod pins;
 mod plan;
 mod spawn;

@@ -15,9 +15,17 @@ pub fn protects_git(work_protect: &BTreeSet<String>) -> bool {
     work_protect.iter().any(|path| Path::new(path).starts_with(".git"))
 }
 
-/// A protected path that is not there, although what it stands in is: nothing keeps the program from making it.
+/// Why nothing keeps the program from changing a protected path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Missing(pub(crate) PathBuf);
+pub(crate) enum Unprotected {
+    /// It is not there, although what it stands in is: the program could make it.
+    Missing(PathBuf),
+    /// It is a link to something that is not there: the program could make that.
+    Nowhere(PathBuf),
+    /// It cannot be looked at. A session before this one may have seen to that: whoever owns a directory can close it now
+    /// and open it again later.
+    Unseen(PathBuf),
+}
 
 /// Mounts over parts of a work directory, each of a part over itself.
 ///
@@ -42,7 +50,7 @@ impl Pins {
     }
 
     /// Makes a path read-only. One that lies elsewhere needs nothing, nor does one in a directory that is not there.
-    pub(crate) fn protect(&mut self, path: &Path) -> Result<(), Missing> {
+    pub(crate) fn protect(&mut self, path: &Path) -> Result<(), Unprotected> {
         let Ok(below) = path.strip_prefix(&self.top) else {
             return Ok(());
         };
@@ -53,14 +61,19 @@ impl Pins {
             let rest = parts.as_path();
             let last = rest.as_os_str().is_empty();
             let found = match std::fs::symlink_metadata(&at) {
-                Err(error) if error.kind() == ErrorKind::NotFound && last => return Err(Missing(at)),
-                Err(_) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound && last => return Err(Unprotected::Missing(at)),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(_) => return Err(Unprotected::Unseen(at)),
                 Ok(found) => found,
             };
             if found.is_symlink() {
                 self.pins.insert(at.clone(), Access::ReadOnly);
-                // Where it leads has no link in it, so this ends.
-                return std::fs::canonicalize(&at).map_or(Ok(()), |target| self.protect(&target.join(rest)));
+                return match std::fs::canonicalize(&at) {
+                    // Where it leads has no link in it, so this ends.
+                    Ok(target) => self.protect(&target.join(rest)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Err(Unprotected::Nowhere(at)),
+                    Err(_) => Err(Unprotected::Unseen(at)),
+                };
             }
             if last || !found.is_dir() {
                 // A file where a directory is expected stands for it: git's `.git` of a linked worktree.
@@ -73,9 +86,11 @@ impl Pins {
     }
 
     /// The same for a path that need not be there.
-    pub(crate) fn protect_if_there(&mut self, path: &Path) {
-        // What is missing is all that can be wrong.
-        let _ = self.protect(path);
+    pub(crate) fn protect_if_there(&mut self, path: &Path) -> Result<(), Unprotected> {
+        match self.protect(path) {
+            Err(Unprotected::Missing(_)) => Ok(()),
+            other => other,
+        }
     }
 
     /// Covers a directory of nexus's own. Its path has no links.
@@ -201,10 +216,36 @@ mod tests {
         let mut pins = Pins::new(&top);
         assert_eq!(
             pins.protect(&top.join(".git/hooks")),
-            Err(Missing(top.join(".git/hooks")))
+            Err(Unprotected::Missing(top.join(".git/hooks")))
         );
         assert_eq!(pins.protect(&top.join("absent/hooks")), Ok(()));
         assert_eq!(pins.protect(Path::new("/elsewhere/hooks")), Ok(()));
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_told_also_where_nothing_need_be() {
+        let (_holder, top) = tree();
+        std::fs::remove_dir(top.join(".git/hooks")).unwrap();
+        std::os::unix::fs::symlink("../later", top.join(".git/hooks")).unwrap();
+        let mut pins = Pins::new(&top);
+        let told = Err(Unprotected::Nowhere(top.join(".git/hooks")));
+        assert_eq!(pins.protect(&top.join(".git/hooks")), told);
+        assert_eq!(pins.protect_if_there(&top.join(".git/hooks")), told);
+        assert_eq!(pins.protect_if_there(&top.join(".git/absent")), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_told_also_where_nothing_need_be() {
+        let (_holder, top) = tree();
+        // Whoever runs the tests: nobody can look through a link that leads to itself, or below a name that is too long.
+        std::fs::remove_dir_all(top.join(".git")).unwrap();
+        std::os::unix::fs::symlink(".git", top.join(".git")).unwrap();
+        let mut pins = Pins::new(&top);
+        let told = Err(Unprotected::Unseen(top.join(".git")));
+        assert_eq!(pins.protect(&top.join(".git/hooks")), told);
+        assert_eq!(pins.protect_if_there(&top.join(".git/hooks")), told);
+        let long = top.join("n".repeat(300));
+        assert_eq!(pins.protect(&long.join("hooks")), Err(Unprotected::Unseen(long)));
     }
 
     #[test]

@@ -224,6 +224,12 @@ fn place(
     let at = item.entry.at();
     let point = Failed::at(Step::MountPoint);
     match item.entry {
+        // In an area it is the subject's own: a session before this one may have put something else in its place, or left no
+        // room for it. That is no reason not to start, or no session could ever mend it.
+        Entry::Directory { .. } if areas.is_some() => {
+            let _ = make_directory(root, &at);
+            Ok(())
+        }
         Entry::Directory { .. } => make_directory(root, &at).map(drop).map_err(point),
         Entry::Link { to, .. } => {
             let (parent, name) = make_parent(root, &at).map_err(&point)?;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Somebody who wants to see each record as it is admitted, written or not: `--watch`, or a test.
 ///
-/// Called by the writer's thread, one record after the other; a slow one delays the journal and not the program.
+/// Called by the writer's thread, one record after the other; a slow one delays the journal: one that may wait for somebody hands
+/// the record on and returns.
 pub trait Sink: Send {
     /// A record that the rate limit let through.
     fn admitted(&mut self, record: &Record);

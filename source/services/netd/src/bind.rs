@@ -2,14 +2,20 @@
 
 use crate::caller::Caller;
 use crate::connect::{family_denied, is, protocol_of};
-use crate::side::{Side, swap};
-use crate::{Answer, Netd, Outcome, unix};
+use crate::local::{bind_denied, is_wildcard, plain};
+use crate::route::{judge_local, judge_without_destination};
+use crate::side::{Move, Side, swap};
+use crate::{Answer, Netd, Outcome, Stop, unix};
+use nexus_abi::Protocol;
+use nexus_net_egress::sockaddr;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use nexus_wire::broker::UnixAction;
 use rustix::net::AddressFamily;
+use std::net::SocketAddr;
 
-/// A local address is always one of the program's own network namespace: nothing listens on the host.
+/// A local address is one of the program's own network namespace, but where only the host's makes sense: an ephemeral port
+/// to send from, and a port that a rule gives.
 pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     let [fd, pointer, length, ..] = call.args;
     let caller = Caller::of(call, &netd.listener);
@@ -17,15 +23,61 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     let domain = sys::domain(&socket)?;
     let bytes = caller.address(pointer, length)?;
     if is(domain, AddressFamily::UNIX) {
+        judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Bind, bytes);
     }
-    if protocol_of(&socket, domain)?.is_none() {
+    let Some(protocol) = protocol_of(&socket, domain)? else {
         return Err(family_denied(domain));
-    }
-    let socket = match netd.sides.of(&socket)? {
-        Side::Inside => socket,
-        Side::Host => swap(netd, call, fd, &socket, Side::Inside)?,
+    };
+    let is_now = netd.sides.of(&socket)?;
+    // What is no address of these families means nothing on either side; the kernel says so.
+    let to = match sockaddr::parse(&bytes).ok().and_then(|address| address.destination()) {
+        None => {
+            judge_without_destination(netd, call, "no address")?;
+            Side::Inside
+        }
+        Some((ip, port)) => {
+            let address = SocketAddr::new(ip, port);
+            judge_local(netd, call, protocol, address)?;
+            side_of(netd, protocol, address, is_now)?
+        }
+    };
+    let socket = if is_now == to {
+        socket
+    } else {
+        // It gets its address right here.
+        let how = Move {
+            protocol,
+            to,
+            rebinds: false,
+        };
+        swap(netd, call, fd, &socket, how)?
     };
     sys::bind(&socket, &bytes)?;
+    if to == Side::Host && protocol == Protocol::Udp {
+        netd.ports.note(&socket);
+    }
     Ok(Answer::Value(0))
+}
+
+/// On which side a socket is bound to this address.
+fn side_of(netd: &mut Netd, protocol: Protocol, address: SocketAddr, is_now: Side) -> Result<Side, Stop> {
+    let (ip, port) = (plain(address.ip()), address.port());
+    if !netd.judges.egress.opens(protocol) || ip.is_loopback() {
+        return Ok(Side::Inside);
+    }
+    let by_rule = port != 0 && netd.judges.egress.allows_bind(protocol, port);
+    if is_wildcard(ip) {
+        // A datagram socket that leaves its port to the kernel mostly sends; a stream socket may yet listen.
+        let sends = protocol == Protocol::Udp && port == 0 && is_now == Side::Host;
+        return Ok(if by_rule || sends { Side::Host } else { Side::Inside });
+    }
+    if !netd.is_host_address(ip)? {
+        return Ok(Side::Inside);
+    }
+    if port == 0 || by_rule {
+        Ok(Side::Host)
+    } else {
+        Err(bind_denied(protocol, address, netd))
+    }
 }

@@ -19,8 +19,12 @@ impl<'a> Caller<'a> {
         Self { call, listener }
     }
 
+    pub(crate) const fn tid(&self) -> u32 {
+        self.call.tid
+    }
+
     /// Whatever was learnt by the thread's number was about the right thread only if its call still waits now.
-    fn still(&self) -> Result<(), Stop> {
+    pub(crate) fn still(&self) -> Result<(), Stop> {
         // Nobody hears the answer of a call that is gone.
         if self.listener.is_waiting(self.call.id) {
             Ok(())
@@ -42,7 +46,8 @@ impl<'a> Caller<'a> {
         fd.map_err(Into::into)
     }
 
-    fn pidfd(&self) -> Result<OwnedFd, Stop> {
+    /// For the caller's thread where the kernel can name it (Linux 6.9), else for its process.
+    pub(crate) fn pidfd(&self) -> Result<OwnedFd, Stop> {
         match process::thread_pidfd(self.call.tid) {
             Err(error) if error.raw_os_error() == Some(i32::from(Errno::EINVAL.raw())) => {}
             other => return other.map_err(Into::into),
@@ -64,6 +69,11 @@ impl<'a> Caller<'a> {
         if length > ADDRESS_BYTES_MAX {
             return Err(Errno::EINVAL.into());
         }
+        self.bytes(pointer, length)
+    }
+
+    /// Bytes of the caller's memory, copied once, all or none. `length` is bounded by whoever asks.
+    pub(crate) fn bytes(&self, pointer: u64, length: usize) -> Result<Vec<u8>, Stop> {
         let mut bytes = vec![0; length];
         let read = if length == 0 {
             0
@@ -98,7 +108,16 @@ impl<'a> Caller<'a> {
 
     /// The caller's number in the innermost pid namespace. proc_pid_status(5).
     pub(crate) fn inner_number(&self) -> Result<i32, Stop> {
-        let numbers = self.status("NSpid:")?;
+        self.innermost("NSpid:")
+    }
+
+    /// The caller's process there.
+    pub(crate) fn inner_process(&self) -> Result<i32, Stop> {
+        self.innermost("NStgid:")
+    }
+
+    fn innermost(&self, field: &str) -> Result<i32, Stop> {
+        let numbers = self.status(field)?;
         numbers
             .split_ascii_whitespace()
             .last()

@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Side, swap};
+use crate::side::{Move, Side, swap};
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -39,32 +39,63 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         };
     };
     let reach = judge(netd, call, Operation::Connect, protocol, SocketAddr::new(ip, port))?;
-    let wanted = match reach {
-        Reach::Outside => Side::Host,
-        Reach::OwnLoopback => Side::Inside,
-    };
-    if protocol == Protocol::Udp && wanted == Side::Host {
-        // A datagram socket on the host's side could send anywhere with an address of its own.
-        return Err(family_denied(domain));
-    }
+    let wanted = side_for(netd, reach, protocol, ip, port);
     let bytes = exact(bytes, ip);
     let socket = if netd.sides.of(&socket)? == wanted {
         socket
     } else {
-        swap(netd, call, fd, &socket, wanted)?
+        if protocol == Protocol::Tcp {
+            no_connection_yet(&socket)?;
+        }
+        let how = Move {
+            protocol,
+            to: wanted,
+            rebinds: true,
+        };
+        swap(netd, call, fd, &socket, how)?
     };
-    // A call that is made again after a signal goes on with the connection that the first one began.
-    effects.egress_allowed = wanted == Side::Host && sys::is_tcp_closed(&socket)?;
-    let waits = protocol == Protocol::Tcp && !rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK);
-    if waits {
-        netd.workers.connect(call, socket, bytes)?;
-        return Ok(Answer::Later);
+    if protocol == Protocol::Udp {
+        effects.egress_allowed = u64::from(reach == Reach::Outside);
+        sys::connect(&socket, &bytes)?;
+        if wanted == Side::Host && reach == Reach::OwnLoopback {
+            // Where the answers go.
+            netd.ports.note(&socket);
+        }
+        return Ok(Answer::Value(0));
     }
-    finish(sys::connect(&socket, &bytes))
+    // A call that is made again after a signal goes on with the connection that the first one began.
+    effects.egress_allowed = u64::from(wanted == Side::Host && sys::is_tcp_closed(&socket)?);
+    if rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK) {
+        return finish(sys::connect(&socket, &bytes));
+    }
+    netd.workers.connect(call, socket, bytes)?;
+    Ok(Answer::Later)
+}
+
+/// On which side this destination is reached: the own loopback is inside, but for what of it had to go to the host.
+pub(crate) fn side_for(netd: &Netd, reach: Reach, protocol: Protocol, ip: IpAddr, port: u16) -> Side {
+    let ours = || protocol == Protocol::Udp && netd.ports.are_ours(ip, port);
+    match reach {
+        Reach::OwnLoopback if !ours() => Side::Inside,
+        Reach::Outside | Reach::OwnLoopback => Side::Host,
+    }
+}
+
+/// A stream socket that has a peer, or is on its way to one, stays what it is. connect(2).
+fn no_connection_yet(socket: &OwnedFd) -> Result<(), Stop> {
+    if sys::is_tcp_closed(socket)? {
+        return Ok(());
+    }
+    let errno = if rustix::net::getpeername(socket).is_ok() {
+        Errno::EISCONN
+    } else {
+        Errno::EALREADY
+    };
+    Err(errno.into())
 }
 
 /// The bytes to act on: of an address that is judged as another, that other.
-fn exact(mut bytes: Vec<u8>, ip: IpAddr) -> Vec<u8> {
+pub(crate) fn exact(mut bytes: Vec<u8>, ip: IpAddr) -> Vec<u8> {
     // Where the address stands in a `sockaddr_in` (linux/in.h) and in a `sockaddr_in6` (linux/in6.h).
     let (at, octets) = match acted_on(ip) {
         IpAddr::V4(v4) => (4, v4.octets().to_vec()),

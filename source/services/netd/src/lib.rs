@@ -13,13 +13,23 @@ mod bind;
 mod broker;
 mod caller;
 mod connect;
+mod control;
+mod epoll;
+mod gather;
 mod group;
 mod host;
 mod listen;
+mod local;
 mod memfd_create;
+mod options;
+mod pins;
+mod ports;
+mod resolver;
 mod route;
+mod send;
 mod side;
 mod socket;
+mod stream;
 mod unix;
 mod worker;
 
@@ -31,6 +41,7 @@ use nexus_abi::{Errno, Operation, Reason, RuleRef};
 use nexus_abi_policy::Guard;
 use nexus_policy::EgressGate;
 use nexus_sys::seccomp::{Listener, Notification};
+use rustix::net::{AddressFamily, SocketType};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
@@ -57,10 +68,12 @@ pub enum Answer {
 }
 
 /// What a call did that the counters should know of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Effects {
-    /// An outside destination was allowed.
-    pub egress_allowed: bool,
+    /// How many times an outside destination was allowed: a call that sends many messages asks for each.
+    pub egress_allowed: u64,
+    /// A message was refused after others of the same call were sent.
+    pub denied: Option<Denial>,
 }
 
 /// A call that policy refuses.
@@ -88,6 +101,9 @@ pub enum StartError {
     /// No thread for the waiting calls.
     #[error("cannot start a thread: {0}")]
     Workers(#[source] std::io::Error),
+    /// Nobody would answer names.
+    #[error("cannot start the resolver: {0}")]
+    Resolver(#[source] std::io::Error),
 }
 
 /// What a session's sockets are judged by.
@@ -106,6 +122,10 @@ pub struct Netd {
     /// Known from the first call that is judged by it.
     host: Option<Host>,
     sides: side::Sides,
+    /// What names were resolved to.
+    pins: pins::Pins,
+    /// Which UDP ports of the host are the session's.
+    ports: ports::Ports,
     broker: Arc<Broker>,
     listener: Arc<Listener>,
     workers: Workers,
@@ -126,10 +146,28 @@ impl Netd {
         listener: Arc<Listener>,
         late: LateDenial,
     ) -> Result<Self, StartError> {
+        let pins = pins::Pins::default();
+        if judges.egress.opens_names() {
+            let made = |kind: SocketType| {
+                let domain = i32::from(AddressFamily::INET.as_raw());
+                broker.socket(domain, kind.as_raw().cast_signed(), 0)
+            };
+            let (datagrams, streams) = (made(SocketType::DGRAM), made(SocketType::STREAM));
+            let sockets = datagrams.and_then(|datagrams| Ok((datagrams, streams?)));
+            sockets
+                .map_err(std::io::Error::from)
+                .and_then(|(datagrams, streams)| {
+                    let gate = judges.egress.clone();
+                    resolver::start(gate, pins.clone(), Arc::clone(&late), datagrams, streams)
+                })
+                .map_err(StartError::Resolver)?;
+        }
         Ok(Self {
             judges,
             host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
+            pins,
+            ports: ports::Ports::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,
@@ -141,15 +179,30 @@ impl Netd {
         answer(memfd_create::run(self, call))
     }
 
-    /// `socket(domain, type, protocol)`: a stream socket for the internet is made on the host's side.
+    /// `socket(domain, type, protocol)`: a socket for the internet is made on the host's side.
     pub fn socket(&mut self, call: &Notification) -> Answer {
         answer(socket::run(self, call))
     }
 
     /// `connect(fd, address, length)`. Judged here, by the guard and the egress rules: only here the destination is known.
-    /// The other calls come here after the guard let them through.
+    /// So it is for [`Netd::bind`] and for what sends; the other calls come here after the guard let them through.
     pub fn connect(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
         answer(connect::run(self, call, effects))
+    }
+
+    /// `sendto(fd, data, length, flags, address, length)`.
+    pub fn send_to(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
+        answer(send::to(self, call, effects))
+    }
+
+    /// `sendmsg(fd, message, flags)`.
+    pub fn send_message(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
+        answer(send::message(self, call, effects))
+    }
+
+    /// `sendmmsg(fd, messages, count, flags)`.
+    pub fn send_messages(&mut self, call: &Notification, effects: &mut Effects) -> Answer {
+        answer(send::messages(self, call, effects))
     }
 
     /// `bind(fd, address, length)`.

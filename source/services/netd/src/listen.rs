@@ -2,13 +2,13 @@
 
 use crate::caller::Caller;
 use crate::connect::is;
-use crate::side::{Side, swap};
+use crate::side::{Move, Side, swap};
 use crate::{Answer, Netd, Outcome, int, unix};
-use nexus_abi::Errno;
+use nexus_abi::{Errno, Protocol};
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use nexus_wire::broker::UnixAction;
-use rustix::net::AddressFamily;
+use rustix::net::{AddressFamily, SocketType};
 
 /// A socket that lives on the host never listens there: one without a peer moves inside first, one with a peer gets the
 /// answer that Linux has for it.
@@ -20,10 +20,20 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     if is(domain, AddressFamily::UNIX) {
         return unix::run(netd, call, socket, UnixAction::Listen(backlog), Vec::new());
     }
+    if sys::kind(&socket)?.cast_unsigned() != SocketType::STREAM.as_raw() {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     let socket = match netd.sides.of(&socket)? {
         Side::Inside => socket,
         Side::Host if rustix::net::getpeername(&socket).is_ok() => return Err(Errno::EINVAL.into()),
-        Side::Host => swap(netd, call, fd, &socket, Side::Inside)?,
+        Side::Host => {
+            let how = Move {
+                protocol: Protocol::Tcp,
+                to: Side::Inside,
+                rebinds: true,
+            };
+            swap(netd, call, fd, &socket, how)?
+        }
     };
     sys::listen(&socket, backlog)?;
     Ok(Answer::Value(0))

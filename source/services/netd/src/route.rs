@@ -1,6 +1,7 @@
 //! Where a destination leads.
 
 use crate::host::Host;
+use crate::pins::Pins;
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason, Verdict};
 use nexus_abi_policy::{Call, Destination, Fact, Facts, Growth, NoFacts, Request};
@@ -12,12 +13,13 @@ use std::net::SocketAddr;
 struct Known<'a> {
     egress: &'a EgressGate,
     host: &'a HostAddresses,
+    names: &'a Pins,
 }
 
 impl Facts for Known<'_> {
     fn egress(&self, to: &Destination) -> Verdict {
-        self.egress
-            .judge(to.protocol, to.address.ip(), to.address.port(), self.host)
+        self.names
+            .judge(self.egress, to.protocol, to.address, self.host)
             .verdict
     }
 
@@ -35,50 +37,87 @@ pub(crate) fn judge(
     protocol: Protocol,
     address: SocketAddr,
 ) -> Result<Reach, Stop> {
-    let Netd { judges, host, .. } = netd;
-    let denied = |verdict: Verdict| match verdict {
-        Verdict::Allow { .. } => Ok(()),
-        Verdict::Deny { reason, errno, rule } => {
-            let object = format!("{protocol} {address}");
-            Err(Stop::Denied(Denial {
-                operation,
-                object,
-                reason,
-                errno,
-                rule,
-            }))
-        }
-    };
-    // Without knowing which addresses are the host's nothing can be told apart: fail closed.
-    let unknown = Verdict::Deny {
-        reason: Reason::EgressSpecialAddress,
-        errno: Errno::EPERM,
-        rule: None,
-    };
-    if host.is_none() {
-        *host = Host::watch().ok();
-    }
-    let Some(Ok(host)) = host.as_mut().map(Host::now) else {
-        denied(unknown)?;
+    let denied = |verdict: Verdict| refuse(verdict, operation, || format!("{protocol} {address}"));
+    let Netd { judges, host, pins, .. } = netd;
+    let Some(host) = known(host) else {
+        denied(UNKNOWN)?;
         return Err(Errno::EPERM.into());
     };
-    let destination = Fact::Is(Destination { protocol, address });
     let request = Request {
-        destination,
+        destination: Fact::Is(Destination { protocol, address }),
         growth: Fact::Nothing,
         ..Request::scalar(native(call))
     };
-    denied(judges.guard.judge(
-        &request,
-        &Known {
-            egress: &judges.egress,
-            host,
-        },
-    ))?;
-    let route = judges.egress.judge(protocol, address.ip(), address.port(), host);
+    let facts = Known {
+        egress: &judges.egress,
+        host,
+        names: pins,
+    };
+    denied(judges.guard.judge(&request, &facts))?;
+    let route = pins.judge(&judges.egress, protocol, address, host);
     denied(route.verdict)?;
     // An allowed route says where to; were it silent, it would stay inside.
     Ok(route.reach.unwrap_or(Reach::OwnLoopback))
+}
+
+/// Judges a bind by the syscall rules alone; one that asks for egress is asked of the local address.
+pub(crate) fn judge_local(
+    netd: &mut Netd,
+    call: &Notification,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> Result<(), Stop> {
+    let denied = |verdict: Verdict| refuse(verdict, Operation::Bind, || format!("{protocol} {address}"));
+    let Netd { judges, host, pins, .. } = netd;
+    let Some(host) = known(host) else {
+        return denied(UNKNOWN);
+    };
+    let request = Request {
+        destination: Fact::Is(Destination { protocol, address }),
+        growth: Fact::Nothing,
+        ..Request::scalar(native(call))
+    };
+    let facts = Known {
+        egress: &judges.egress,
+        host,
+        names: pins,
+    };
+    denied(judges.guard.judge(&request, &facts))
+}
+
+/// Without knowing which addresses are the host's nothing can be told apart: fail closed.
+const UNKNOWN: Verdict = Verdict::Deny {
+    reason: Reason::EgressSpecialAddress,
+    errno: Errno::EPERM,
+    rule: None,
+};
+
+fn known(host: &mut Option<Host>) -> Option<&HostAddresses> {
+    if host.is_none() {
+        *host = Host::watch().ok();
+    }
+    host.as_mut()?.now().ok()
+}
+
+fn refuse(verdict: Verdict, operation: Operation, object: impl Fn() -> String) -> Result<(), Stop> {
+    match verdict {
+        Verdict::Allow { .. } => Ok(()),
+        Verdict::Deny { reason, errno, rule } => Err(Stop::Denied(Denial {
+            operation,
+            object: object(),
+            reason,
+            errno,
+            rule,
+        })),
+    }
+}
+
+impl Netd {
+    /// Whether an address is one of the host's own.
+    pub(crate) fn is_host_address(&mut self, ip: std::net::IpAddr) -> Result<bool, Stop> {
+        let host = known(&mut self.host).ok_or(Errno::EPERM)?;
+        Ok(host.contains(ip))
+    }
 }
 
 /// Judges a call that goes nowhere that egress rules speak of.
@@ -88,19 +127,14 @@ pub(crate) fn judge_without_destination(netd: &Netd, call: &Notification, object
         growth: Fact::Nothing,
         ..Request::scalar(native(call))
     };
-    match netd.judges.guard.judge(&request, &NoFacts) {
-        Verdict::Allow { .. } => Ok(()),
-        Verdict::Deny { reason, errno, rule } => {
-            let object = object.to_owned();
-            Err(Stop::Denied(Denial {
-                operation: Operation::Connect,
-                object,
-                reason,
-                errno,
-                rule,
-            }))
-        }
-    }
+    let operation = match nexus_abi::syscall::name(request.call.number) {
+        Some("bind") => Operation::Bind,
+        Some("connect") => Operation::Connect,
+        _ => Operation::Send,
+    };
+    refuse(netd.judges.guard.judge(&request, &NoFacts), operation, || {
+        object.to_owned()
+    })
 }
 
 fn native(call: &Notification) -> Call {

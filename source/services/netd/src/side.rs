@@ -2,10 +2,12 @@
 
 use crate::broker::Broker;
 use crate::caller::Caller;
-use crate::{Netd, Stop};
+use crate::local::{numbers, rebind};
+use crate::options::copy_options;
+use crate::{Netd, Stop, epoll};
+use nexus_abi::Protocol;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
-use rustix::fs::OFlags;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The two network namespaces, by their cookies. socket(7), `SO_NETNS_COOKIE`.
@@ -40,57 +42,52 @@ impl Sides {
     }
 }
 
-/// A socket of the same kind on the other side, with the same options, in place of the caller's.
-pub(crate) fn swap(netd: &Netd, call: &Notification, register: u64, old: &OwnedFd, to: Side) -> Result<OwnedFd, Stop> {
+/// How a socket moves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub(crate) protocol: Protocol,
+    pub(crate) to: Side,
+    /// Whether it takes the address along that it is bound to; not if it gets another one right after.
+    pub(crate) rebinds: bool,
+}
+
+/// A socket of the same kind on the other side, with the same options and address, in place of the caller's: under every
+/// number that the caller has for it, and in every epoll instance of the caller's.
+pub(crate) fn swap(
+    netd: &mut Netd,
+    call: &Notification,
+    register: u64,
+    old: &OwnedFd,
+    how: Move,
+) -> Result<OwnedFd, Stop> {
     let (domain, kind, protocol) = (sys::domain(old)?, sys::kind(old)?, sys::protocol(old)?);
-    let new = match to {
+    let new = match how.to {
         Side::Host => sys::socket(domain, kind, protocol)?,
         Side::Inside => netd.broker.socket(domain, kind, protocol)?,
     };
     copy_options(old, &new)?;
+    if how.rebinds {
+        rebind(netd, old, &new, how)?;
+    }
     let caller = Caller::of(call, &netd.listener);
-    let cloexec = caller.closes_on_exec(register);
-    let number = u32::try_from(crate::int(register)).map_err(|_| nexus_abi::Errno::EBADF)?;
-    netd.listener
-        .replace_descriptor(call.id, new.as_fd(), number, cloexec)?;
+    let asked = u32::try_from(crate::int(register)).map_err(|_| nexus_abi::Errno::EBADF)?;
+    let mut found = numbers(call.tid, old);
+    if !found.same.contains(&asked) {
+        found.same.push(asked);
+    }
+    let registrations = epoll::registrations(&caller, old, &found.same, &found.epolls);
+    for number in found.same {
+        let cloexec = caller.closes_on_exec(u64::from(number));
+        let replaced = netd.listener.replace_descriptor(call.id, new.as_fd(), number, cloexec);
+        // The one that was asked about counts; a copy may be gone by now.
+        if number == asked {
+            replaced?;
+        }
+    }
+    epoll::repair(&registrations, old, &new);
+    netd.ports.forget(old);
     Ok(new)
 }
-
-/// What a program may have set on a socket before it gave it an address: the options that the shipped profile lets it
-/// set and that are one integer. Numbers: socket(7), tcp(7), ip(7), ipv6(7); asm-generic/socket.h, linux/in.h, in6.h.
-const INT_OPTIONS: &[(i32, i32)] = &[
-    (1, 2),   // SOL_SOCKET, SO_REUSEADDR
-    (1, 15),  // SO_REUSEPORT
-    (1, 9),   // SO_KEEPALIVE
-    (1, 6),   // SO_BROADCAST
-    (1, 10),  // SO_OOBINLINE
-    (1, 18),  // SO_RCVLOWAT
-    (6, 1),   // IPPROTO_TCP, TCP_NODELAY
-    (6, 4),   // TCP_KEEPIDLE
-    (6, 5),   // TCP_KEEPINTVL
-    (6, 6),   // TCP_KEEPCNT
-    (6, 7),   // TCP_SYNCNT
-    (6, 9),   // TCP_DEFER_ACCEPT
-    (6, 12),  // TCP_QUICKACK
-    (6, 18),  // TCP_USER_TIMEOUT
-    (0, 1),   // IPPROTO_IP, IP_TOS
-    (0, 2),   // IP_TTL
-    (41, 26), // IPPROTO_IPV6, IPV6_V6ONLY
-    (41, 67), // IPV6_TCLASS
-    (41, 16), // IPV6_UNICAST_HOPS
-];
-
-fn copy_options(from: &OwnedFd, to: &OwnedFd) -> Result<(), Stop> {
-    for (level, name) in INT_OPTIONS {
-        sys::copy_int_option(from, to, *level, *name);
-    }
-    let flags = rustix::fs::fcntl_getfl(from)? & (OFlags::NONBLOCK | OFlags::from_bits_retain(O_ASYNC));
-    rustix::fs::fcntl_setfl(to, flags)?;
-    Ok(())
-}
-
-// asm-generic/fcntl.h
-const O_ASYNC: u32 = 0o20000;
 
 impl Broker {
     /// A socket in the program's network namespace.

@@ -5,8 +5,8 @@ use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use rustix::net::SocketFlags;
 
-/// Only what the filter was told to hand over comes here: stream sockets of the internet, for a subject that has
-/// somewhere to go with them.
+/// Only what the filter was told to hand over comes here: sockets of the internet, for a subject that has somewhere to go
+/// with them.
 pub(crate) fn run(_netd: &mut Netd, call: &Notification) -> Outcome {
     let [domain, kind, protocol, ..] = call.args;
     let kind = int(kind);

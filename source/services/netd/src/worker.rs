@@ -1,6 +1,7 @@
 //! Calls that take as long as the other side likes: each waits in a thread of its own, so that none holds up another.
 
 use crate::away::{Away, look};
+use crate::stream::Work;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -64,7 +65,7 @@ struct Waiting {
 
 /// Whether a waiting call should give way, and how.
 #[derive(Debug, Default)]
-struct GiveWay(AtomicU8);
+pub(crate) struct GiveWay(AtomicU8);
 
 impl GiveWay {
     fn set(&self, away: Away) {
@@ -75,13 +76,21 @@ impl GiveWay {
         self.0.store(value, Ordering::Release);
     }
 
-    fn get(&self) -> Option<Away> {
+    pub(crate) fn get(&self) -> Option<Away> {
         match self.0.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Away::Marked),
             _ => Some(Away::Perhaps),
         }
     }
+}
+
+/// What a call that waited ends with.
+enum Ended {
+    /// It returns this.
+    Value(usize),
+    /// What init's child said.
+    Told(Reply),
 }
 
 /// How a call waits.
@@ -142,11 +151,25 @@ impl Workers {
     pub(crate) fn connect(&self, call: &Notification, socket: OwnedFd, address: Vec<u8>) -> std::io::Result<()> {
         // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
         let restarts = socket_timeout(&socket, Timeout::Send)?.is_none();
-        let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Reply::Done);
+        let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Ended::Value(0));
         self.wait_for(
             call,
             Wait {
                 call: connect,
+                denial: None,
+                interruptible: true,
+                restarts,
+            },
+        )
+    }
+
+    /// Sends what has to wait for the other side; `work` says how much it sent.
+    pub(crate) fn send(&self, call: &Notification, mut work: Work, restarts: bool) -> std::io::Result<()> {
+        let work = move |give_way: &GiveWay| work(give_way).map(Ended::Value);
+        self.wait_for(
+            call,
+            Wait {
+                call: work,
                 denial: None,
                 interruptible: true,
                 restarts,
@@ -182,8 +205,8 @@ impl Workers {
             };
             match Reply::decode(packet.bytes()) {
                 Some(Reply::Failed(errno)) if errno == HostErrno::INTR.raw_os_error() => Err(HostErrno::INTR.into()),
-                Some(reply) => Ok(reply),
-                None => Ok(Reply::Failed(i32::from(Errno::EIO.raw()))),
+                Some(reply) => Ok(Ended::Told(reply)),
+                None => Ok(Ended::Told(Reply::Failed(i32::from(Errno::EIO.raw())))),
             }
         };
         // The others never wait for anybody, and what is done is not to be done again.
@@ -202,7 +225,7 @@ impl Workers {
     fn wait_for(
         &self,
         call: &Notification,
-        wait: Wait<impl Fn(&GiveWay) -> std::io::Result<Reply> + Send + 'static>,
+        wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended> + Send + 'static>,
     ) -> std::io::Result<()> {
         self.watch()?;
         let (id, tid) = (call.id, call.tid);
@@ -235,7 +258,7 @@ impl Workers {
 
 impl Shared {
     /// Makes a call, in a thread of its own, and answers it.
-    fn carry_out(&self, id: u64, wait: Wait<impl Fn(&GiveWay) -> std::io::Result<Reply>>, give_way: &GiveWay) {
+    fn carry_out(&self, id: u64, mut wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended>>, give_way: &GiveWay) {
         // Only here may the nudge arrive.
         let mask = set_mask(&SignalSet::full_without(nudge()));
         if let (Ok(_), Some(entry)) = (mask, self.waiting().get_mut(&id)) {
@@ -250,9 +273,10 @@ impl Shared {
         self.waiting().remove(&id);
         // A caller that is gone hears nothing.
         let _ = match result {
-            Ok(Reply::Done | Reply::Listener) => self.listener.succeed(id, 0),
-            Ok(Reply::Failed(errno)) => self.listener.fail(id, errno_of(Some(errno)).raw()),
-            Ok(Reply::Outside) => {
+            Ok(Ended::Value(value)) => self.listener.succeed(id, i64::try_from(value).unwrap_or(i64::MAX)),
+            Ok(Ended::Told(Reply::Done | Reply::Listener)) => self.listener.succeed(id, 0),
+            Ok(Ended::Told(Reply::Failed(errno))) => self.listener.fail(id, errno_of(Some(errno)).raw()),
+            Ok(Ended::Told(Reply::Outside)) => {
                 let errno = wait.denial.as_ref().map_or(Errno::EPERM, |denial| denial.errno);
                 if let Some(denial) = wait.denial {
                     (self.late)(denial);

@@ -15,7 +15,8 @@ use crate::trust::{Owners, is_file};
 pub struct DirectoryTree {
     directory: OwnedFd,
     path: PathBuf,
-    owners: Owners,
+    /// `None`: whoever may write it, it is only looked at.
+    owners: Option<Owners>,
 }
 
 /// A directory, opened for nothing but walking on; a symbolic link is refused (open(2), `O_PATH`, `O_NOFOLLOW`).
@@ -38,6 +39,18 @@ impl DirectoryTree {
     /// # Errors
     /// [`LoadError::Distrusted`], or what the system says.
     pub fn open(path: &Path, owners: Owners) -> Result<Option<Self>, LoadError> {
+        Self::walk(path, Some(owners))
+    }
+
+    /// The same for a tree that is read and compared, and under which nothing runs: it may be anybody's.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_untrusted(path: &Path) -> Result<Option<Self>, LoadError> {
+        Self::walk(path, None)
+    }
+
+    fn walk(path: &Path, owners: Option<Owners>) -> Result<Option<Self>, LoadError> {
         let failed = |error: std::io::Error| LoadError::Unreadable {
             path: path.to_owned(),
             why: error.to_string(),
@@ -66,12 +79,16 @@ impl DirectoryTree {
             .filter(|part| matches!(part, Component::Normal(_)))
             .collect();
         for part in parts {
-            check(&directory, &walked, |stat| owners.ancestor(stat))?;
+            check(&directory, &walked, |stat| {
+                owners.map_or(Ok(()), |owners| owners.ancestor(stat))
+            })?;
             directory =
                 openat(&directory, part.as_os_str(), WALK, Mode::empty()).map_err(|error| failed(error.into()))?;
             walked.push(part);
         }
-        check(&directory, &walked, |stat| owners.member(stat))?;
+        check(&directory, &walked, |stat| {
+            owners.map_or(Ok(()), |owners| owners.member(stat))
+        })?;
         Ok(Some(Self {
             directory,
             path: walked,
@@ -115,7 +132,7 @@ impl TreeSource for DirectoryTree {
     fn read(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
         let trusted = |stat: &rustix::fs::Stat| {
             self.owners
-                .member(stat)
+                .map_or(Ok(()), |owners| owners.member(stat))
                 .map_err(|why| ReadError::NotTrusted(format!("{why}; {}", why.help(path))))
         };
         let mut parts: Vec<&str> = path.split('/').collect();

@@ -20,6 +20,6 @@ mod places;
 mod trust;
 
 pub use directory::DirectoryTree;
-pub use load::{LoadError, Loaded, Origin, load};
+pub use load::{LoadError, Loaded, Origin, load, load_untrusted};
 pub use places::{Places, SYSTEM_DIRECTORY};
 pub use trust::{Distrust, Owners};

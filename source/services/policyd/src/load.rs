@@ -157,6 +157,20 @@ pub fn load(places: &Places) -> Result<Loaded, LoadError> {
     })
 }
 
+/// Loads a tree to look at it: anybody's, under no ceiling. Nothing may run under what this gives.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_untrusted(path: &Path) -> Result<Policy, LoadError> {
+    match DirectoryTree::open_untrusted(path)? {
+        Some(tree) => read(&tree, Origin::Named(tree.path().to_owned())),
+        None => Err(LoadError::Missing {
+            path: path.to_owned(),
+            by_variable: false,
+        }),
+    }
+}
+
 /// The caller's own tree, if there is one.
 fn find(places: &Places) -> Result<Option<(DirectoryTree, Origin)>, LoadError> {
     let owners = Owners { uid: places.caller };

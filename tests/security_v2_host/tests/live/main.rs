@@ -5,3 +5,4 @@ mod floor;
 mod harness;
 mod limits;
 mod quotas;
+mod refused;

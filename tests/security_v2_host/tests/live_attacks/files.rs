@@ -182,3 +182,79 @@ fn nothing_is_linked_or_renamed_from_an_area_into_the_work_directory() {
         assert!(!attack.home.work().join("taken").exists(), "{done}");
     }
 }
+
+#[test]
+fn a_home_that_a_session_spoiled_keeps_no_later_one_from_starting_and_mending_it() {
+    let spoils = [
+        "rm -rf /state/home && ln -s /tmp /state/home",
+        "rm -rf /state/home && ln -s /proc/1/root /state/home",
+        "rm -rf /state/home && echo file > /state/home",
+        "rm -rf /state/home; i=0; while : > /state/f$i; do i=$((i+1)); done 2> /dev/null",
+        "chmod 000 /state/home /state",
+    ];
+    for user in users() {
+        let attack = Attack::new(user);
+        // Nothing else to stand in.
+        let tree = attack
+            .tree
+            .clone()
+            .edit(
+                "sandbox.toml",
+                "[subject.attack]\nwork = \"unmetered\"\n",
+                "[subject.attack]\nwork = \"none\"\n",
+            )
+            .append(
+                "quotas.toml",
+                "[subject.attack.state]\nsoft = \"1MiB\"\nhard = \"1MiB\"\ninodes = 32\n",
+            );
+        let script = |line: &str| {
+            security_v2_host::Run::at(&attack.home)
+                .policy(&tree)
+                .subject("attack")
+                .bash(line)
+                .run()
+        };
+        for spoil in spoils {
+            let _ = script(spoil);
+            let done = script("pwd -P; chmod 755 /state; rm -rf /state/* && mkdir /state/home");
+            assert_eq!(done.code(), Some(0), "{spoil}: {done}");
+            assert!(["/state\n", "/state/home\n"].contains(&&*done.out()), "{spoil}: {done}");
+            let done = script("pwd -P");
+            assert_eq!(done.out(), "/state/home\n", "{spoil}: {done}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_mounted_writable_but_the_areas_devices_and_proc_and_nothing_with_set_id_or_devices() {
+    const WRITABLE: &[&str] = &[
+        "/dev/full",
+        "/dev/null",
+        "/dev/pts",
+        "/dev/random",
+        "/dev/shm",
+        "/dev/tty",
+        "/dev/urandom",
+        "/dev/zero",
+        "/proc",
+        "/state",
+        "/tmp",
+        "/var/tmp",
+    ];
+    for user in users() {
+        let done = security_v2_host::Run::new(user).bash("cat /proc/self/mountinfo").run();
+        let mut writable = Vec::new();
+        for line in done.out().lines() {
+            // proc_pid_mountinfo(5): the fifth field is the mount point, the sixth its options.
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (at, options): (&str, Vec<&str>) = (fields[4], fields[5].split(',').collect());
+            assert!(options.contains(&"nosuid"), "{line}");
+            assert!(options.contains(&"nodev") || at.starts_with("/dev/"), "{line}");
+            if !options.contains(&"ro") {
+                writable.push(at.to_owned());
+            }
+        }
+        writable.sort_unstable();
+        assert_eq!(writable, WRITABLE, "{done}");
+    }
+}

@@ -175,6 +175,37 @@ fn a_repository_without_hooks_is_refused_with_the_command_that_mends_it() {
 }
 
 #[test]
+fn a_repository_that_one_session_closed_is_not_open_to_the_next() {
+    // Root looks through every mode, and its program owns nothing there.
+    for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
+        let attack = Attack::new(user);
+        repository(&attack);
+        let script = |line: &str| attack.prepare_any(vec!["bash".into(), "-c".into(), line.into()]).run();
+        assert_eq!(script("chmod 000 .git").code(), Some(0));
+        let done = script("chmod 755 .git; echo evil > .git/hooks/pre-commit");
+        assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+        assert!(done.err().contains("chmod u+rwx"), "{done}");
+        let git = attack.home.work().join(".git");
+        fs::set_permissions(&git, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(fs::read_to_string(git.join("hooks/pre-commit")).unwrap(), "original");
+    }
+}
+
+#[test]
+fn hooks_that_are_a_link_to_nothing_are_refused() {
+    for user in users() {
+        let attack = Attack::new(user);
+        repository(&attack);
+        let hooks = attack.home.work().join(".git/hooks");
+        fs::remove_dir_all(&hooks).unwrap();
+        std::os::unix::fs::symlink("../later", &hooks).unwrap();
+        let done = attack.prepare(&["environment"]).run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+        assert!(done.err().contains("is a link to nothing"), "{done}");
+    }
+}
+
+#[test]
 fn a_file_that_sends_git_elsewhere_is_put_aside() {
     for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
         let attack = Attack::new(user);
@@ -275,6 +306,33 @@ fn journal_state_and_policy_of_the_user_cannot_be_seen_moved_or_made() {
             ".local/state/nexus\n.config/nexus\n"
         };
         assert_eq!(done.out(), empty, "{done}");
+    }
+}
+
+/// The same with the state of this run elsewhere: other runs of the user keep theirs in the usual place.
+#[test]
+fn a_run_with_its_state_elsewhere_leaves_the_usual_place_as_it_is() {
+    for user in users().into_iter().filter(|user| *user != security_v2_host::User::Root) {
+        let attack = Attack::new(user);
+        let top = attack.home.home();
+        copy_into(&attack, &top);
+        let tries = [
+            "change",
+            "make:.local/state/nexus/journal",
+            "remove:.local/state/nexus",
+            "rename:.local:old",
+            "rename:.local/state:.local/old",
+        ];
+        let mut words = vec![top.join("attacker").into_os_string()];
+        words.extend(tries.iter().map(Into::into));
+        let done = attack.prepare_any(words).work(top.to_string_lossy()).run();
+        assert_eq!(done.code(), Some(0), "{done}");
+        Answers::of(&done.out()).assert_only(&[], tries.len() - 1);
+        assert_eq!(
+            fs::read_dir(top.join(".local/state/nexus")).unwrap().count(),
+            0,
+            "{done}"
+        );
     }
 }
 

@@ -220,6 +220,19 @@ fn nothing_listens_on_the_host() {
 }
 
 #[test]
+fn a_port_that_is_taken_on_the_host_is_free_inside_and_so_none_is_told_or_taken_there() {
+    for user in users() {
+        let taken = Catcher::tcp("127.0.0.1");
+        let port = taken.port().to_string();
+        // With a rule for loopback, a fresh socket lives on the host.
+        let attack = Attack::with_egress(user, &open(closed_port()));
+        let (answers, _) = attack.run(&["bind-taken", &port]);
+        answers.assert_ok(&["bind-taken"]);
+        attack.bare(&["bind-taken", &port]).assert_refused(&["bind-taken"]);
+    }
+}
+
+#[test]
 fn a_socket_that_was_passed_on_is_judged_as_before() {
     for user in users() {
         let closed = closed_port();

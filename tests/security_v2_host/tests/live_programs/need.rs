@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_audit::Judgement;
-use security_v2_host::{Home, Output, REQUIRE_LIVE, Run, Tree, User};
+use security_v2_host::{Home, Output, REQUIRE_LIVE, Run, Tree, User, say_skipped};
 
 /// Compilers and virtual machines take their time on a machine that builds something else besides.
 const SLOW: Duration = Duration::from_secs(300);
@@ -105,5 +105,5 @@ pub(crate) fn has(programs: &[&str]) -> bool {
 pub(crate) fn lacking(why: &str) {
     let required = std::env::var_os(REQUIRE_LIVE).is_some_and(|value| value == "1");
     assert!(!required, "{why}");
-    eprintln!("\nSKIPPED: {why}\n");
+    say_skipped(why);
 }

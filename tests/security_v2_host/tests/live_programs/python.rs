@@ -1,6 +1,6 @@
 //! Python: threads, processes, loops, sockets of its own, environments.
 
-use crate::need::{has, place, works_unhindered};
+use crate::need::{has, place, succeeds, works_unhindered};
 use security_v2_host::users;
 
 const BUSY: &str = r#"
@@ -116,5 +116,27 @@ print(sqlite3.connect("/state/threads.db").execute("select count(*) from t").fet
 END"#,
         );
         assert_eq!(done.out(), "80\n", "{done}");
+    }
+}
+
+#[test]
+fn a_socket_that_moves_inside_keeps_its_blocking_and_whether_it_is_closed_on_exec() {
+    if !has(&["python3"]) {
+        return;
+    }
+    // The shipped subject may connect somewhere, so its sockets begin on the host's side; bind moves one inside.
+    let script = "import os, socket
+for inherit in (False, True):
+    for blocking in (False, True):
+        s = socket.socket()
+        os.set_inheritable(s.fileno(), inherit)
+        s.setblocking(blocking)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        s.bind(('127.0.0.1', 0))
+        print(os.get_inheritable(s.fileno()) == inherit, os.get_blocking(s.fileno()) == blocking,
+              s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))";
+    for user in users() {
+        let done = succeeds(security_v2_host::Run::new(user).args(["python3", "-c", script]));
+        assert_eq!(done.out(), "True True 1\n".repeat(4), "{done}");
     }
 }

@@ -1,55 +1,31 @@
 //! What policy says and this version cannot make true: then nothing starts. Nothing is ever silently weaker.
 
 use super::failure::Failure;
-use nexus_abi::{Effect, Protocol, RuleRef, syscall};
+use nexus_abi::{RuleRef, syscall};
 use nexus_abi_policy::Condition;
-use nexus_policy::{EgressGate, Policy, SubjectPolicy};
+use nexus_policy::{Policy, SubjectPolicy};
 
 /// Refuses a subject some rule of which nobody would enforce, naming the rule.
-pub(crate) fn check(rules: &SubjectPolicy, egress: &EgressGate, policy: &Policy) -> Result<(), Failure> {
+pub(crate) fn check(rules: &SubjectPolicy, policy: &Policy) -> Result<(), Failure> {
     let at = |rule: RuleRef| {
         policy
             .rule(rule)
             .map_or_else(String::new, |info| format!(" ({} at {})", info.id, info.at))
     };
-    if let Some(name) = rules.needs_names() {
-        return Err(Failure::unsupported(
-            format!(
-                "the egress rule for `{}`{} names a host, which this version cannot enforce",
-                name.pattern,
-                at(name.rule)
-            ),
-            "write the addresses instead",
-        ));
-    }
-    if egress.opens(Protocol::Udp) {
-        let rule = rules
-            .egress
-            .iter()
-            .flat_map(|layer| &layer.rules)
-            .find(|rule| rule.protocol == Protocol::Udp && rule.effect == Effect::Allow);
-        return Err(Failure::unsupported(
-            format!(
-                "an egress rule{} allows udp, which this version cannot enforce",
-                rule.map_or_else(String::new, |rule| at(rule.rule))
-            ),
-            "leave it out, or use tcp",
-        ));
-    }
     conditions(rules, at)
 }
 
 /// A condition that only the supervisor can judge needs somebody there who finds the fact out: the destination is known
-/// for connect(2), what a call makes grow for none yet.
+/// for the calls that take one, what a call makes grow for none yet.
 fn conditions(rules: &SubjectPolicy, at: impl Fn(RuleRef) -> String) -> Result<(), Failure> {
-    let connect = syscall::number("connect");
+    let addressed = ["connect", "bind", "sendto", "sendmsg", "sendmmsg"].map(syscall::number);
     for profile in rules.profiles() {
         for rule in &profile.rules {
             for condition in &rule.conditions {
                 let name = syscall::name(rule.number).unwrap_or("?");
                 let what = match condition {
                     Condition::Arg { .. } => continue,
-                    Condition::Egress if Some(rule.number) == connect => continue,
+                    Condition::Egress if addressed.contains(&Some(rule.number)) => continue,
                     Condition::Egress => format!("where `{name}` sends to"),
                     Condition::Budget(area) => format!("how much `{name}` makes `{area}` grow"),
                 };
@@ -83,8 +59,7 @@ mod tests {
         });
         let policy = Policy::load(&MemoryTree::new(files)).unwrap();
         let rules = policy.subject("demo").unwrap();
-        let egress = rules.egress_gate().unwrap();
-        check(&rules, &egress, &policy).err().map(|failure| failure.message)
+        check(&rules, &policy).err().map(|failure| failure.message)
     }
 
     #[test]
@@ -93,16 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_on_the_destination_of_connect_can_be_enforced_and_of_sendto_cannot() {
+    fn a_condition_on_a_destination_can_be_enforced_where_there_is_one() {
         let rule = |name: &str| {
             format!("\n[[subject.demo.rule]]\nsyscall = \"{name}\"\neffect = \"deny\"\nwhen = [{{ egress = true }}]\n")
         };
-        assert_eq!(said("abi.toml", &rule("connect")), None);
-        let message = said("abi.toml", &rule("sendto")).unwrap();
-        assert!(
-            message.contains("where `sendto` sends to") && message.contains("abi.toml:"),
-            "{message}"
-        );
+        for name in ["connect", "bind", "sendto", "sendmsg", "sendmmsg"] {
+            assert_eq!(said("abi.toml", &rule(name)), None, "{name}");
+        }
     }
 
     #[test]
@@ -113,12 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_udp_or_for_a_name_cannot_be_enforced() {
-        let domain = |rule: &str| format!("\n[domain.tools]\nallow = [\"{rule}\"]\n");
-        assert_eq!(said("egress.toml", &domain("203.0.113.7:443")), None);
-        let udp = said("egress.toml", &domain("udp 203.0.113.7:53")).unwrap();
-        assert!(udp.contains("allows udp"), "{udp}");
-        let name = said("egress.toml", &domain("git.example.org:443")).unwrap();
-        assert!(name.contains("git.example.org"), "{name}");
+    fn rules_for_addresses_names_and_ports_over_both_protocols_can_be_enforced() {
+        for rule in [
+            "203.0.113.7:443",
+            "udp 203.0.113.7:53",
+            "git.example.org:443",
+            "udp *.example.org:53",
+        ] {
+            let text = format!("\n[domain.tools]\nallow = [\"{rule}\"]\nbind = [\"udp 5353\"]\n");
+            assert_eq!(said("egress.toml", &text), None, "{rule}");
+        }
     }
 }

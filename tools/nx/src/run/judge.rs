@@ -35,6 +35,9 @@ struct Mediated {
     shmget: u32,
     msgget: u32,
     semget: u32,
+    sendto: u32,
+    sendmsg: u32,
+    sendmmsg: u32,
 }
 
 impl Mediated {
@@ -49,6 +52,9 @@ impl Mediated {
             shmget: syscall::number("shmget")?,
             msgget: syscall::number("msgget")?,
             semget: syscall::number("semget")?,
+            sendto: syscall::number("sendto")?,
+            sendmsg: syscall::number("sendmsg")?,
+            sendmmsg: syscall::number("sendmmsg")?,
         })
     }
 }
@@ -169,12 +175,7 @@ impl Loop {
             args: call.args,
         };
         let foreign = judged.is_foreign();
-        if !foreign && judged.number == self.mediated.connect {
-            let mut effects = Effects::default();
-            let answer = self.netd.connect(call, &mut effects);
-            if effects.egress_allowed {
-                self.records.egress_allowed();
-            }
+        if !foreign && let Some(answer) = self.addressed(call, judged.number) {
             return self.reply(call, answer);
         }
         if let Verdict::Deny { reason, errno, rule } = self.guard.judge(&Request::scalar(judged), &NoFacts) {
@@ -191,7 +192,6 @@ impl Loop {
             });
         }
         let answer = match judged.number {
-            number if number == self.mediated.bind => self.netd.bind(call),
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
@@ -223,6 +223,27 @@ impl Loop {
             }),
         };
         self.reply(call, answer);
+    }
+
+    /// What is judged where the address is known, which these calls have in memory; `None` for other calls.
+    fn addressed(&mut self, call: &Notification, number: u32) -> Option<Answer> {
+        let mut effects = Effects::default();
+        let mediated = &self.mediated;
+        let answer = match number {
+            number if number == mediated.connect => self.netd.connect(call, &mut effects),
+            number if number == mediated.bind => self.netd.bind(call),
+            number if number == mediated.sendto => self.netd.send_to(call, &mut effects),
+            number if number == mediated.sendmsg => self.netd.send_message(call, &mut effects),
+            number if number == mediated.sendmmsg => self.netd.send_messages(call, &mut effects),
+            _ => return None,
+        };
+        for _ in 0..effects.egress_allowed {
+            self.records.egress_allowed();
+        }
+        if let Some(denial) = effects.denied {
+            self.records.denied(&denial);
+        }
+        Some(answer)
     }
 
     /// A caller that is gone by now hears nothing, and nothing is lost by it.

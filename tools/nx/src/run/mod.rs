@@ -2,7 +2,7 @@
 
 mod areas;
 mod descriptors;
-mod enforceable;
+pub(crate) mod enforceable;
 mod failure;
 mod front;
 mod judge;
@@ -21,9 +21,10 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod watch;
 mod work;
 
-pub(crate) use failure::Exit;
+pub(crate) use failure::{Exit, Failure};
 
 use crate::cli::RunArgs;
 

@@ -4,6 +4,7 @@ use super::places::Places;
 use super::session::Session;
 use super::summary;
 use super::supervisor::Options;
+use super::watch::Watch;
 use logd::{Event, Handle, Journal, JournalLimits, Outcome, Recorder, Settings, Summary, SystemClock};
 use netd::Denial;
 use nexus_abi::{Area, Errno, Operation, Reason, RuleRef};
@@ -18,6 +19,7 @@ use vfsd::VfsdMessage;
 pub(crate) struct Records {
     session: Session,
     recorder: Mutex<Option<Recorder>>,
+    watch: Mutex<Option<Watch>>,
     handle: Handle,
 }
 
@@ -54,15 +56,19 @@ impl Records {
             rate: rate(&session.rules.audit),
         };
         let as_json = options.json;
-        let sink = options
+        let watch = options
             .tells()
-            .then(|| -> Box<dyn logd::Sink> { Box::new(move |record: &Record| summary::tell(record, as_json)) });
+            .then(|| Watch::start(move |record: &Record| summary::tell(record, as_json)))
+            .transpose()
+            .map_err(|error| failed(&error))?;
+        let (watch, sink) = watch.unzip();
         let recorder =
             Recorder::start(settings, journal, Arc::new(counters), clock, sink).map_err(|error| failed(&error))?;
         let handle = recorder.handle();
         Ok(Self {
             session: session.clone(),
             recorder: Mutex::new(Some(recorder)),
+            watch: Mutex::new(watch),
             handle,
         })
     }
@@ -171,7 +177,12 @@ impl Records {
     /// Everything is written; what there was. Whoever still tells afterwards is counted and not recorded.
     pub(crate) fn finish(&self) -> Summary {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
-        recorder.map(Recorder::finish).unwrap_or_default()
+        let done = recorder.map(Recorder::finish).unwrap_or_default();
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watch) = watch {
+            watch.finish();
+        }
+        done
     }
 }
 

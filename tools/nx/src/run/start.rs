@@ -18,6 +18,7 @@ use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{NoSubject, Policy};
 use nexus_sys::process::{CloneFlags, Fork, clone};
+use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
 use std::io::Write;
@@ -74,7 +75,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let egress = rules
         .egress_gate()
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable::check(&rules, &egress, &loaded.policy)?;
+    enforceable::check(&rules, &loaded.policy)?;
     let landlock = execd::landlock_available();
     let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
         Failure::rejected(
@@ -143,7 +144,12 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
 /// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
 fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
     let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
-    let own: Vec<PathBuf> = std::iter::once(places.state.clone()).chain(configuration).collect();
+    // The usual place too, where this run keeps its state elsewhere: other runs do not, and must find it as they left it.
+    let usual = places.home.as_ref().map(|home| home.join(".local/state/nexus"));
+    let own: Vec<PathBuf> = std::iter::once(places.state.clone())
+        .chain(usual.filter(|usual| *usual != places.state))
+        .chain(configuration)
+        .collect();
     for path in &own {
         let endangered = work.is_some_and(|work| {
             (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
@@ -209,6 +215,20 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
             );
             return Failure::unsupported(error.to_string(), &help);
         }
+        execd::PlanError::LeadsNowhere { path } => {
+            let help = format!(
+                "make what it leads to, or remove it: `rm {}`; or run with `--work DIR:ro`",
+                path.display()
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
+        execd::PlanError::CannotLook { path } => {
+            let around = path.parent().unwrap_or(path).display();
+            let help = format!(
+                "a program that ran there may have closed it: look why, then `chmod u+rwx {around}`; or run with `--work DIR:ro`"
+            );
+            return Failure::unsupported(error.to_string(), &help);
+        }
         _ => "see abi.toml",
     };
     Failure::rejected(error.to_string(), help)
@@ -223,7 +243,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
     if decided.plan.identity.assumed {
         descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
         // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| internal("give up groups")(error.into()))?;
+        rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
     }
     let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
     let ended = run_session(args, status, decided, &mut signals, &mut group);
@@ -342,7 +362,40 @@ fn begin(
     front.send(FILES, &[files.session.as_fd()]).map_err(gone)?;
     let mut areas = vec![files.tmp.as_fd(), files.state.as_fd(), files.shm.as_fd()];
     areas.extend(files.work.as_ref().map(AsFd::as_fd));
-    spawned.provide(control, &areas).map_err(|error| spawn_failure(&error))
+    spawned
+        .provide(control, &areas)
+        .map_err(|error| said_by_init(control).unwrap_or_else(|| spawn_failure(&error)))
+}
+
+/// Why init ended before it got the areas, if it said so.
+fn said_by_init(control: &PacketSocket) -> Option<Failure> {
+    loop {
+        let packet = match control.try_receive() {
+            // It ended without reading all that was sent to it; what it said is there all the same, unix(7).
+            Err(rustix::io::Errno::CONNRESET) => continue,
+            other => other.ok()?,
+        };
+        match Event::decode(packet.bytes()) {
+            Some(Event::SetupFailed { step, errno }) => return Some(setup_failure(step, errno)),
+            Some(_) => {}
+            None => return None,
+        }
+    }
+}
+
+fn setup_failure(step: u32, errno: i32) -> Failure {
+    let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
+    let error = std::io::Error::from_raw_os_error(errno);
+    Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine()
+}
+
+/// The one thing that root may not be able to do where it is root of a user namespace only. user_namespaces(7).
+fn cannot_give_up_groups(error: std::io::Error) -> Failure {
+    Failure::unsupported(
+        format!("cannot give up root's groups: {error}"),
+        "run nx as an ordinary user, or where root may set its groups: in a user namespace that somebody with the right \
+         to has mapped",
+    )
 }
 
 fn supervisor_failure(words: &[u8]) -> Failure {
@@ -384,11 +437,7 @@ fn finish(end: End, plan: &Plan, signals: &mut Signals, status: &mut Status) -> 
                 failure
             })
         }
-        End::SetupFailed { step, errno } => {
-            let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
-            let error = std::io::Error::from_raw_os_error(errno);
-            Err(Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine())
-        }
+        End::SetupFailed { step, errno } => Err(setup_failure(step, errno)),
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
         End::SupervisorLost { words } => {
             Err(Failure::internal(words.unwrap_or_else(|| {

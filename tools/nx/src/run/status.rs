@@ -1,6 +1,7 @@
 //! `--status-fd`: what became of the run, for a program that started it.
 //!
-//! One JSON object a line, with `"version": 1`: `started` with the program's pid, then `exited` with `code` or `signaled`
+//! One JSON object a line, with `"version": 1`: `started` with the session and the pid of
+//! its init, then `exited` with `code` or `signaled`
 //! with `signal`; or `failed` with nx's own exit code, which the program cannot fake.
 
 use super::failure::Failure;
@@ -69,5 +70,22 @@ fn copy(fd: RawFd) -> std::io::Result<File> {
         Err(Errno::BADF.into())
     } else {
         Ok(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_descriptor_that_can_be_written_is_taken_and_one_that_can_only_be_read_is_not() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(copy(writer.as_raw_fd()).is_ok());
+        assert!(copy(reader.as_raw_fd()).is_err());
+        let null = File::open("/dev/null").unwrap();
+        assert!(copy(null.as_raw_fd()).is_err());
+        let status = Status::new(Some(null.as_raw_fd()));
+        assert!(status.is_missing(Some(null.as_raw_fd())));
     }
 }

@@ -51,6 +51,15 @@ impl Terminal {
         if abandoned {
             self.give_to(self.group);
         }
+        self.release();
+    }
+
+    /// Takes back what would outlast the program: output that it stopped, behind which our own last words would wait for ever,
+    /// and a terminal that nobody may open any more. Neither was so when this one was opened. tty_ioctl(4).
+    fn release(&self) {
+        // A terminal that has gone away needs neither.
+        let _ = rustix::termios::tcflow(self.fd.as_fd(), rustix::termios::Action::OOn);
+        let _ = rustix::termios::ioctl_tiocnxcl(self.fd.as_fd());
     }
 }
 

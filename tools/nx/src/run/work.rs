@@ -164,6 +164,29 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_the_systems_is_not_implied_and_one_beside_it_is() {
+        let shown = |path: &str| implied(path.into(), Access::ReadOnly, false, None).0.is_some();
+        for system in [
+            "/",
+            "/usr",
+            "/usr/share/doc",
+            "/etc",
+            "/proc/1",
+            "/sys",
+            "/dev/shm",
+            "/tmp",
+            "/var/tmp",
+            "/run",
+            "/state/x",
+        ] {
+            assert!(!shown(system), "{system}");
+        }
+        for own in ["/usr2", "/srv/project", "/tmp/project", "/var/tmp/project", "/home/ann"] {
+            assert!(shown(own), "{own}");
+        }
+    }
+
+    #[test]
     fn a_directory_that_holds_the_home_is_not_implied_and_one_inside_it_is() {
         let home = tempfile::tempdir().unwrap();
         let home = std::fs::canonicalize(home.path()).unwrap();

@@ -14,11 +14,11 @@ use super::SnapshotError;
 use crate::abi::{Abi, WrittenRule};
 use crate::conditions::Written;
 use crate::diagnostic::{FileId, Place, Sources};
-use crate::egress::Egress;
+use crate::egress::{BindRule, Egress};
+use crate::ipc;
 use crate::limits::{DOMAINS_MAX, FILES_MAX, RULES_MAX, SUBJECTS_MAX};
 use crate::names::{NamePattern, NameRule};
 use crate::paths::{relative_path_problem, view_path_problem};
-use crate::ipc;
 use crate::quotas::{Limits, Quotas};
 use crate::rules::{RuleId, RuleKind, RuleTable};
 use crate::sandbox::{SETTINGS, Sandbox};
@@ -87,6 +87,7 @@ pub(super) fn decode(sealed: &Sealed<'_>) -> Result<Tree> {
         scopes,
         rules,
         canonical: snapshot.canonical.to_owned(),
+        said: None,
         hashes: Some(
             snapshot
                 .files
@@ -214,7 +215,10 @@ impl Decoder {
     fn ipc(&self, says: &bin::Ipc<'_>) -> Result<ipc::Says> {
         let mut out = ipc::Says::default();
         for bound in &says.limits {
-            let slot = out.limits.get_mut(usize::from(bound.which)).ok_or(no("a limit of ipc"))?;
+            let slot = out
+                .limits
+                .get_mut(usize::from(bound.which))
+                .ok_or(no("a limit of ipc"))?;
             *slot = self.ruled(&bound.limit)?;
         }
         Ok(out)
@@ -244,9 +248,17 @@ impl Decoder {
                 rule: self.rule(rule.rule)?,
             })
         };
+        let bind = |rule: &bin::BindRule<'_>| {
+            Ok(BindRule {
+                protocol: protocol(rule.protocol)?,
+                ports: ports(&rule.ports)?,
+                rule: self.rule(rule.rule)?,
+            })
+        };
         Ok(Egress {
             rules: egress.rules.iter().map(address).collect::<Result<_>>()?,
             names: egress.names.iter().map(name).collect::<Result<_>>()?,
+            binds: egress.binds.iter().map(bind).collect::<Result<_>>()?,
         })
     }
 

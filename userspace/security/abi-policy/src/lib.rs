@@ -21,6 +21,7 @@ mod limits;
 mod listing;
 mod profile;
 mod program;
+mod sets;
 mod trace;
 
 #[cfg(test)]
@@ -40,4 +41,8 @@ pub use limits::{
 pub use nexus_abi::syscall::Width;
 pub use profile::{ArgTest, Call, Condition, Profile, ScalarVerdict, SyscallRule};
 pub use program::{Program, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, SockFilter};
+pub use sets::{
+    Answers, ArgumentSet, Asked, AskedSet, CallAlgebra, CallSet, PATTERNS_MAX, Pattern, Patterns, SET_NODES_MAX,
+    TooComplex,
+};
 pub use trace::{Judgement, Outcome, Step, Trace};

@@ -7,6 +7,7 @@ mod floor;
 mod generators;
 mod interpreter;
 mod oracle;
+mod sets;
 mod shape;
 
 use alloc::vec;

@@ -69,9 +69,12 @@ impl Counter {
         }
         match reason {
             Reason::QuotaHardBytes | Reason::QuotaHardInodes | Reason::QuotaSoftBytes => Some(Self::QuotaDenies),
-            Reason::EgressNoRule | Reason::EgressDenyRule | Reason::EgressSpecialAddress | Reason::EgressFamily => {
-                Some(Self::EgressDenies)
-            }
+            Reason::EgressNoRule
+            | Reason::EgressNameNoRule
+            | Reason::EgressControl
+            | Reason::EgressDenyRule
+            | Reason::EgressSpecialAddress
+            | Reason::EgressFamily => Some(Self::EgressDenies),
             Reason::AbiNoRule
             | Reason::AbiDenyRule
             | Reason::AbiArgMismatch

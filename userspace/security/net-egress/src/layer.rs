@@ -11,6 +11,8 @@ pub(crate) trait Bits: Copy + Ord {
     fn last(self, prefix: u8) -> Self;
     /// The next address, `None` after the last.
     fn next(self) -> Option<Self>;
+    /// The one before, `None` before the first.
+    fn previous(self) -> Option<Self>;
 }
 
 impl Bits for u32 {
@@ -21,6 +23,9 @@ impl Bits for u32 {
     fn next(self) -> Option<Self> {
         self.checked_add(1)
     }
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
 }
 
 impl Bits for u128 {
@@ -30,6 +35,9 @@ impl Bits for u128 {
     }
     fn next(self) -> Option<Self> {
         self.checked_add(1)
+    }
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
     }
 }
 

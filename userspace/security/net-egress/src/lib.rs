@@ -13,8 +13,10 @@ mod family;
 mod layer;
 mod parse;
 mod ports;
+mod reachable;
 mod rule;
 mod search;
+mod set;
 /// Socket addresses as programs give them.
 pub mod sockaddr;
 mod special;
@@ -23,7 +25,9 @@ mod table;
 pub use cidr::{Cidr, CidrError};
 pub use parse::{PORT_RANGES_MAX, ParseError, ParseErrorKind, TEXT_BYTES_MAX, parse_cidr, parse_ports, parse_target};
 pub use ports::{PortRange, PortRangeError};
+pub use reachable::Reachable;
 pub use rule::EgressRule;
+pub use set::{EgressPiece, EgressSet, SET_RANGES_MAX, TooComplex, prefixes};
 pub use special::{
     HOST_ADDRESSES_MAX, HostAddresses, SPECIAL_BLOCKS, SpecialBlock, SpecialKind, TooManyHostAddresses, acted_on,
     judged_as, special_block,

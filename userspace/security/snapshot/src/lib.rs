@@ -36,7 +36,7 @@ mod tests;
 
 pub use frame::{DecodeError, FORMAT, MAGIC, SNAPSHOT_BYTES_MAX, Sealed};
 pub use model::{
-    Abi, Condition, Egress, EgressRule, File, Fixed, Ipc, IpcLimit, NameRule, Path, Pattern, Probe, Quota, Quotas, Rule, Ruled,
-    Sandbox, Scope, Setting, Snapshot, SyscallRule,
+    Abi, BindRule, Condition, Egress, EgressRule, File, Fixed, Ipc, IpcLimit, NameRule, Path, Pattern, Probe, Quota,
+    Quotas, Rule, Ruled, Sandbox, Scope, Setting, Snapshot, SyscallRule,
 };
 pub use tree_hash::{TreeHash, file_hash};

@@ -157,12 +157,26 @@ record! {
 }
 
 record! {
-    /// Destinations.
+    /// Ports that may be bound on the host.
+    BindRule {
+        /// 0 is tcp, 1 is udp.
+        protocol: u8,
+        /// First and last of each range.
+        ports: Vec<(u16, u16)>,
+        /// The rule.
+        rule: u32,
+    }
+}
+
+record! {
+    /// Destinations, and ports to send from.
     Egress {
         /// By address.
         rules: Vec<EgressRule<'a>>,
         /// By name.
         names: Vec<NameRule<'a>>,
+        /// Ports to bind.
+        binds: Vec<BindRule<'a>>,
     }
 }
 

@@ -47,6 +47,12 @@ fn sample<'a>(name: &'a str, canonical: &'a str, numbers: &[u64]) -> Sealed<'a> 
                 texts,
             }],
             names: vec![],
+            binds: vec![BindRule {
+                protocol: 1,
+                ports: vec![(53, 53), (5353, 5360)],
+                rule: 4,
+                texts,
+            }],
             texts,
         }),
         abi: Some(Abi {

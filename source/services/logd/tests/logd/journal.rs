@@ -36,6 +36,21 @@ fn what_is_appended_is_read_back_in_order_and_holds() {
 }
 
 #[test]
+fn a_journal_that_was_replaced_by_one_of_the_same_length_is_seen() {
+    let place = Place::new();
+    let mut journal = place.open();
+    journal.append(&batch(0, 3)).unwrap();
+    // As a backup that is played back does: the same bytes in another file.
+    let (current, copy) = (place.file("journal.jsonl"), place.file("copy"));
+    std::fs::copy(&current, &copy).unwrap();
+    std::fs::rename(&copy, &current).unwrap();
+    journal.append(&batch(3, 1)).unwrap();
+    assert_eq!(place.records()[1..], batch(0, 4));
+    let report = verify(&place.path(), Some(&journal.anchor())).unwrap();
+    assert_eq!(report.anchor, AnchorState::Holds);
+}
+
+#[test]
 fn rotation_keeps_the_bound_and_the_chain_and_drops_the_oldest() {
     let place = Place::new();
     let mut journal = place.open_with(SMALL);

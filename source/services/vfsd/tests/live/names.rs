@@ -281,7 +281,17 @@ fn modes(world: &World) {
         );
         assert_eq!(mode(&dirs.tmp), 0o1777);
         assert_eq!(mode(&dirs.state), 0o700);
+        fs::write(dirs.state.join("changed"), b"x").unwrap();
+        fs::set_permissions(dirs.state.join("changed"), fs::Permissions::from_mode(0o6755)).unwrap();
+        std::os::unix::fs::OpenOptionsExt::mode(OpenOptions::new().write(true).create_new(true), 0o6755)
+            .open(dirs.state.join("made"))
+            .unwrap();
     });
+    // What is shown inside is one thing; on the host's side they would be a gift for whoever gets there.
+    for name in ["changed", "made"] {
+        let kept = fs::metadata(world.subject_dir().join("state").join(name)).unwrap();
+        assert_eq!(kept.permissions().mode() & 0o6000, 0, "{name}");
+    }
 }
 
 fn times(world: &World) {

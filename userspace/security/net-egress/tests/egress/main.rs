@@ -11,3 +11,4 @@ mod judge;
 mod naive;
 mod oracle;
 mod parse;
+mod sets;

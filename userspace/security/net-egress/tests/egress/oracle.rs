@@ -15,7 +15,7 @@ fn network(address: IpAddr, prefix: u8) -> Cidr {
 }
 
 /// Addresses where something happens: special blocks, the forms that hold IPv4, and a few crowded networks.
-fn any_address() -> impl Strategy<Value = IpAddr> {
+pub(crate) fn any_address() -> impl Strategy<Value = IpAddr> {
     let crowded4 = (0_u32..64).prop_map(|low| Ipv4Addr::from_bits(0xcb00_7100 | low).into());
     let crowded6 = (0_u128..64).prop_map(|low| Ipv6Addr::from_bits((0x2001_0db8 << 96) | low).into());
     let special = (0..SPECIAL_BLOCKS.len(), any::<u8>()).prop_map(|(index, low)| {
@@ -35,7 +35,7 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
     })
 }
 
-fn neighbours(address: IpAddr) -> [IpAddr; 3] {
+pub(crate) fn neighbours(address: IpAddr) -> [IpAddr; 3] {
     match address {
         IpAddr::V4(v4) => {
             let bits = v4.to_bits();
@@ -48,7 +48,7 @@ fn neighbours(address: IpAddr) -> [IpAddr; 3] {
     }
 }
 
-fn any_rule() -> impl Strategy<Value = EgressRule> {
+pub(crate) fn any_rule() -> impl Strategy<Value = EgressRule> {
     let prefix = prop_oneof![3 => 24_u8..=32, 2 => 120_u8..=128, 2 => 0_u8..=128];
     (
         any_address(),

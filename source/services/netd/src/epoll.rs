@@ -1,0 +1,102 @@
+//! A socket that was registered before it moved: epoll(7) knows the file, not the number.
+
+use crate::caller::Caller;
+use nexus_sys::epoll::{Registration, move_registration};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A registration, and in what.
+pub(crate) struct Registered {
+    epoll: OwnedFd,
+    registration: Registration,
+}
+
+/// How many epoll instances of a caller are looked at, and how many registrations of one: loops have one or two of the
+/// first; more of the second than descriptors there are not.
+const INSTANCES_MAX: usize = 64;
+const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// Every registration of the file under one of these numbers, in the caller's own instances.
+pub(crate) fn registrations(
+    caller: &Caller<'_>,
+    socket: &OwnedFd,
+    numbers: &[u32],
+    instances: &[u32],
+) -> Vec<Registered> {
+    let Ok(inode) = rustix::fs::fstat(socket).map(|stat| stat.st_ino) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for number in instances.iter().take(INSTANCES_MAX) {
+        let text = read_bounded(&format!("/proc/{}/fdinfo/{number}", caller.tid()));
+        let mut registrations = text
+            .lines()
+            .filter_map(|line| parse(line, inode))
+            .filter(|registration| u32::try_from(registration.number).is_ok_and(|number| numbers.contains(&number)))
+            .peekable();
+        if registrations.peek().is_none() {
+            continue;
+        }
+        // The number may mean something else by now: then adding fails, or the program confused only itself.
+        let Ok(epoll) = caller.take(u64::from(*number)) else {
+            continue;
+        };
+        for registration in registrations {
+            if let Ok(epoll) = epoll.try_clone() {
+                found.push(Registered { epoll, registration });
+            }
+        }
+    }
+    found
+}
+
+fn read_bounded(path: &str) -> String {
+    use std::io::Read;
+    let mut text = String::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        let _ = file.take(TEXT_BYTES_MAX).read_to_string(&mut text);
+    }
+    text
+}
+
+/// `tfd:        5 events:       19 data:                5  pos:0 ino:1b6a sdev:8`, proc_pid_fdinfo(5).
+fn parse(line: &str, inode: u64) -> Option<Registration> {
+    let mut words = line
+        .split(|c: char| c == ':' || c.is_ascii_whitespace())
+        .filter(|word| !word.is_empty());
+    let mut field = |name: &str| {
+        words.find(|word| *word == name)?;
+        words.next()
+    };
+    let number = field("tfd")?.parse().ok()?;
+    let events = u32::from_str_radix(field("events")?, 16).ok()?;
+    let data = u64::from_str_radix(field("data")?, 16).ok()?;
+    let other = u64::from_str_radix(field("ino")?, 16).ok()?;
+    (other == inode).then_some(Registration { number, events, data })
+}
+
+/// Registers the new file where the old one was.
+pub(crate) fn repair(registered: &[Registered], old: &OwnedFd, new: &OwnedFd) {
+    for Registered { epoll, registration } in registered {
+        // An instance that takes no more says nothing of this socket, as it would have said nothing of the old one.
+        let _ = move_registration(epoll.as_fd(), *registration, old.as_fd(), new.as_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_line_is_read_and_others_are_not() {
+        let line = "tfd:        5 events:     2019 data: ffffffff00000005  pos:0 ino:1b6a sdev:8";
+        let expected = Registration {
+            number: 5,
+            events: 0x2019,
+            data: 0xffff_ffff_0000_0005,
+        };
+        assert_eq!(parse(line, 0x1b6a), Some(expected));
+        assert_eq!(parse(line, 0x1b6b), None);
+        assert_eq!(parse("flags:\t02", 0x1b6a), None);
+        assert_eq!(parse("", 0), None);
+    }
+}

@@ -1,0 +1,269 @@
+//! sendto(2), sendmsg(2), sendmmsg(2)
+//!
+//! A datagram names its receiver itself, so each is judged and sent here, on the bytes that were copied. Only a subject that
+//! may send datagrams to the outside has sockets that could carry one away; for others the filter asks nobody.
+
+use crate::caller::Caller;
+use crate::connect::{exact, family_denied, is, protocol_of, side_for};
+use crate::control;
+use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
+use crate::route::{judge, judge_without_destination};
+use crate::side::{Move, Side, swap};
+use crate::stream::{self, Progress};
+use crate::worker::GiveWay;
+use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
+use nexus_abi::{Errno, Operation, Protocol, Reason};
+use nexus_net_egress::Reach;
+use nexus_net_egress::sockaddr::{self, SockAddr};
+use nexus_sys::memory;
+use nexus_sys::message::{self, Control, Message};
+use nexus_sys::seccomp::Notification;
+use nexus_sys::socket as sys;
+use rustix::net::{AddressFamily, SocketType};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// The longest datagram: its length is a 16-bit number in the header, also where the kernel cuts it into several.
+const DATAGRAM_BYTES_MAX: usize = 65535;
+
+/// How many messages of one sendmmsg(2) are sent before the caller is told how many: the call may always send fewer than
+/// asked, and nobody else's call waits longer.
+const MESSAGES_MAX: u64 = 64;
+
+const MSG_DONTWAIT: i32 = 0x40;
+
+/// sendto(2)
+pub(crate) fn to(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
+    let listener = std::sync::Arc::clone(&netd.listener);
+    let outgoing = Outgoing::of_arguments(&Caller::of(call, &listener), call.args)?;
+    let progress = one(netd, call, outgoing, true, effects)?;
+    settle(netd, call, progress)
+}
+
+/// sendmsg(2)
+pub(crate) fn message(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
+    let [_, header, flags, ..] = call.args;
+    let listener = std::sync::Arc::clone(&netd.listener);
+    let outgoing = Outgoing::of_header(&Caller::of(call, &listener), header, int(flags))?;
+    let progress = one(netd, call, outgoing, true, effects)?;
+    settle(netd, call, progress)
+}
+
+fn settle(netd: &Netd, call: &Notification, progress: Progress) -> Outcome {
+    match progress {
+        Progress::Done(sent) => Ok(Answer::Value(i64::try_from(sent).unwrap_or(i64::MAX))),
+        Progress::Waits(work) => {
+            netd.workers.send(call, work, restarts(call, netd)?)?;
+            Ok(Answer::Later)
+        }
+    }
+}
+
+/// A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
+fn restarts(call: &Notification, netd: &Netd) -> Result<bool, Stop> {
+    let [fd, ..] = call.args;
+    let socket = Caller::of(call, &netd.listener).take(fd)?;
+    Ok(rustix::net::sockopt::socket_timeout(&socket, rustix::net::sockopt::Timeout::Send)?.is_none())
+}
+
+/// sendmmsg(2): as many as can be sent now; whatever stops it later is told to the call that begins with it.
+pub(crate) fn messages(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
+    let [_, vector, count, flags, ..] = call.args;
+    let count = u64::from(int(count).cast_unsigned()).min(MESSAGES_MAX);
+    let listener = std::sync::Arc::clone(&netd.listener);
+    let caller = Caller::of(call, &listener);
+    let mut done = 0;
+    while done < count {
+        let at = vector.saturating_add(done.saturating_mul(NUMBERED_HEADER_BYTES));
+        let length_at = at.saturating_add(LENGTH_AT);
+        let outgoing = Outgoing::of_header(&caller, at, int(flags));
+        let progress = outgoing.and_then(|outgoing| one(netd, call, outgoing, done == 0, effects));
+        let sent = match progress {
+            Ok(Progress::Done(sent)) => sent,
+            Ok(Progress::Waits(mut work)) => {
+                let tid = call.tid;
+                let first = move |give_way: &GiveWay| {
+                    let sent = work(give_way)?;
+                    // It was sent, whether or not anybody can be told how much.
+                    let _ = memory::write(tid, length_at, &u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes());
+                    Ok(1)
+                };
+                return settle(netd, call, Progress::Waits(Box::new(first)));
+            }
+            Err(stop) if done == 0 => return Err(stop),
+            Err(Stop::Denied(denial)) => {
+                effects.denied = Some(denial);
+                break;
+            }
+            Err(Stop::Errno(_)) => break,
+        };
+        done += 1;
+        let length = u32::try_from(sent).unwrap_or(u32::MAX).to_ne_bytes();
+        if memory::write(call.tid, length_at, &length).is_err() {
+            break;
+        }
+    }
+    Ok(Answer::Value(i64::try_from(done).unwrap_or(i64::MAX)))
+}
+
+/// One message; `first` of its call, so that it may wait.
+fn one(
+    netd: &mut Netd,
+    call: &Notification,
+    outgoing: Outgoing,
+    first: bool,
+    effects: &mut Effects,
+) -> Result<Progress, Stop> {
+    let [fd, ..] = call.args;
+    let listener = std::sync::Arc::clone(&netd.listener);
+    let caller = Caller::of(call, &listener);
+    let socket = caller.take(fd)?;
+    let domain = sys::domain(&socket)?;
+    let waits = first && stream::may_wait(&socket, outgoing.flags)?;
+    if is(domain, AddressFamily::UNIX) {
+        judge_without_destination(netd, call, "unix")?;
+        return unix(&caller, socket, outgoing, waits);
+    }
+    match protocol_of(&socket, domain)? {
+        None => Err(family_denied(domain)),
+        Some(Protocol::Tcp) => {
+            // The kernel ignores an address here, or says that there is no peer.
+            judge_without_destination(netd, call, "connected")?;
+            control::of_internet(&outgoing.control)?;
+            stream::send(&caller, socket, outgoing, Vec::new(), false, waits)
+        }
+        Some(Protocol::Udp) => datagram(netd, call, socket, domain, &outgoing, waits, effects),
+    }
+}
+
+fn unix(caller: &Caller<'_>, socket: OwnedFd, outgoing: Outgoing, waits: bool) -> Result<Progress, Stop> {
+    let kind = SocketType::from_raw(sys::kind(&socket)?.cast_unsigned());
+    let whole = match kind {
+        SocketType::STREAM if outgoing.name.is_some() => {
+            let connected = rustix::net::getpeername(&socket).is_ok();
+            return Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP }.into());
+        }
+        SocketType::STREAM => false,
+        SocketType::SEQPACKET => true,
+        // One that was handed in from outside: it could name any socket there is.
+        _ => {
+            return Err(Stop::Denied(Denial {
+                operation: Operation::Send,
+                object: "unix datagram".to_owned(),
+                reason: Reason::IpcNoRule,
+                errno: Errno::EPERM,
+                rule: None,
+            }));
+        }
+    };
+    let rights = control::rights(&outgoing.control, caller)?;
+    stream::send(caller, socket, outgoing, rights, whole, waits)
+}
+
+/// Where a datagram goes: nowhere that it says, or there.
+fn destination(outgoing: &Outgoing, domain: i32) -> Result<Option<(Vec<u8>, SocketAddr)>, Stop> {
+    let Some(bytes) = &outgoing.name else { return Ok(None) };
+    let v4 = is(domain, AddressFamily::INET);
+    match sockaddr::parse(bytes)? {
+        // To an IPv4 socket a family that is not said is its own, to an IPv6 socket no address at all (`udp_sendmsg`,
+        // `udpv6_sendmsg`). What is sent is what is judged: its family is written.
+        SockAddr::Unspec { inet } if v4 => {
+            let (ip, port) = inet.ok_or(Errno::EINVAL)?;
+            let address = SocketAddr::new(ip.into(), port);
+            Ok(Some((crate::local::encode(address), address)))
+        }
+        SockAddr::Unspec { .. } => Ok(None),
+        SockAddr::Inet6 { .. } if v4 => Err(Errno::EAFNOSUPPORT.into()),
+        address => {
+            let (ip, port) = address.destination().ok_or(Errno::EAFNOSUPPORT)?;
+            Ok(Some((exact(bytes.clone(), ip), SocketAddr::new(ip, port))))
+        }
+    }
+}
+
+fn datagram(
+    netd: &mut Netd,
+    call: &Notification,
+    socket: OwnedFd,
+    domain: i32,
+    outgoing: &Outgoing,
+    waits: bool,
+    effects: &mut Effects,
+) -> Result<Progress, Stop> {
+    if outgoing.total() > DATAGRAM_BYTES_MAX {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let flags = stream::flags(&socket, outgoing.flags)?;
+    let control = control::of_internet(&outgoing.control)?;
+    let listener = std::sync::Arc::clone(&netd.listener);
+    let data = outgoing.data(&Caller::of(call, &listener))?;
+    let Some((bytes, address)) = destination(outgoing, domain)? else {
+        judge_without_destination(netd, call, "connected")?;
+        return deliver(socket, Vec::new(), data, control, flags, waits);
+    };
+    let (ip, port) = (address.ip(), address.port());
+    let reach = judge(netd, call, Operation::Send, Protocol::Udp, address)?;
+    let wanted = side_for(netd, reach, Protocol::Udp, ip, port);
+    let socket = if netd.sides.of(&socket)? == wanted {
+        socket
+    } else {
+        if rustix::net::getpeername(&socket).is_ok() {
+            // It would lose its peer on the other side.
+            return Err(Errno::ENETUNREACH.into());
+        }
+        let how = Move {
+            protocol: Protocol::Udp,
+            to: wanted,
+            rebinds: true,
+        };
+        let [fd, ..] = call.args;
+        swap(netd, call, fd, &socket, how)?
+    };
+    effects.egress_allowed += u64::from(reach == Reach::Outside);
+    let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
+    let copy = if notes { Some(socket.try_clone()?) } else { None };
+    let progress = deliver(socket, bytes, data, control, flags, waits);
+    if let Some(copy) = copy {
+        // Where the answers go.
+        netd.ports.note(&copy);
+    }
+    progress
+}
+
+fn deliver(
+    socket: OwnedFd,
+    address: Vec<u8>,
+    data: Vec<u8>,
+    control: Vec<control::Part>,
+    flags: i32,
+    waits: bool,
+) -> Result<Progress, Stop> {
+    let send = move |more: i32| {
+        let parts: Vec<Control<'_>> = control
+            .iter()
+            .map(|part| Control {
+                level: part.level,
+                kind: part.kind,
+                data: &part.data,
+            })
+            .collect();
+        message::send(
+            &socket,
+            &Message {
+                address: &address,
+                data: &data,
+                rights: &[],
+                control: &parts,
+                flags: flags | more,
+            },
+        )
+    };
+    match send(MSG_DONTWAIT) {
+        Ok(sent) => Ok(Progress::Done(sent)),
+        // A datagram goes whole or not at all: it is not sent twice.
+        Err(error) if waits && error.kind() == std::io::ErrorKind::WouldBlock => {
+            Ok(Progress::Waits(Box::new(move |_| send(0))))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

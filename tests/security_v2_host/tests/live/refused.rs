@@ -1,0 +1,32 @@
+//! What policy says and this version cannot make true: nothing starts, and the rule is named.
+
+use security_v2_host::{Home, Run, Tree, users};
+
+fn says(file: &str, text: &str) -> Tree {
+    Tree::shipped().append(file, text)
+}
+
+#[test]
+fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
+    let rule = |call: &str, when: &str| {
+        says(
+            "abi.toml",
+            &format!("[[subject.demo.rule]]\nsyscall = \"{call}\"\neffect = \"allow\"\nwhen = [{when}]\n"),
+        )
+    };
+    let cases = [(rule("ftruncate", "{ budget = \"tmp\" }"), "abi.toml:")];
+    for user in users() {
+        let home = Home::new(user);
+        for (tree, place) in &cases {
+            let done = Run::at(&home).policy(tree).args(["echo", "ran"]).run();
+            assert_eq!((done.code(), done.out().as_str()), (Some(6), ""), "{done}");
+            assert!(done.err().contains(place), "{done}");
+        }
+        // The nearest that can be enforced.
+        let done = Run::at(&home)
+            .policy(&rule("sendto", "{ egress = true }"))
+            .args(["echo", "ran"])
+            .run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+    }
+}
