@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
 use rustix::io::Errno;
+use rustix::thread::CpuSet;
 
 use super::super::protocol::{Answer, Header, REQUEST_BYTES_MAX, WRITE, WriteHead};
 use super::pipe::{PIPED_BYTES_MIN, Pipe};
@@ -70,6 +71,8 @@ pub(super) struct Crew {
     /// Whether the warden sleeps until there is something to watch.
     pub(super) warden_sleeps: AtomicBool,
     warden: OnceLock<Thread>,
+    /// The cores that there are for us.
+    everywhere: Option<CpuSet>,
 }
 
 thread_local! {
@@ -100,6 +103,7 @@ impl Crew {
             over: AtomicBool::new(false),
             warden_sleeps: AtomicBool::new(false),
             warden: OnceLock::new(),
+            everywhere: rustix::thread::sched_getaffinity(None).ok(),
         }
     }
 
@@ -109,6 +113,10 @@ impl Crew {
 
     pub(super) fn posts(&self) -> &[Post] {
         &self.posts
+    }
+
+    pub(super) fn everywhere(&self) -> Option<&CpuSet> {
+        self.everywhere.as_ref()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -160,6 +168,10 @@ impl Crew {
         POST.set(Some((Arc::clone(self), number)));
         let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         post.thread.store(thread, Ordering::Relaxed);
+        // Whoever began this thread may itself be kept on one core.
+        if let Some(everywhere) = &self.everywhere {
+            let _ = rustix::thread::sched_setaffinity(None, everywhere);
+        }
         // Requests are short, and somebody waits for each: sooner rather than longer, where others want the core as well.
         // What an older kernel lacks only costs speed.
         if let Ok(nice) = rustix::process::getpriority_process(None) {
@@ -249,12 +261,13 @@ impl Crew {
     }
 
     fn began(&self, post: &Post, header: Header) {
-        post.steps.fetch_add(1, Ordering::Relaxed);
+        // Either the warden sees this step before it sleeps, or we see here that it sleeps.
+        post.steps.fetch_add(1, Ordering::SeqCst);
         if header.pid != 0 {
             post.caller.store(header.pid, Ordering::Relaxed);
         }
-        if self.warden_sleeps.load(Ordering::Relaxed)
-            && self.warden_sleeps.swap(false, Ordering::Relaxed)
+        if self.warden_sleeps.load(Ordering::SeqCst)
+            && self.warden_sleeps.swap(false, Ordering::SeqCst)
             && let Some(warden) = self.warden.get()
         {
             warden.unpark();

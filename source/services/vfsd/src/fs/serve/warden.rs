@@ -33,10 +33,9 @@ const READERS_MAX: usize = 8;
 
 /// Watches until the crew's end.
 pub(super) fn watch(crew: &Arc<Crew>) {
-    let Ok(everywhere) = rustix::thread::sched_getaffinity(None) else {
-        return;
-    };
-    let readers_max = usize::try_from(everywhere.count()).unwrap_or(1).clamp(1, READERS_MAX);
+    let everywhere = crew.everywhere();
+    let cores = everywhere.and_then(|everywhere| usize::try_from(everywhere.count()).ok());
+    let readers_max = cores.unwrap_or(1).clamp(1, READERS_MAX);
     let mut places: [Place; THREADS_MAX] = Default::default();
     let mut seen = [0_u64; THREADS_MAX];
     let (mut idle, mut looks, mut score, mut calm) = (0_u32, 0_u32, 0_u32, 0_u32);
@@ -44,7 +43,11 @@ pub(super) fn watch(crew: &Arc<Crew>) {
     while !crew.is_over() {
         if idle >= IDLE_LOOKS {
             crew.warden_sleeps.store(true, Ordering::SeqCst);
-            std::thread::park();
+            let mut posts = crew.posts().iter().zip(&seen);
+            if posts.all(|(post, seen)| post.steps.load(Ordering::SeqCst) == *seen) {
+                std::thread::park();
+            }
+            crew.warden_sleeps.store(false, Ordering::SeqCst);
             idle = 0;
             looks = 0;
             continue;
@@ -81,8 +84,10 @@ pub(super) fn watch(crew: &Arc<Crew>) {
                 calm = 0;
             }
             caller = other;
-            if looks.is_multiple_of(PLACE_LOOKS) {
-                put(crew, &everywhere, &mut places);
+            if looks.is_multiple_of(PLACE_LOOKS)
+                && let Some(everywhere) = everywhere
+            {
+                put(crew, everywhere, &mut places);
             }
         }
         looks = looks.wrapping_add(1);
