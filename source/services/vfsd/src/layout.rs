@@ -1,10 +1,10 @@
 //! The subject's directories on the host, their content's cost, and the lock that says who serves them.
 
 use std::collections::HashSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -183,14 +183,22 @@ fn measure_how(root: BorrowedFd<'_>, shared: bool) -> Result<Amount, Errno> {
         used: Amount,
         /// Inodes with several names that were met; bounded by the walk.
         met: HashSet<u64>,
+        /// What others preallocated is theirs.
+        shared: bool,
     }
     impl Visitor for Count {
-        fn entry(&mut self, _: BorrowedFd<'_>, _: &CStr, stat: &Stat) -> Result<(), Errno> {
+        fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let cost = if !directory && stat.st_nlink > 1 && !self.met.insert(stat.st_ino) {
                 Amount::LINK
             } else {
-                cost_of(stat).ok_or(Errno::OVERFLOW)?
+                let attributes = attributes_of(dir, name, stat)?;
+                let cost = cost_of(stat).ok_or(Errno::OVERFLOW)?;
+                if !self.shared {
+                    trim(dir, name, stat);
+                }
+                let attributes = charged_bytes(attributes).ok_or(Errno::OVERFLOW)?;
+                cost.checked_add(Amount::of_bytes(attributes)).ok_or(Errno::OVERFLOW)?
             };
             self.used = self.used.checked_add(cost).ok_or(Errno::OVERFLOW)?;
             Ok(())
@@ -200,10 +208,47 @@ fn measure_how(root: BorrowedFd<'_>, shared: bool) -> Result<Amount, Errno> {
             Ok(())
         }
     }
-    let mut count = Count::default();
+    let mut count = Count {
+        shared,
+        ..Count::default()
+    };
     let root = rustix::fs::openat(root, c".", DIRECTORY, Mode::empty())?;
     walk_unless(root, &mut count, shared)?;
     Ok(count.used)
+}
+
+/// How many bytes the extended attributes of `name` in `dir` have.
+fn attributes_of(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<u64, Errno> {
+    if !matches!(
+        FileType::from_raw_mode(stat.st_mode),
+        FileType::RegularFile | FileType::Directory
+    ) {
+        return Ok(0);
+    }
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+    match crate::fs::xattr::measure_entry(&path) {
+        // Gone meanwhile.
+        Err(Errno::NOENT) => Ok(0),
+        measured => measured,
+    }
+}
+
+/// Lets go of what was preallocated past a file's end when its server was killed: lengths are what is charged.
+fn trim(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) {
+    let taken = u64::try_from(stat.st_blocks)
+        .ok()
+        .and_then(|blocks| blocks.checked_mul(512));
+    let charged = cost_of(stat).map(|cost| cost.bytes);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || taken <= charged {
+        return;
+    }
+    // What a host needs beside the data looks the same; such a file stays as it is.
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        let _ = rustix::fs::ftruncate(&file, u64::try_from(stat.st_size).unwrap_or_default());
+    }
 }
 
 /// What one inode costs: one inode, and a regular file's length. `None` for a length that no file can have.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::events::EventQueue;
 use super::node::Node;
+use super::serve::aside;
 
 /// How long a request that does not fit waits for a close that is on its way. The kernel sends a close without waiting
 /// for our answer, so a program that closed the last handle of an unlinked file and goes on at once may come first.
@@ -167,6 +168,8 @@ impl Books {
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
             Err(TryLockError::WouldBlock) => return (inner, decision),
         };
+        // The close that is waited for has to be read by somebody.
+        aside();
         let until = Instant::now() + CLOSING_WAIT;
         while !decision.verdict.is_allow() && inner.unlinked_open > 0 && inner.in_vain != Some(inner.turn) {
             let turn = inner.turn;

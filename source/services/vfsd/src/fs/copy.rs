@@ -3,9 +3,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::Vfs;
+use super::serve::aside;
 
 /// The most that one request copies: the answer is a 32-bit number, and a program asks again for the rest.
 const COPY_BYTES_MAX: u64 = 1 << 30;
+
+/// What is copied within the time of an ordinary request.
+const QUICK_BYTES_MAX: u64 = 1 << 20;
 
 impl Vfs {
     /// Copies on the host, which may share the blocks; charged like a write all the same.
@@ -31,6 +35,9 @@ impl Vfs {
         }
         let end = to_offset.checked_add(length).ok_or(Errno::FBIG)?;
         let count = usize::try_from(length).map_err(|_| Errno::FBIG)?;
+        if length > QUICK_BYTES_MAX {
+            aside();
+        }
         let mut state = to.node.state();
         self.grow(&to.node, &to.file, &mut state, end, pid, || {
             let (mut read_at, mut write_at) = (from_offset, to_offset);

@@ -1,17 +1,16 @@
 //! Making files, directories, links, fifos and sockets: the inode is charged first, and given back if it was not made.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use fuser::FileAttr;
 use nexus_quota::Amount;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::node::{Node, open_again};
-use super::open::backing_flags;
+use super::node::{LOOK, Node, open_again, proc_path};
+use super::open::{backing_flags, truncates};
+use super::protocol::Attr;
 use super::{Vfs, one_part};
 
 /// The permissions that a file can have here: without set-id bits, which mean nothing on this mount and must mean
@@ -25,30 +24,30 @@ impl Vfs {
     fn make(
         &self,
         parent: u64,
-        name: &OsStr,
+        name: &CStr,
         pid: u32,
         make: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>,
-    ) -> Result<FileAttr, Errno> {
+    ) -> Result<Attr, Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
-        self.charge_inode(parent.zone, &name, pid)?;
-        if let Err(errno) = make(&dir, &name) {
+        self.charge_inode(parent.zone, name, pid)?;
+        if let Err(errno) = make(&dir, name) {
             self.books.release(parent.zone.area(), Amount::INODE);
             return Err(errno);
         }
-        let (node, stat, _) = self.find(&parent, &dir, &name)?;
+        let (node, stat, _) = self.find(&parent, &dir, name)?;
         Ok(self.attr(&node, &stat))
     }
 
-    pub(crate) fn op_mkdir(&self, parent: u64, name: &OsStr, mode: u32, pid: u32) -> Result<FileAttr, Errno> {
+    pub(crate) fn op_mkdir(&self, parent: u64, name: &CStr, mode: u32, pid: u32) -> Result<Attr, Errno> {
         self.make(parent, name, pid, |dir, name| {
             rustix::fs::mkdirat(dir, name, permissions(mode))
         })
     }
 
     /// Regular files, fifos and sockets; never devices.
-    pub(crate) fn op_mknod(&self, parent: u64, name: &OsStr, mode: u32, pid: u32) -> Result<FileAttr, Errno> {
+    pub(crate) fn op_mknod(&self, parent: u64, name: &CStr, mode: u32, pid: u32) -> Result<Attr, Errno> {
         let kind = FileType::from_raw_mode(mode);
         if !matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket) {
             return Err(Errno::PERM);
@@ -58,56 +57,83 @@ impl Vfs {
         })
     }
 
-    pub(crate) fn op_symlink(&self, parent: u64, name: &OsStr, target: &OsStr, pid: u32) -> Result<FileAttr, Errno> {
-        self.make(parent, name, pid, |dir, name| {
-            rustix::fs::symlinkat(target.as_bytes(), dir, name)
-        })
+    pub(crate) fn op_symlink(&self, parent: u64, name: &CStr, target: &CStr, pid: u32) -> Result<Attr, Errno> {
+        self.make(parent, name, pid, |dir, name| rustix::fs::symlinkat(target, dir, name))
     }
 
     /// Makes and opens a file. Returns its handle.
     pub(crate) fn op_create(
         &self,
         parent: u64,
-        name: &OsStr,
+        name: &CStr,
         mode: u32,
-        flags: i32,
+        flags: u32,
         pid: u32,
-    ) -> Result<(FileAttr, u64), Errno> {
+    ) -> Result<(Attr, u64), Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
-        self.charge_inode(parent.zone, &name, pid)?;
+        self.charge_inode(parent.zone, name, pid)?;
         let open = backing_flags(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&dir, &name, open, permissions(mode)) {
+        match rustix::fs::openat(&dir, name, open, permissions(mode)) {
             Ok(file) => {
-                let (node, stat, _) = self.find(&parent, &dir, &name)?;
+                let stat = rustix::fs::fstat(&file)?;
+                // Without a handle of its own until it needs one: it can be opened by its name.
+                let node = self.table.intern(parent.zone, &stat, None, Some((&parent, name)))?;
+                node.state().attributes = Some(0);
                 Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
             Err(errno) => {
                 self.books.release(parent.zone.area(), Amount::INODE);
-                let wanted_new = OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::EXCL);
+                let wanted_new = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
                 if errno != Errno::EXIST || wanted_new {
                     return Err(errno);
                 }
                 // It is there although the kernel did not know: somebody made it beside us.
-                let (node, stat, fd) = self.find(&parent, &dir, &name)?;
+                let (node, stat, fd) = self.find(&parent, &dir, name)?;
                 if node.kind != FileType::RegularFile {
                     self.forget_node(node.id, 1);
                     return Err(Errno::EXIST);
                 }
                 let mut stat = stat;
-                let file = open_again(&fd, backing_flags(flags)).and_then(|file| {
-                    // The kernel takes it for new, and so for empty.
-                    if OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::TRUNC) {
+                let opened = open_again(&fd, backing_flags(flags)).and_then(|file| {
+                    if truncates(flags) {
                         self.truncate(&node, &fd, None, 0, pid)?;
                         stat = rustix::fs::fstat(&file)?;
                     }
                     Ok(file)
                 });
-                let file = file.inspect_err(|_| self.forget_node(node.id, 1))?;
+                let file = opened.inspect_err(|_| self.forget_node(node.id, 1))?;
                 Ok((self.attr(&node, &stat), self.hold(node, file)?))
             }
         }
+    }
+
+    /// Makes and opens a file that has no name: `O_TMPFILE`. It may get one later, by `link`.
+    pub(crate) fn op_tmpfile(&self, parent: u64, mode: u32, flags: u32, pid: u32) -> Result<(Attr, u64), Errno> {
+        let parent = self.parent(parent)?;
+        let dir = self.fd(&parent)?;
+        self.charge_inode(parent.zone, c"", pid)?;
+        let made = (|| {
+            // Not `O_EXCL`, which would rule a name out: whether it may get one the kernel knows by itself.
+            let open = backing_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&dir, c".", open, permissions(mode))?;
+            let handle = rustix::fs::open(
+                proc_path(&file).as_c_str(),
+                LOOK.difference(OFlags::NOFOLLOW),
+                Mode::empty(),
+            )?;
+            Ok((rustix::fs::fstat(&file)?, file, Arc::new(handle)))
+        })();
+        let (stat, file, handle) =
+            made.inspect_err(|_: &Errno| self.books.release(parent.zone.area(), Amount::INODE))?;
+        let node = self
+            .table
+            .intern(parent.zone, &stat, Some(&handle), None)
+            .inspect_err(|_| self.books.release(parent.zone.area(), Amount::INODE))?;
+        node.state().attributes = Some(0);
+        // If it cannot be held, closing and forgetting it gives back what it cost.
+        Ok((self.attr(&node, &stat), self.hold(node, file)?))
     }
 
     /// Gives an opened file a number; the kernel was told of the node just now and forgets it if this fails.

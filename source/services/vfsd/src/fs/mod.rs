@@ -15,21 +15,23 @@ mod link;
 mod lookup;
 mod node;
 mod open;
+mod protocol;
 mod read;
 mod readdir;
 mod remove;
 mod rename;
+pub(crate) mod serve;
 mod setattr;
 mod shared;
 mod statfs;
 mod table;
 pub(crate) mod works;
-mod write;
+pub(crate) mod write;
+pub(crate) mod xattr;
 mod zone;
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::Stat;
@@ -66,6 +68,7 @@ pub(crate) struct Vfs {
     handles: Handles,
     owner: Identity,
     zones: [Arc<Node>; Zone::ALL.len()],
+    trims: fallocate::Trims,
 }
 
 impl Vfs {
@@ -81,7 +84,7 @@ impl Vfs {
         let zone = |zone| -> Result<Arc<Node>, Errno> {
             let fd = Arc::new(open(zone)?);
             // Told once to nobody, so never forgotten; without a place, so its handle is kept.
-            table.intern(zone, &rustix::fs::fstat(&fd)?, &fd, None)
+            table.intern(zone, &rustix::fs::fstat(&fd)?, Some(&fd), None)
         };
         let zones = [zone(Zone::Tmp)?, zone(Zone::State)?, zone(Zone::Shm)?];
         Ok(Self {
@@ -91,6 +94,7 @@ impl Vfs {
             handles: Handles::new(limits.handles),
             owner,
             zones,
+            trims: fallocate::Trims::default(),
         })
     }
 
@@ -120,7 +124,7 @@ impl Vfs {
     fn find(&self, parent: &Arc<Node>, dir: &OwnedFd, name: &CStr) -> Result<(Arc<Node>, Stat, Arc<OwnedFd>), Errno> {
         let fd = Arc::new(look(dir, name)?);
         let stat = rustix::fs::fstat(&fd)?;
-        let node = self.table.intern(parent.zone, &stat, &fd, Some((parent, name)))?;
+        let node = self.table.intern(parent.zone, &stat, Some(&fd), Some((parent, name)))?;
         Ok((node, stat, fd))
     }
 
@@ -190,13 +194,13 @@ impl Vfs {
 }
 
 /// A name as the kernel gives it: one part of a path.
-fn one_part(name: &OsStr) -> Result<CString, Errno> {
-    let bytes = name.as_bytes();
+fn one_part(name: &CStr) -> Result<&CStr, Errno> {
+    let bytes = name.to_bytes();
     if bytes.len() > NAME_BYTES_MAX {
         return Err(Errno::NAMETOOLONG);
     }
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
         return Err(Errno::INVAL);
     }
-    CString::new(bytes).map_err(|_| Errno::INVAL)
+    Ok(name)
 }

@@ -47,8 +47,13 @@ pub(crate) struct Place {
 /// What changes about an inode.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// A regular file's length, which is what is charged. Nobody else changes the file.
+    /// A regular file's length. Nobody else changes the file.
     pub(crate) len: u64,
+    /// What is charged for the length and for what was preallocated past it, in whole blocks: `INVARIANT(paid-for)` is
+    /// that it is never less than the length.
+    pub(crate) paid: u64,
+    /// How many bytes the names and values of its extended attributes have, where that is known.
+    pub(crate) attributes: Option<u64>,
     /// Open handles.
     pub(crate) handles: u32,
     /// It has no name any more.
@@ -92,20 +97,27 @@ pub(crate) fn look(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 impl Node {
-    pub(crate) fn new(id: u64, zone: Zone, stat: &Stat, handle: Arc<OwnedFd>, place: Option<Place>) -> Self {
+    pub(crate) fn new(id: u64, zone: Zone, stat: &Stat, handle: Option<Arc<OwnedFd>>, place: Option<Place>) -> Self {
+        let kind = FileType::from_raw_mode(stat.st_mode);
         let len = u64::try_from(stat.st_size).unwrap_or_default();
+        let paid = if kind == FileType::RegularFile {
+            charged_bytes(len).unwrap_or(u64::MAX)
+        } else {
+            0
+        };
         let unlinked = stat.st_nlink == 0;
         Self {
             id,
             key: Key::of(stat),
             zone,
-            kind: FileType::from_raw_mode(stat.st_mode),
-            handle: Mutex::new(Some(handle)),
+            kind,
+            handle: Mutex::new(handle),
             used: AtomicBool::new(true),
             kept: AtomicBool::new(false),
             place: Mutex::new(place),
             state: Mutex::new(State {
                 len,
+                paid,
                 unlinked,
                 ..State::default()
             }),
@@ -259,12 +271,11 @@ impl Node {
 
     /// What the inode costs with this state.
     pub(crate) fn cost(&self, state: &State) -> Amount {
-        let bytes = if self.kind == FileType::RegularFile {
-            charged_bytes(state.len).unwrap_or(u64::MAX)
-        } else {
-            0
-        };
-        Amount { bytes, ..Amount::INODE }
+        let attributes = charged_bytes(state.attributes.unwrap_or_default()).unwrap_or(u64::MAX);
+        Amount {
+            bytes: state.paid.saturating_add(attributes),
+            ..Amount::INODE
+        }
     }
 
     /// Empties an inode that has neither a name nor an open handle, so that its room on the host is free; `false` if it
@@ -279,7 +290,7 @@ impl Node {
         if !state.unlinked || state.handles > 0 || state.reclaimed {
             return false;
         }
-        if self.kind == FileType::RegularFile && state.len > 0 {
+        if self.kind == FileType::RegularFile && state.paid > 0 {
             let Some(fd) = lock(&self.handle).clone() else {
                 return false;
             };
@@ -289,6 +300,7 @@ impl Node {
             }
         }
         state.len = 0;
+        state.paid = 0;
         state.reclaimed = true;
         true
     }

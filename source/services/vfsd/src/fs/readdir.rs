@@ -1,21 +1,24 @@
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::PoisonError;
 
-use fuser::{FileType, INodeNo};
-use rustix::fs::{RawDir, SeekFrom};
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::attr::kind;
 use super::node::Key;
+use super::protocol::Answer;
 use super::table::ROOT_ID;
 use super::{Vfs, Zone};
 
-/// What one look into a directory reads: about what one answer to the kernel holds.
-const LISTING_BYTES: usize = 4096;
+/// What one look into a directory reads at most.
+const LISTING_BYTES: usize = 32 * 1024;
+
+/// What one look reads at least: the longest entry.
+const LISTING_BYTES_MIN: usize = 512;
 
 impl Vfs {
-    /// Lists from `offset` on, which is where the host's own listing continues, until `add` says that it is full.
+    /// Lists from `offset` on, which is where the host's own listing continues, as much as fits `size`.
     ///
     /// So what POSIX says of a directory that changes while it is read holds as far as the host keeps it.
     pub(crate) fn op_readdir(
@@ -23,10 +26,13 @@ impl Vfs {
         id: u64,
         number: u64,
         offset: u64,
-        mut add: impl FnMut(INodeNo, u64, FileType, &std::ffi::OsStr) -> bool,
+        size: u32,
+        answer: &mut Answer,
     ) -> Result<(), Errno> {
+        let limit = usize::try_from(size).unwrap_or(usize::MAX);
         if id == ROOT_ID {
-            return self.list_root(offset, add);
+            self.list_root(offset, limit, answer);
+            return Ok(());
         }
         let handle = self.handle(number)?;
         let mut standing = handle.listing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,17 +43,19 @@ impl Vfs {
         *standing = None;
         let mut last = offset;
         let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
-        let mut entries = RawDir::new(&handle.file, &mut buffer);
+        // The host's entries are somewhat shorter than the protocol's: what fits there should fit here too.
+        let look = (limit / 4 * 3).clamp(LISTING_BYTES_MIN, LISTING_BYTES);
+        let mut entries = RawDir::new(&handle.file, buffer.get_mut(..look).unwrap_or_default());
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
             let known = self.table.id_of(Key {
                 dev: handle.node.key.dev,
                 ino: entry.ino(),
             });
             // 0 would end the listing.
             let shown = if known == 0 { u64::MAX } else { known };
-            if add(INodeNo(shown), entry.next_entry_cookie(), kind(entry.file_type()), name) {
+            if !answer.dirent(shown, entry.next_entry_cookie(), entry.file_type(), name, limit) {
                 return Ok(());
             }
             last = entry.next_entry_cookie();
@@ -61,28 +69,16 @@ impl Vfs {
         Ok(())
     }
 
-    fn list_root(
-        &self,
-        offset: u64,
-        mut add: impl FnMut(INodeNo, u64, FileType, &std::ffi::OsStr) -> bool,
-    ) -> Result<(), Errno> {
+    fn list_root(&self, offset: u64, limit: usize, answer: &mut Answer) {
         let zones = Zone::ALL.into_iter().filter_map(|zone| {
             let node = self.zones.iter().find(|node| node.zone == zone)?;
             Some((node.id, zone.name()))
         });
         let entries = [(ROOT_ID, ".".into()), (ROOT_ID, "..".into())].into_iter().chain(zones);
         for (place, (id, name)) in (1_u64..).zip(entries) {
-            if place > offset
-                && add(
-                    INodeNo(id),
-                    place,
-                    FileType::Directory,
-                    std::ffi::OsStr::new(name.as_ref()),
-                )
-            {
+            if place > offset && !answer.dirent(id, place, FileType::Directory, OsStr::new(name.as_ref()), limit) {
                 break;
             }
         }
-        Ok(())
     }
 }

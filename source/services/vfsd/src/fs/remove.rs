@@ -1,6 +1,6 @@
 //! Removing names. The room of what has none left is free when it is closed and forgotten, or as soon as it is needed.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -8,27 +8,25 @@ use nexus_quota::Amount;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::node::{Node, State};
-use super::{Vfs, one_part};
+use super::node::{Node, State, proc_path};
+use super::{Vfs, one_part, xattr};
 
 impl Vfs {
-    pub(crate) fn op_unlink(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
+    pub(crate) fn op_unlink(&self, parent: u64, name: &CStr) -> Result<(), Errno> {
         self.remove(parent, name, AtFlags::empty())
     }
 
-    pub(crate) fn op_rmdir(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
+    pub(crate) fn op_rmdir(&self, parent: u64, name: &CStr) -> Result<(), Errno> {
         self.remove(parent, name, AtFlags::REMOVEDIR)
     }
 
-    fn remove(&self, parent: u64, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
+    fn remove(&self, parent: u64, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
         // We tell ourselves of it for a moment, so that it has a state to lock even if the kernel did not know it.
-        let (victim, _, fd) = self.find(&parent, &dir, &name)?;
-        let result = self.lose_name(&victim, &fd, &parent, &name, || {
-            rustix::fs::unlinkat(&dir, &name, flags)
-        });
+        let (victim, _, fd) = self.find(&parent, &dir, name)?;
+        let result = self.lose_name(&victim, &fd, &parent, name, || rustix::fs::unlinkat(&dir, name, flags));
         self.forget_node(victim.id, 1);
         result
     }
@@ -61,6 +59,10 @@ impl Vfs {
             self.books.release(victim.zone.area(), Amount::LINK);
         } else if !state.unlinked {
             state.unlinked = true;
+            if state.attributes.is_none() && matches!(victim.kind, FileType::RegularFile | FileType::Directory) {
+                // What it costs is given back as a sum, so it has to be known by now.
+                state.attributes = xattr::measure(&proc_path(fd)).ok();
+            }
             self.orphaned(victim, state);
         }
     }

@@ -1,4 +1,4 @@
-use std::ffi::OsStr;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ impl Vfs {
     pub(crate) fn op_rename(
         &self,
         parent: u64,
-        name: &OsStr,
+        name: &CStr,
         new_parent: u64,
-        new_name: &OsStr,
+        new_name: &CStr,
         flags: u32,
     ) -> Result<(), Errno> {
         let flags = RenameFlags::from_bits_retain(flags);
@@ -39,38 +39,38 @@ impl Vfs {
             let first = new_parent.entries_mut();
             (first, Some(parent.entries_mut()))
         };
-        let (moved, moved_stat, _) = self.find(&parent, &dir, &name)?;
+        let (moved, moved_stat, _) = self.find(&parent, &dir, name)?;
         let forget_moved = |result| {
             self.forget_node(moved.id, 1);
             result
         };
-        let act = || rustix::fs::renameat_with(&dir, &name, &new_dir, &new_name, flags);
-        let there = match self.stat_there(&new_dir, &new_name) {
+        let act = || rustix::fs::renameat_with(&dir, name, &new_dir, new_name, flags);
+        let there = match self.stat_there(&new_dir, new_name) {
             Ok(there) => there,
             Err(errno) => return forget_moved(Err(errno)),
         };
         let result = match there {
             // Two names of one inode: the host does nothing, and neither do we.
             Some(key) if key == Key::of(&moved_stat) => act(),
-            Some(_) => self.find(&new_parent, &new_dir, &new_name).and_then(|(victim, _, fd)| {
+            Some(_) => self.find(&new_parent, &new_dir, new_name).and_then(|(victim, _, fd)| {
                 let result = if flags.contains(RenameFlags::EXCHANGE) {
                     act().inspect(|()| {
-                        victim.set_place(&parent, &name);
-                        moved.set_place(&new_parent, &new_name);
+                        victim.set_place(&parent, name);
+                        moved.set_place(&new_parent, new_name);
                     })
                 } else {
-                    self.lose_name(&victim, &fd, &new_parent, &new_name, act)
-                        .inspect(|()| moved.set_place(&new_parent, &new_name))
+                    self.lose_name(&victim, &fd, &new_parent, new_name, act)
+                        .inspect(|()| moved.set_place(&new_parent, new_name))
                 };
                 self.forget_node(victim.id, 1);
                 result
             }),
-            None => act().inspect(|()| moved.set_place(&new_parent, &new_name)),
+            None => act().inspect(|()| moved.set_place(&new_parent, new_name)),
         };
         forget_moved(result)
     }
 
-    fn stat_there(&self, dir: &Arc<OwnedFd>, name: &std::ffi::CStr) -> Result<Option<Key>, Errno> {
+    fn stat_there(&self, dir: &Arc<OwnedFd>, name: &CStr) -> Result<Option<Key>, Errno> {
         match look(dir, name) {
             Ok(fd) => Ok(Some(Key::of(&rustix::fs::fstat(&fd)?))),
             Err(Errno::NOENT) => Ok(None),

@@ -1,39 +1,21 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use fuser::{FileAttr, TimeOrNow};
 use nexus_quota::{Amount, LEN_BYTES_MAX, charged_bytes};
 use rustix::fs::{AtFlags, CWD, FileType, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::Vfs;
 use super::create::permissions;
-use super::handle::Handle;
-use super::node::{Node, open_again, proc_path};
+use super::node::{Node, State, open_again, proc_path};
+use super::protocol::{Attr, Changes, TimeChange};
 
 const THIS: &CStr = c"";
 
-/// What `chmod`, `chown`, `truncate` and `utimensat` change.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) mode: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) size: Option<u64>,
-    pub(crate) atime: Option<TimeOrNow>,
-    pub(crate) mtime: Option<TimeOrNow>,
-}
-
 impl Vfs {
-    pub(crate) fn op_setattr(
-        &self,
-        id: u64,
-        handle: Option<u64>,
-        changes: Changes,
-        pid: u32,
-    ) -> Result<FileAttr, Errno> {
+    /// What `chmod`, `chown`, `truncate` and `utimensat` ask for.
+    pub(crate) fn op_setattr(&self, id: u64, changes: Changes, pid: u32) -> Result<Attr, Errno> {
         if id == super::ROOT_ID {
             return Err(Errno::PERM);
         }
@@ -51,8 +33,9 @@ impl Vfs {
             rustix::fs::chmodat(CWD, proc_path(&fd).as_c_str(), permissions(mode), AtFlags::empty())?;
         }
         if let Some(size) = changes.size {
-            let handle = handle.and_then(|number| self.handle(number).ok());
-            self.truncate(&node, &fd, handle.as_deref(), size, pid)?;
+            let handle = changes.handle.and_then(|number| self.handle(number).ok());
+            let file = handle.as_ref().filter(|handle| handle.node.id == id);
+            self.truncate(&node, &fd, file.map(|handle| &handle.file), size, pid)?;
         }
         if changes.atime.is_some() || changes.mtime.is_some() {
             let times = Timestamps {
@@ -64,11 +47,12 @@ impl Vfs {
         Ok(self.attr(&node, &rustix::fs::fstat(&fd)?))
     }
 
-    pub(super) fn truncate(
+    /// Sets the length, through `file` if it is open for writing.
+    pub(crate) fn truncate(
         &self,
         node: &Arc<Node>,
         fd: &OwnedFd,
-        handle: Option<&Handle>,
+        file: Option<&OwnedFd>,
         size: u64,
         pid: u32,
     ) -> Result<(), Errno> {
@@ -79,8 +63,8 @@ impl Vfs {
             return Err(Errno::FBIG);
         }
         let opened;
-        let file = match handle {
-            Some(handle) => &handle.file,
+        let file = match file {
+            Some(file) => file,
             None => {
                 opened = open_again(fd, OFlags::WRONLY)?;
                 &opened
@@ -92,43 +76,53 @@ impl Vfs {
                 rustix::fs::ftruncate(file, size).map(|()| ((), size))
             });
         }
-        rustix::fs::ftruncate(file, size)?;
-        let paid = charged_bytes(state.len).unwrap_or_default();
-        state.len = size;
-        let kept = charged_bytes(size).unwrap_or_default();
-        if state.unlinked && state.handles == 0 && !state.reclaimed {
-            // What an orphan costs stands in the books as well.
-            self.books.orphaned(node, node.cost(&state));
+        if state.reclaimed {
+            return Err(Errno::STALE);
         }
-        self.books
-            .release(node.zone.area(), Amount::of_bytes(paid.saturating_sub(kept)));
+        self.shorten(node, &mut state, file, size)
+    }
+
+    /// Lets a file end at `size`, which is no more than its length. What was preallocated goes as well: the host lets go
+    /// of everything past the end.
+    pub(crate) fn shorten(&self, node: &Arc<Node>, state: &mut State, file: &OwnedFd, size: u64) -> Result<(), Errno> {
+        rustix::fs::ftruncate(file, size)?;
+        let kept = charged_bytes(size).unwrap_or_default();
+        let freed = state.paid.saturating_sub(kept);
+        state.len = size;
+        state.paid = kept;
+        if state.unlinked && state.handles == 0 {
+            // What an orphan costs stands in the books as well.
+            self.books.orphaned(node, node.cost(state));
+        }
+        self.books.release(node.zone.area(), Amount::of_bytes(freed));
         Ok(())
+    }
+
+    /// Before the last close of a file: lets go of what was preallocated past its end. It is charged only while the file
+    /// is open, since a restart measures lengths.
+    pub(crate) fn trim(&self, node: &Arc<Node>) {
+        let spare = |state: &State| state.handles == 1 && charged_bytes(state.len).is_some_and(|len| state.paid > len);
+        if node.kind != FileType::RegularFile || !spare(&node.state()) {
+            return;
+        }
+        // Not with the state held: opening may have to look at directories.
+        let Ok(fd) = self.fd(node) else { return };
+        let Ok(file) = open_again(&fd, OFlags::WRONLY) else {
+            return;
+        };
+        let mut state = node.state();
+        if spare(&state) {
+            let len = state.len;
+            let _ = self.shorten(node, &mut state, &file, len);
+        }
     }
 }
 
-fn timespec(time: Option<TimeOrNow>) -> Timespec {
-    match time {
-        None => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        Some(TimeOrNow::Now) => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(after) => Timespec {
-                tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(after.subsec_nanos()),
-            },
-            // Before 1970 the kernel counts nanoseconds upwards from the second before; the library has taken them for
-            // part of the distance, and taking them so again undoes it.
-            Err(before) => Timespec {
-                tv_sec: i64::try_from(before.duration().as_secs())
-                    .unwrap_or(i64::MAX)
-                    .saturating_neg(),
-                tv_nsec: i64::from(before.duration().subsec_nanos()),
-            },
-        },
-    }
+fn timespec(time: Option<TimeChange>) -> Timespec {
+    let (tv_sec, tv_nsec) = match time {
+        None => (0, UTIME_OMIT),
+        Some(TimeChange::Now) => (0, UTIME_NOW),
+        Some(TimeChange::To(seconds, nanoseconds)) => (seconds, i64::from(nanoseconds)),
+    };
+    Timespec { tv_sec, tv_nsec }
 }

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nexus_quota::charged_bytes;
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
@@ -44,6 +45,10 @@ impl Vfs {
         let len = u64::try_from(stat.st_size).map_err(|_| Errno::OVERFLOW)?;
         if len != state.len && !(state.unlinked && state.handles == 0) {
             let was = node.cost(&state);
+            let paid = charged_bytes(len).ok_or(Errno::OVERFLOW)?;
+            // What was preallocated past the old end stays paid for.
+            let reserved = charged_bytes(state.len).is_some_and(|old| state.paid > old);
+            state.paid = if reserved { state.paid.max(paid) } else { paid };
             state.len = len;
             self.books.booked(node.zone.area(), was, node.cost(&state));
         }

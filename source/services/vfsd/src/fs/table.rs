@@ -69,12 +69,13 @@ impl Table {
             .ok_or(Errno::STALE)
     }
 
-    /// The node of what was found in `place`, told to the kernel once more.
+    /// The node of what was found in `place`, told to the kernel once more. One without a handle is opened when it is
+    /// needed, so it has to have a place.
     pub(crate) fn intern(
         &self,
         zone: Zone,
         stat: &Stat,
-        handle: &Arc<OwnedFd>,
+        handle: Option<&Arc<OwnedFd>>,
         place: Option<(&Arc<Node>, &CStr)>,
     ) -> Result<Arc<Node>, Errno> {
         let key = Key::of(stat);
@@ -90,7 +91,7 @@ impl Table {
             if let Some((parent, name)) = place {
                 node.offer_place(parent, name);
             }
-            if node.offer_handle(handle) {
+            if handle.is_some_and(|handle| node.offer_handle(handle)) {
                 self.watch(&node);
             }
             return Ok(node);
@@ -109,7 +110,7 @@ impl Table {
             parent: Arc::clone(parent),
             name: name.to_owned(),
         });
-        let node = Arc::new(Node::new(id, zone, stat, Arc::clone(handle), place));
+        let node = Arc::new(Node::new(id, zone, stat, handle.map(Arc::clone), place));
         inner.by_id.insert(
             id,
             Known {
@@ -119,7 +120,9 @@ impl Table {
         );
         inner.by_key.insert(key, id);
         drop(inner);
-        self.watch(&node);
+        if handle.is_some() {
+            self.watch(&node);
+        }
         Ok(node)
     }
 

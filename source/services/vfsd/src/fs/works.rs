@@ -1,7 +1,7 @@
 //! Metered work directories: which there are, and the names in them that something is mounted on.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -82,7 +82,7 @@ impl Works {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?);
-        let node = self.table.intern(zone, &rustix::fs::fstat(&fd)?, &fd, None)?;
+        let node = self.table.intern(zone, &rustix::fs::fstat(&fd)?, Some(&fd), None)?;
         node.keep(&fd);
         self.books.begin_work(start)?;
         roots.push(node);
@@ -120,7 +120,7 @@ impl Works {
         };
         let stat = rustix::fs::fstat(&fd)?;
         // Told to the kernel once more than it knows of, so never forgotten.
-        let node = self.table.intern(parent.zone, &stat, &fd, None)?;
+        let node = self.table.intern(parent.zone, &stat, Some(&fd), None)?;
         node.keep(&fd);
         drop(entries);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
@@ -130,12 +130,12 @@ impl Works {
     }
 
     /// What a name is held to mean.
-    pub(crate) fn held(&self, parent: &Node, name: &CString) -> Option<Arc<Node>> {
+    pub(crate) fn held(&self, parent: &Node, name: &CStr) -> Option<Arc<Node>> {
         if !self.any_held.load(Ordering::Acquire) || !matches!(parent.zone, Zone::Work(_)) {
             return None;
         }
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.get(&(parent.id, name.clone())).cloned()
+        held.get(&(parent.id, name.to_owned())).cloned()
     }
 }
 

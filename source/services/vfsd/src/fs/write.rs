@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::books::Asker;
 use super::node::{Node, State};
+use super::protocol::{Write, WriteHead};
+use super::serve::Pipe;
 
 /// What the host's file system takes at most of a length that only we know to be charged.
 fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
@@ -18,14 +20,43 @@ fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
         .ok_or(Errno::FBIG)
 }
 
+/// Where a write's data is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Data<'a> {
+    /// Here.
+    Here(&'a [u8]),
+    /// In a pipe.
+    Piped(&'a Pipe),
+}
+
+impl Data<'_> {
+    fn write_to(self, file: &OwnedFd, offset: u64, count: usize) -> Result<u64, Errno> {
+        match self {
+            Self::Here(data) => write_all(file, offset, data.get(..count).ok_or(Errno::INVAL)?),
+            Self::Piped(pipe) => pipe.write_to(file, offset, count),
+        }
+    }
+}
+
+impl<'a> From<Write<'a>> for Data<'a> {
+    fn from(write: Write<'a>) -> Self {
+        Self::Here(write.data)
+    }
+}
+
 impl Vfs {
     /// Writes `data` whole, or nothing of it where the ledger says no; less where the host's disk is full.
-    pub(crate) fn op_write(&self, number: u64, offset: u64, data: &[u8], pid: u32) -> Result<u32, Errno> {
-        let handle = self.handle(number)?;
-        let end = end_of(offset, data.len())?;
+    pub(crate) fn op_write(&self, head: WriteHead, data: Data<'_>, pid: u32) -> Result<u32, Errno> {
+        if head.back {
+            return self.write_back(head, data);
+        }
+        let WriteHead { offset, size, .. } = head;
+        let handle = self.handle(head.handle)?;
+        let end = end_of(offset, size)?;
         let mut state = handle.node.state();
         self.grow(&handle.node, &handle.file, &mut state, end, pid, || {
-            write_all(&handle.file, offset, data).map(|written| (written, offset.saturating_add(written)))
+            let written = data.write_to(&handle.file, offset, size)?;
+            Ok((written, offset.saturating_add(written)))
         })
         .map(|written| u32::try_from(written).unwrap_or(u32::MAX))
     }
@@ -33,17 +64,18 @@ impl Vfs {
     /// Writes back what was written through a mapping: only what is inside the length, which is `INVARIANT(paid-for)`.
     ///
     /// The kernel sends this when it likes, on nobody's behalf: it is never charged and never refused by the ledger.
-    pub(crate) fn op_write_back(&self, number: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
-        let handle = self.handle(number)?;
+    fn write_back(&self, head: WriteHead, data: Data<'_>) -> Result<u32, Errno> {
+        let WriteHead { offset, size, .. } = head;
+        let handle = self.handle(head.handle)?;
         let state = handle.node.state();
         let inside = usize::try_from(state.len.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let kept = data.get(..inside).unwrap_or(data);
-        let wanted = u64::try_from(kept.len()).map_err(|_| Errno::FBIG)?;
-        if write_all(&handle.file, offset, kept)? < wanted {
+        let kept = size.min(inside);
+        let wanted = u64::try_from(kept).map_err(|_| Errno::FBIG)?;
+        if kept > 0 && data.write_to(&handle.file, offset, kept)? < wanted {
             return Err(Errno::NOSPC);
         }
         drop(state);
-        u32::try_from(data.len()).map_err(|_| Errno::FBIG)
+        u32::try_from(size).map_err(|_| Errno::FBIG)
     }
 
     /// Lets a file grow to `end`, or further not at all: charges what is missing, does `act`, and gives back what `act`
@@ -66,10 +98,10 @@ impl Vfs {
             return Err(Errno::STALE);
         }
         let area = node.zone.area();
-        let paid = charged_bytes(state.len).ok_or(Errno::FBIG)?;
-        let wanted = charged_bytes(end).ok_or(Errno::FBIG)?;
-        let more = Amount::of_bytes(wanted.saturating_sub(paid));
-        // Inside the last block nothing is missing, and nothing is asked.
+        let before = state.paid;
+        let wanted = charged_bytes(end).ok_or(Errno::FBIG)?.max(before);
+        let more = Amount::of_bytes(wanted.saturating_sub(before));
+        // Inside the last block, and inside what was preallocated, nothing is missing, and nothing is asked.
         if more != Amount::ZERO {
             let name = node.name();
             self.books.charge(
@@ -92,8 +124,11 @@ impl Vfs {
                 .unwrap_or(end),
         };
         state.len = state.len.max(reached.min(end));
-        let kept = charged_bytes(state.len).unwrap_or(wanted);
-        self.books.release(area, Amount::of_bytes(wanted.saturating_sub(kept)));
+        state.paid = charged_bytes(state.len).unwrap_or(wanted).max(before);
+        let unused = wanted.saturating_sub(state.paid);
+        if unused > 0 {
+            self.books.release(area, Amount::of_bytes(unused));
+        }
         if state.unlinked && state.handles == 0 {
             // Grown without a handle, by truncate(2) on an `O_PATH` descriptor: what it costs has changed.
             self.books.orphaned(node, node.cost(state));

@@ -16,12 +16,9 @@ use super::{drop, mount};
 use crate::Identity;
 use crate::fs::books::Books;
 use crate::fs::events::EventQueue;
+use crate::fs::serve::Server;
 use crate::fs::{Vfs, Zone};
 use crate::layout::{Backing, measure};
-
-/// How many threads serve files. The kernel hands each request to one of them; more than two are needed because some
-/// wait for the disk (`fsync`) while others could be answered.
-const SERVING_THREADS: usize = 4;
 
 /// What the starter prepared.
 #[derive(Debug)]
@@ -103,19 +100,14 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         Vfs::new(Arc::clone(&books), start.owner, limits, open).map_err(at("opening the subject's directories"))?;
 
     let works = vfs.works();
-
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(SERVING_THREADS);
-    // The kernel lets in only who has our user and group. A second look in the library would refuse requests that the
-    // kernel makes on nobody's behalf.
-    config.acl = fuser::SessionACL::All;
-    let session = fuser::Session::from_fd(vfs, device, fuser::SessionACL::All, config)
-        .map_err(|error| ("shaking hands with the kernel", drop::errno_of(error)))?;
+    // The kernel lets in only who has our user and group; nobody looks a second time, which would refuse requests that
+    // the kernel makes on nobody's behalf.
+    let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
     let ended = Arc::clone(&events);
     std::thread::Builder::new()
         .name("vfsd-serve".to_owned())
         .spawn(move || {
-            let _ = session.run();
+            server.run();
             ended.finish();
         })
         .map_err(|error| ("starting threads", drop::errno_of(error)))?;

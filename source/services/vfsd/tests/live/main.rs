@@ -10,8 +10,12 @@
 )]
 
 mod bytes;
+mod hostile;
 mod kills;
+mod mapping;
+mod nameless;
 mod names;
+mod random;
 mod sessions;
 mod trees;
 mod weather;
@@ -30,11 +34,22 @@ type Case = (&'static str, fn(&World));
 /// How long a case may take before it counts as hung.
 const CASE_WAIT: Duration = Duration::from_secs(120);
 
+/// The same where cases are asked to be long.
+const SOAK_WAIT: Duration = Duration::from_secs(3600);
+
+/// Whether `NEXUS_SOAK=1` asks for the long form of the cases that have one.
+fn soak() -> bool {
+    std::env::var_os("NEXUS_SOAK").is_some_and(|value| value == "1")
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let cases: Vec<Case> = [
         bytes::CASES,
         names::CASES,
+        nameless::CASES,
+        hostile::CASES,
+        random::CASES,
         trees::CASES,
         sessions::CASES,
         work::CASES,
@@ -119,7 +134,7 @@ fn run(mode: Mode, name: &str) -> Result<(), String> {
         command.uid(user).gid(user);
     }
     let mut child = command.spawn().unwrap();
-    let until = Instant::now() + CASE_WAIT;
+    let until = Instant::now() + if soak() { SOAK_WAIT } else { CASE_WAIT };
     let result = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break if status.success() {

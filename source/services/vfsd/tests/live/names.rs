@@ -26,7 +26,6 @@ pub(crate) const CASES: &[Case] = &[
     ("access_modes_hold_and_set_id_bits_do_not_stick", modes),
     ("times_and_owners_are_kept_or_refused", times),
     ("names_up_to_255_bytes_of_anything", long_names),
-    ("what_is_not_supported_says_so", unsupported),
 ];
 
 const EDQUOT: i32 = 122;
@@ -354,29 +353,4 @@ fn long_names(world: &World) {
         assert_eq!(errno(File::create(dirs.tmp.join(longer))), 36);
     });
     assert_eq!(world.event(&mut connection).name.as_bytes(), longest.as_encoded_bytes());
-}
-
-fn unsupported(world: &World) {
-    const EOPNOTSUPP: i32 = 95;
-    let connection = world.join_roomy();
-    world.inside(&connection, |dirs| {
-        let file = dirs.tmp.join("f");
-        fs::write(&file, b"x").unwrap();
-        let set = rustix::fs::setxattr(&file, "user.note", b"v", rustix::fs::XattrFlags::empty());
-        assert_eq!(errno(set.map_err(std::io::Error::from)), EOPNOTSUPP);
-        let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
-        let made = rustix::fs::open(&dirs.tmp, flags, Mode::RWXU).map_err(std::io::Error::from);
-        assert_eq!(errno(made), EOPNOTSUPP);
-        // What programs fall back to works.
-        let made = tempfile_like(&dirs.tmp);
-        assert_eq!(made.metadata().unwrap().nlink(), 0);
-    });
-}
-
-/// A file without a name, as libraries make it where `O_TMPFILE` is not to be had.
-fn tempfile_like(dir: &Path) -> File {
-    let path = dir.join("nameless");
-    let file = File::create_new(&path).unwrap();
-    fs::remove_file(path).unwrap();
-    file
 }

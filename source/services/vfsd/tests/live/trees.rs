@@ -6,12 +6,16 @@ use std::io::Write;
 use rustix::fs::{CWD, RenameFlags};
 
 use crate::Case;
-use crate::world::World;
+use crate::world::{MIB, World, budget, errno};
 
 pub(crate) const CASES: &[Case] = &[
     ("directories_deeper_than_a_path_are_made_measured_and_removed", deep),
     ("rename_storms_lose_nothing", storms),
     ("what_sqlite_and_git_do_works", like_sqlite),
+    (
+        "as_many_files_as_there_are_inodes_are_made_listed_measured_and_removed",
+        a_million,
+    ),
 ];
 
 /// Cases that need a limit or a mount that root would not be bound by.
@@ -167,4 +171,44 @@ fn like_sqlite(world: &World) {
         fs::remove_file(dirs.state.join("tmp_obj")).unwrap();
         assert_eq!(fs::read(dirs.state.join("obj")).unwrap(), b"object");
     });
+}
+
+/// How many files: `NEXUS_SOAK=1` makes a million.
+const FILES: u64 = 6_000;
+const FILES_SOAK: u64 = 1_000_000;
+
+/// How many are in one directory.
+const FILES_IN_ONE: u64 = 3_000;
+
+fn a_million(world: &World) {
+    let files = if crate::soak() { FILES_SOAK } else { FILES };
+    let directories = files.div_ceil(FILES_IN_ONE);
+    let room = budget(64 * MIB, files + directories);
+    let mut connection = world.join(budget(0, 0), room);
+    world.inside(&connection, |dirs| {
+        for number in 0..directories {
+            let directory = dirs.state.join(format!("d{number}"));
+            fs::create_dir(&directory).unwrap();
+            for file in 0..FILES_IN_ONE.min(files - number * FILES_IN_ONE) {
+                File::create_new(directory.join(format!("f{file}"))).unwrap();
+            }
+        }
+        assert_eq!(errno(File::create_new(dirs.state.join("over"))), 122);
+        let mut seen = 0;
+        for directory in fs::read_dir(&dirs.state).unwrap() {
+            seen += fs::read_dir(directory.unwrap().path()).unwrap().count() as u64;
+        }
+        assert_eq!(seen, files);
+    });
+    let before = connection.usage().unwrap().1;
+    assert_eq!(before.used_inodes, files + directories);
+    drop(connection);
+    let mut connection = world.join(budget(0, 0), room);
+    assert_eq!(connection.usage().unwrap().1, before, "measured anew it is the same");
+    world.inside(&connection, |dirs| {
+        for directory in 0..directories {
+            fs::remove_dir_all(dirs.state.join(format!("d{directory}"))).unwrap();
+        }
+    });
+    assert_eq!(connection.usage().unwrap().1.used_inodes, 0);
 }

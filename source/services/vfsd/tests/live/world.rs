@@ -219,6 +219,16 @@ impl World {
         rustix::mount::mount("tmpfs", self.root.join("base"), "tmpfs", flags, options.as_c_str()).unwrap();
     }
 
+    /// A directory beside the subject's files, on the same file system, that the program inside may use.
+    pub(crate) fn bare_dir(&self) -> PathBuf {
+        let dir = self.root.join("bare");
+        std::fs::create_dir(&dir).unwrap();
+        if self.mode == Mode::Root {
+            std::os::unix::fs::chown(&dir, Some(USER), Some(USER)).unwrap();
+        }
+        dir
+    }
+
     /// Where the subject's files lie on the host.
     pub(crate) fn subject_dir(&self) -> PathBuf {
         self.root.join("base/subjects/demo")

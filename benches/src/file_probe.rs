@@ -1,0 +1,82 @@
+//! What runs inside to measure files: does one thing many times and prints nanoseconds for each.
+//!
+//! `bench-files grow|overwrite|read DIR BYTES COUNT` · `bench-files churn DIR COUNT`
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// How long a file becomes before it is written from its start again.
+const FILE_BYTES: u64 = 16 << 20;
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let each = match args.as_slice() {
+        ["churn", dir, count] => churn(Path::new(dir), count.parse()?)?,
+        [what @ ("grow" | "overwrite" | "read"), dir, bytes, count] => {
+            file(what, Path::new(dir), bytes.parse()?, count.parse()?)?
+        }
+        _ => return Err("grow|overwrite|read DIR BYTES COUNT, or churn DIR COUNT".into()),
+    };
+    println!("{each}");
+    Ok(())
+}
+
+/// Writes or reads blocks of `bytes` one after the other.
+fn file(what: &str, dir: &Path, bytes: usize, count: u32) -> Result<u128> {
+    let path = dir.join("bench-file");
+    let mut block = vec![0x5a; bytes];
+    let step = u64::try_from(bytes)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)?;
+    if what != "grow" {
+        for at in (0..FILE_BYTES).step_by(bytes) {
+            file.write_all_at(&block, at)?;
+        }
+    }
+    let mut spent = Duration::ZERO;
+    let (mut at, mut done) = (0, 0);
+    while done < count {
+        if at >= FILE_BYTES {
+            at = 0;
+            if what == "grow" {
+                // Giving room back is no part of growing.
+                file.set_len(0)?;
+            }
+        }
+        let start = Instant::now();
+        while done < count && at < FILE_BYTES {
+            if what == "read" {
+                file.read_exact_at(&mut block, at)?;
+            } else {
+                file.write_all_at(&block, at)?;
+            }
+            at += step;
+            done += 1;
+        }
+        spent += start.elapsed();
+    }
+    drop(file);
+    fs::remove_file(&path)?;
+    Ok(spent.as_nanos() / u128::from(count))
+}
+
+/// Makes and removes empty files.
+fn churn(dir: &Path, count: u32) -> Result<u128> {
+    let path = dir.join("bench-churn");
+    let start = Instant::now();
+    for _ in 0..count {
+        File::create_new(&path)?;
+        fs::remove_file(&path)?;
+    }
+    Ok(start.elapsed().as_nanos() / u128::from(count))
+}

@@ -1,0 +1,153 @@
+//! Requests that no kernel sends: numbers that nobody was told, names that are none, lengths at every edge.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nexus_abi::Area;
+use nexus_quota::{Amount, Budget, Ledger};
+use nexus_wire::Bounded;
+use proptest::prelude::*;
+
+use super::super::books::Books;
+use super::super::events::EventQueue;
+use super::super::{Limits, Zone};
+use super::*;
+use crate::Identity;
+
+/// A directory that goes with its test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
+        let path = std::env::temp_dir().join(format!("vfsd-unit-{:016x}", u64::from_le_bytes(random)));
+        for zone in Zone::ALL {
+            std::fs::create_dir_all(path.join(&*zone.name())).unwrap();
+        }
+        Self(path)
+    }
+
+    fn open(&self, zone: Zone) -> OwnedFd {
+        File::open(self.0.join(&*zone.name())).unwrap().into()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const HARD_BYTES: u64 = 64 * 1024;
+
+fn vfs(scratch: &Scratch) -> (Vfs, Arc<Books>) {
+    let budget = Budget {
+        soft_bytes: None,
+        hard_bytes: HARD_BYTES,
+        hard_inodes: 12,
+    };
+    let ledger = Ledger::default()
+        .with(Area::Tmp, budget, Amount::ZERO)
+        .with(Area::State, budget, Amount::ZERO);
+    let books = Arc::new(Books::new(
+        ledger,
+        Bounded::cut(b"0123"),
+        Arc::new(EventQueue::new().unwrap()),
+    ));
+    let owner = Identity {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let limits = Limits { nodes: 64, handles: 16 };
+    let vfs = Vfs::new(Arc::clone(&books), owner, limits, |zone| Ok(scratch.open(zone))).unwrap();
+    (vfs, books)
+}
+
+/// Numbers that are known, numbers that were, and numbers that never are.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => 0_u64..6,
+        1 => Just(u64::MAX),
+        1 => Just(1_u64 << 63),
+        1 => Just(i64::MAX as u64),
+        2 => 0..2 * HARD_BYTES,
+        1 => any::<u64>(),
+    ]
+}
+
+const NAMES: [&[u8]; 8] = [b"a\0", b"b\0", b"c\0", b".\0", b"..\0", b"x/y\0", b"\0", b"user.x\0"];
+
+/// A request's body: eight numbers that may be anything, and two names.
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let numbers = proptest::collection::vec(number(), 0..9);
+    (numbers, 0..NAMES.len(), 0..NAMES.len()).prop_map(|(numbers, one, other)| {
+        let mut body: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+        body.extend(NAMES.get(one).unwrap().iter());
+        body.extend(NAMES.get(other).unwrap().iter());
+        body
+    })
+}
+
+/// What the files on disk cost, as a walk would count it: files that lost their names and are open are not among them.
+fn on_disk(scratch: &Scratch, zone: Zone) -> Amount {
+    crate::layout::measure(std::os::fd::AsFd::as_fd(&scratch.open(zone))).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn requests_that_no_kernel_sends_neither_panic_nor_pass_the_budget(
+        requests in proptest::collection::vec((1_u32..53, 0_usize..6, number(), body()), 1..80)
+    ) {
+        let scratch = Scratch::new();
+        let (vfs, books) = vfs(&scratch);
+        let known: Vec<u64> = vfs.zones.iter().map(|zone| zone.id).collect();
+        let mut answer = Answer::new();
+        for (opcode, place, other, body) in requests {
+            let node = known.get(place).copied().unwrap_or(other);
+            let Ok(request) = Request::parse(opcode, &body) else { continue };
+            // The kernel forgets only what it was told, which the three directories never were.
+            if matches!(request, Request::Forget(_) | Request::BatchForget(_)) {
+                continue;
+            }
+            answer.clear();
+            let _ = vfs.dispatch(Header { unique: 1, node, pid: 0 }, request, &mut answer);
+        }
+        for (area, zones) in [(Area::Tmp, &[Zone::Tmp, Zone::Shm][..]), (Area::State, &[Zone::State])] {
+            let disk = zones.iter().map(|zone| on_disk(&scratch, *zone)).fold(Amount::ZERO, |sum, one| {
+                sum.checked_add(one).unwrap()
+            });
+            let used = books.usage(area);
+            prop_assert!(used.used_bytes <= HARD_BYTES && used.used_inodes <= 12);
+            prop_assert!(disk.bytes <= used.used_bytes && disk.inodes <= used.used_inodes, "{disk:?} {used:?}");
+        }
+    }
+}
+
+/// The guard: with the charge taken away the same writes do pass the limit, so it is the charge that holds them.
+#[test]
+fn without_the_charge_a_write_would_pass_the_limit() {
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (_, handle) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let write = |offset| {
+        let head = super::super::protocol::WriteHead {
+            handle,
+            offset,
+            size: 4096,
+            back: false,
+        };
+        vfs.op_write(head, super::super::write::Data::Here(&[1; 4096]), 0)
+    };
+    assert_eq!(write(HARD_BYTES - 4096), Ok(4096));
+    assert_eq!(write(HARD_BYTES), Err(Errno::DQUOT));
+    // As if nothing had been charged.
+    books.release(Area::Tmp, Amount::of_bytes(HARD_BYTES));
+    assert_eq!(write(HARD_BYTES), Ok(4096));
+    assert!(on_disk(&scratch, Zone::Tmp).bytes > HARD_BYTES);
+}

@@ -1,0 +1,270 @@
+//! What a program does that wants to pass its budget, or to hang its file server.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+
+use crate::Case;
+use crate::mapping::Mapping;
+use crate::world::{KIB, MIB, World, budget};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "shortening_a_file_under_a_mapping_that_writes_charges_what_is_there",
+        truncate_against_mapping,
+    ),
+    ("arguments_in_uncached_pages_of_our_own_files_do_not_hang", own_pages),
+    (
+        "renames_links_and_removals_at_once_keep_the_ledger_exact",
+        storm_of_names,
+    ),
+    (
+        "writes_extents_and_shortening_at_once_keep_the_ledger_exact",
+        storm_of_lengths,
+    ),
+    ("every_thread_waiting_for_the_disk_does_not_stop_the_others", all_wait),
+];
+
+fn truncate_against_mapping(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        // In a child: what is cut off under a mapping ends who touches it (SIGBUS).
+        for round in 0..20_u64 {
+            file.set_len(MIB).unwrap();
+            let child = match nexus_sys::process::clone(nexus_sys::process::CloneFlags::NONE).unwrap() {
+                nexus_sys::process::Fork::Child => {
+                    let mapping = Mapping::new(&file, 0, MIB as usize).unwrap();
+                    for at in (0..MIB as usize).step_by(512).cycle().take(1 << 16) {
+                        mapping.poke(at, 9);
+                    }
+                    nexus_sys::process::exit_now(0)
+                }
+                nexus_sys::process::Fork::Parent(child) => child,
+            };
+            for step in 0..64 {
+                file.set_len((round * 7919 + step * 104_729) % MIB).unwrap();
+            }
+            let pid = rustix::process::Pid::from_raw(child.pid);
+            rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+            rustix::fs::fsync(&file).unwrap();
+        }
+        file.set_len(3 * 4096 + 1).unwrap();
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content.len(), 3 * 4096 + 1);
+        // What was cut off is zero when it is back.
+        file.set_len(1).unwrap();
+        file.set_len(8192).unwrap();
+        assert!(fs::read(&path).unwrap().iter().skip(1).all(|byte| *byte == 0));
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, 8192);
+}
+
+fn own_pages(world: &World) {
+    let connection = world.join_roomy();
+    let (one, two) = (world.join_roomy(), world.join_roomy());
+    drop((one, two));
+    world.inside(&connection, |dirs| {
+        let target = dirs.tmp.join("a-file-that-is-opened-by-a-name-in-a-file");
+        fs::write(&target, b"found").unwrap();
+        let name = CString::new(target.as_os_str().as_bytes()).unwrap();
+        let lies = dirs.tmp.join("arguments");
+        let mut page = name.as_bytes_with_nul().to_vec();
+        page.resize(64 * KIB as usize, 0x55);
+        fs::write(&lies, &page).unwrap();
+        for round in 0..50 {
+            let file = OpenOptions::new().read(true).write(true).open(&lies).unwrap();
+            // Out of the kernel's memory, so that touching it asks the file server.
+            rustix::fs::fsync(&file).unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            let mut mapping = Mapping::new(&file, 0, 64 * KIB as usize).unwrap();
+            match round % 4 {
+                0 => {
+                    // A path.
+                    let path = std::ffi::CStr::from_bytes_until_nul(mapping.bytes()).unwrap();
+                    let opened = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
+                    let mut content = [0; 5];
+                    rustix::io::read(&opened, &mut content).unwrap();
+                    assert_eq!(&content, b"found");
+                }
+                1 => {
+                    // What is written, into another file and into itself.
+                    let other = File::create(dirs.tmp.join("other")).unwrap();
+                    let bytes = mapping.bytes();
+                    other.write_all_at(&bytes[4096..], 0).unwrap();
+                    file.write_all_at(&bytes[8192..12288], 4096).unwrap();
+                    assert_eq!(fs::read(dirs.tmp.join("other")).unwrap(), &bytes[4096..]);
+                }
+                2 => {
+                    // Where a read puts what it read: into the file itself.
+                    let room = &mut mapping.bytes_mut()[16384..20480];
+                    file.read_exact_at(room, 32768).unwrap();
+                }
+                _ => {
+                    // A name in the directory that is being looked into.
+                    let path = std::ffi::CStr::from_bytes_until_nul(mapping.bytes()).unwrap();
+                    rustix::fs::stat(path).unwrap();
+                    assert!(rustix::fs::mkdir(path, Mode::RWXU).is_err());
+                }
+            }
+        }
+    });
+}
+
+/// Runs `act` in four threads, each with its own sequence of numbers.
+fn four(steps: u32, act: impl Fn(&mut Numbers) + Sync) {
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let act = &act;
+            scope.spawn(move || {
+                let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+                for _ in 0..steps {
+                    act(&mut numbers);
+                }
+            });
+        }
+    });
+}
+
+/// A sequence that is the same each time (xorshift).
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The upper bits are the better ones.
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % end
+    }
+}
+
+fn storm_of_names(world: &World) {
+    let mut connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let root = &dirs.state;
+        for dir in ["a", "b"] {
+            fs::create_dir(root.join(dir)).unwrap();
+        }
+        let any = |numbers: &mut Numbers| {
+            let dir = if numbers.below(2) == 0 { "a" } else { "b" };
+            root.join(dir).join(format!("n{}", numbers.below(6)))
+        };
+        four(600, |numbers| {
+            let (one, two) = (any(numbers), any(numbers));
+            // Each may fail: somebody else was faster.
+            match numbers.below(7) {
+                0 => drop(fs::write(&one, vec![1; 5000])),
+                1 => drop(fs::hard_link(&one, &two)),
+                2 => drop(fs::rename(&one, &two)),
+                3 => drop(rustix::fs::renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE)),
+                4 => drop(fs::create_dir(&one)),
+                5 => drop(fs::remove_dir(&one)),
+                _ => drop(fs::remove_file(&one)),
+            }
+        });
+    });
+    agrees(world, &mut connection);
+}
+
+fn storm_of_lengths(world: &World) {
+    let mut connection = world.join(budget(0, 0), budget(2 * MIB, 100));
+    world.inside(&connection, |dirs| {
+        let root = &dirs.state;
+        four(400, |numbers| {
+            let path = root.join(format!("f{}", numbers.below(3)));
+            let Ok(file) = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+            else {
+                return;
+            };
+            let (offset, length) = (numbers.below(MIB), numbers.below(64 * KIB) + 1);
+            match numbers.below(6) {
+                0 | 1 => drop(file.write_at(&vec![1; length as usize], offset)),
+                2 => drop(file.set_len(offset)),
+                3 => drop(rustix::fs::fallocate(
+                    &file,
+                    rustix::fs::FallocateFlags::empty(),
+                    offset,
+                    length,
+                )),
+                4 => drop(rustix::fs::fallocate(
+                    &file,
+                    rustix::fs::FallocateFlags::KEEP_SIZE,
+                    offset,
+                    length,
+                )),
+                _ => drop(fs::remove_file(&path)),
+            }
+        });
+    });
+    agrees(world, &mut connection);
+}
+
+/// The ledger says what the disk says, once the kernel has told of the last closes, for which nobody waits.
+pub(crate) fn agrees(world: &World, connection: &mut vfsd::VfsdConnection) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let used = connection.usage().unwrap().1;
+        let disk = World::measure(&world.subject_dir().join("state"));
+        if (used.used_bytes, used.used_inodes) == disk {
+            return;
+        }
+        assert!(Instant::now() < until, "the ledger says {used:?}, the disk {disk:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn all_wait(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..24)
+                .map(|number| {
+                    let path = dirs.state.join(format!("synced{number}"));
+                    let over = &over;
+                    scope.spawn(move || {
+                        let file = File::create(path).unwrap();
+                        for block in 0..8 {
+                            file.write_all_at(&[1; 4096], block * 4096).unwrap();
+                            file.sync_all().unwrap();
+                            if over.load(Ordering::Relaxed) {
+                                break;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for round in 0..50 {
+                let path = dirs.tmp.join("quick");
+                fs::write(&path, [round; 100]).unwrap();
+                assert_eq!(read(&path), [round; 100]);
+            }
+            over.store(true, Ordering::Relaxed);
+            for thread in waiting {
+                thread.join().unwrap();
+            }
+        });
+    });
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}

@@ -1,0 +1,407 @@
+//! What is beside names and lengths: files without a name, attributes, room past the end, locks, times.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags, XattrFlags};
+
+use crate::Case;
+use crate::world::{KIB, MIB, World, budget, errno};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_file_without_a_name_is_charged_and_may_get_one", tmpfile),
+    ("a_file_made_to_stay_without_a_name_gets_none", tmpfile_exclusive),
+    ("user_attributes_are_kept_and_paid_for", attributes),
+    ("attributes_of_other_kinds_are_refused", foreign_attributes),
+    ("attributes_count_again_after_a_restart", attributes_measured),
+    ("room_past_the_end_is_charged_while_the_file_is_open", reserved),
+    (
+        "room_past_the_end_that_a_killed_server_left_is_let_go_of",
+        reserved_and_killed,
+    ),
+    ("locks_hold_between_sessions_and_end_with_their_holder", locks),
+    ("a_birth_time_is_told_and_times_before_1970_are_exact", times),
+    ("opening_to_empty_frees_at_once_also_for_reading_alone", open_to_empty),
+    ("offsets_at_the_edge_of_64_bits_are_refused_whole", edges),
+];
+
+const ENODATA: i32 = 61;
+const EOPNOTSUPP: i32 = 95;
+const EDQUOT: i32 = 122;
+const ENOENT: i32 = 2;
+const EAGAIN: i32 = 11;
+const EFBIG: i32 = 27;
+
+fn nameless(dir: &Path, more: OFlags) -> File {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | more;
+    rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).unwrap().into()
+}
+
+fn name_it(file: &File, path: &Path) -> std::io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+fn tmpfile(world: &World) {
+    let mut connection = world.join(budget(MIB, 2), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let file = nameless(&dirs.tmp, OFlags::empty());
+        file.write_all_at(&vec![7; MIB as usize], 0).unwrap();
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+        assert_eq!(errno(file.write_at(b"x", MIB).map(drop)), EDQUOT);
+        assert_eq!(fs::read_dir(&dirs.tmp).unwrap().count(), 0);
+        let path = dirs.tmp.join("named");
+        name_it(&file, &path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+        name_it(&file, &dirs.tmp.join("again")).unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), vec![7; MIB as usize]);
+        fs::remove_file(dirs.tmp.join("again")).unwrap();
+        // The second inode; the third does not fit.
+        let second = nameless(&dirs.tmp, OFlags::empty());
+        let flags = OFlags::TMPFILE | OFlags::RDWR;
+        let third = rustix::fs::open(&dirs.tmp, flags, Mode::RWXU).map_err(std::io::Error::from);
+        assert_eq!(errno(third), EDQUOT);
+        drop(second);
+        // Its room comes back when it is closed.
+        fs::write(dirs.tmp.join("other"), b"").unwrap();
+    });
+    let (tmp, _) = connection.usage().unwrap();
+    assert_eq!((tmp.used_bytes, tmp.used_inodes), (MIB, 2));
+}
+
+fn tmpfile_exclusive(world: &World) {
+    let mut connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let file = nameless(&dirs.tmp, OFlags::EXCL);
+        file.write_all_at(b"secret", 0).unwrap();
+        assert_eq!(errno(name_it(&file, &dirs.tmp.join("named"))), ENOENT);
+        // A file that had a name and lost it gets none either.
+        let path = dirs.tmp.join("had");
+        let had = File::create_new(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(errno(name_it(&had, &path)), ENOENT);
+    });
+    assert_eq!(connection.usage().unwrap().0.used_inodes, 0);
+}
+
+fn set(path: &Path, name: &str, value: &[u8], flags: XattrFlags) -> std::io::Result<()> {
+    Ok(rustix::fs::setxattr(path, name, value, flags)?)
+}
+
+fn get(path: &Path, name: &str) -> std::io::Result<Vec<u8>> {
+    let mut value = vec![0; 65536];
+    let count = rustix::fs::getxattr(path, name, &mut value)?;
+    value.truncate(count);
+    Ok(value)
+}
+
+/// Whether the host keeps attributes of users at all.
+fn host_has_attributes(world: &World) -> bool {
+    let probe = world.subject_dir().join("state");
+    let known = !matches!(
+        rustix::fs::getxattr(&probe, "user.probe", &mut [0_u8; 0]),
+        Err(rustix::io::Errno::OPNOTSUPP)
+    );
+    if !known {
+        println!("the host's file system has no extended attributes: nothing to keep");
+    }
+    known
+}
+
+fn attributes(world: &World) {
+    let mut connection = world.join(budget(16 * KIB, 100), budget(0, 0));
+    if !host_has_attributes(world) {
+        return;
+    }
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        File::create_new(&path).unwrap();
+        assert_eq!(errno(get(&path, "user.note")), ENODATA);
+        set(&path, "user.note", b"value", XattrFlags::empty()).unwrap();
+        assert_eq!(get(&path, "user.note").unwrap(), b"value");
+        assert_eq!(errno(set(&path, "user.note", b"x", XattrFlags::CREATE)), 17);
+        assert_eq!(errno(set(&path, "user.other", b"x", XattrFlags::REPLACE)), ENODATA);
+        set(&path, "user.other", b"", XattrFlags::CREATE).unwrap();
+        let mut list = vec![0; 1024];
+        let count = rustix::fs::listxattr(&path, &mut list).unwrap();
+        let mut names: Vec<_> = list[..count]
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, [&b"user.note"[..], b"user.other"]);
+        // Both are in one block. With three blocks of content the budget is full.
+        fs::write(&path, vec![1; 12 * KIB as usize]).unwrap();
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        fs::create_dir(dirs.tmp.join("d")).unwrap();
+        assert_eq!(
+            errno(set(&dirs.tmp.join("d"), "user.x", b"x", XattrFlags::empty())),
+            EDQUOT
+        );
+        assert_eq!(errno(set(&path, "user.big", &[1; 4090], XattrFlags::empty())), EDQUOT);
+        rustix::fs::removexattr(&path, "user.note").unwrap();
+        assert_eq!(
+            errno(rustix::fs::removexattr(&path, "user.note").map_err(std::io::Error::from)),
+            ENODATA
+        );
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        rustix::fs::removexattr(&path, "user.other").unwrap();
+        fs::write(dirs.tmp.join("g"), b"x").unwrap();
+        fs::remove_file(dirs.tmp.join("g")).unwrap();
+        set(&dirs.tmp.join("d"), "user.x", b"x", XattrFlags::empty()).unwrap();
+        fs::remove_dir(dirs.tmp.join("d")).unwrap();
+        // What goes with its inode is given back with it.
+        set(&path, "user.note", b"value", XattrFlags::empty()).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(dirs.tmp.join("all"), vec![1; 16 * KIB as usize]).unwrap();
+    });
+    let (tmp, _) = connection.usage().unwrap();
+    assert_eq!((tmp.used_bytes, tmp.used_inodes), (16 * KIB, 1));
+}
+
+fn foreign_attributes(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        File::create_new(&path).unwrap();
+        for name in ["security.capability", "trusted.x", "system.posix_acl_access", "user."] {
+            set(
+                &path,
+                name,
+                b"\x01\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                XattrFlags::empty(),
+            )
+            .unwrap_err();
+            get(&path, name).unwrap_err();
+        }
+        assert_eq!(rustix::fs::listxattr(&path, &mut [0_u8; 100]).unwrap(), 0);
+        std::os::unix::fs::symlink("f", dirs.tmp.join("l")).unwrap();
+        rustix::fs::lsetxattr(dirs.tmp.join("l"), "user.x", b"x", XattrFlags::empty()).unwrap_err();
+        // More than a value may have, before anything is charged.
+        set(&path, "user.x", &vec![0; 65537], XattrFlags::empty()).unwrap_err();
+    });
+}
+
+fn attributes_measured(world: &World) {
+    let mut connection = world.join_roomy();
+    if !host_has_attributes(world) {
+        return;
+    }
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        fs::write(&path, b"content").unwrap();
+        set(&path, "user.note", b"value", XattrFlags::empty()).unwrap();
+        fs::create_dir(dirs.state.join("d")).unwrap();
+        set(&dirs.state.join("d"), "user.note", b"value", XattrFlags::empty()).unwrap();
+    });
+    let before = connection.usage().unwrap().1;
+    assert_eq!((before.used_bytes, before.used_inodes), (12 * KIB, 2));
+    drop(connection);
+    let mut connection = world.join_roomy();
+    assert!(connection.fresh);
+    assert_eq!(connection.usage().unwrap().1, before);
+    world.inside(&connection, |dirs| {
+        assert_eq!(get(&dirs.state.join("f"), "user.note").unwrap(), b"value");
+        fs::remove_file(dirs.state.join("f")).unwrap();
+        fs::remove_dir(dirs.state.join("d")).unwrap();
+    });
+    assert_eq!(connection.usage().unwrap().1.used_bytes, 0);
+}
+
+fn reserve(file: &File, offset: u64, length: u64) -> std::io::Result<()> {
+    Ok(rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)?)
+}
+
+fn reserved(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        let file = File::create_new(&path).unwrap();
+        match reserve(&file, 0, MIB) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(EOPNOTSUPP) => {
+                println!("the host does not let go of what lies past an end: refused");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        assert_eq!(errno(reserve(&file, MIB, 1)), EDQUOT);
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        // What is reserved is what a write uses.
+        file.write_all_at(&vec![1; MIB as usize / 2], 0).unwrap();
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        // An end set anew is an end.
+        file.set_len(MIB / 2).unwrap();
+        fs::write(dirs.tmp.join("g"), b"x").unwrap();
+        fs::remove_file(dirs.tmp.join("g")).unwrap();
+        reserve(&file, 0, MIB).unwrap();
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        // By another handle the room stays; with the last one it goes.
+        let other = File::open(&path).unwrap();
+        drop(file);
+        assert_eq!(errno(fs::write(dirs.tmp.join("g"), b"x")), EDQUOT);
+        drop(other);
+        wait_for_room(|| fs::write(dirs.tmp.join("g"), vec![1; MIB as usize / 2]));
+        assert_eq!(fs::metadata(&path).unwrap().len(), MIB / 2);
+        assert_eq!(fs::metadata(&path).unwrap().blocks() * 512, MIB / 2);
+    });
+    let used = connection.usage().unwrap().0.used_bytes;
+    assert!(used == MIB || used == 0);
+}
+
+/// The kernel does not wait for our answer to a close.
+fn wait_for_room(mut act: impl FnMut() -> std::io::Result<()>) {
+    for _ in 0..2000 {
+        if act().is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    act().unwrap();
+}
+
+fn reserved_and_killed(world: &World) {
+    let mut connection = world.join_roomy();
+    let killed = rustix::process::Pid::from_raw(i32::try_from(connection.vfsd_pid).unwrap()).unwrap();
+    world.inside(&connection, |dirs| {
+        let file = File::create_new(dirs.state.join("f")).unwrap();
+        file.write_all_at(b"content", 0).unwrap();
+        if reserve(&file, 0, 64 * KIB).is_ok() {
+            assert!(file.metadata().unwrap().blocks() * 512 >= 64 * KIB);
+        }
+        rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    });
+    connection.usage().expect_err("it is gone");
+    drop(connection);
+    let mut connection = world.join_roomy();
+    assert_eq!(connection.usage().unwrap().1.used_bytes, 4 * KIB);
+    world.inside(&connection, |dirs| {
+        assert_eq!(fs::read(dirs.state.join("f")).unwrap(), b"content");
+        assert!(fs::metadata(dirs.state.join("f")).unwrap().blocks() * 512 <= 8 * KIB);
+    });
+}
+
+fn locks(world: &World) {
+    let (one, two) = (world.join_roomy(), world.join_roomy());
+    let (mut told, tell) = std::io::pipe().unwrap();
+    let (wait, mut go_on) = std::io::pipe().unwrap();
+    let holder = world.begin(&one, move |dirs| {
+        use std::io::{Read, Write};
+        let (mut tell, mut wait) = (tell, wait);
+        let flocked = File::create(dirs.state.join("flock")).unwrap();
+        rustix::fs::flock(&flocked, FlockOperation::LockExclusive).unwrap();
+        let posix = File::create(dirs.state.join("posix")).unwrap();
+        rustix::fs::fcntl_lock(&posix, FlockOperation::LockExclusive).unwrap();
+        tell.write_all(b"x").unwrap();
+        wait.read_exact(&mut [0]).unwrap();
+    });
+    std::io::Read::read_exact(&mut told, &mut [0]).unwrap();
+    world.inside(&two, |dirs| {
+        let open = |name| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(dirs.state.join(name))
+                .unwrap()
+        };
+        let (flocked, posix) = (open("flock"), open("posix"));
+        let flock = |operation| rustix::fs::flock(&flocked, operation).map_err(std::io::Error::from);
+        let lock = |operation| rustix::fs::fcntl_lock(&posix, operation).map_err(std::io::Error::from);
+        assert_eq!(errno(flock(FlockOperation::NonBlockingLockShared)), EAGAIN);
+        assert_eq!(errno(lock(FlockOperation::NonBlockingLockExclusive)), EAGAIN);
+        std::io::Write::write_all(&mut go_on, b"x").unwrap();
+        // Waits until the other session's program has ended, whose locks end with it.
+        flock(FlockOperation::LockExclusive).unwrap();
+        lock(FlockOperation::LockExclusive).unwrap();
+        // The standard library's are flock's; a second description of one process is another holder.
+        let again = open("flock");
+        assert!(again.try_lock().is_err());
+        flock(FlockOperation::Unlock).unwrap();
+        again.try_lock().unwrap();
+    });
+    holder.end();
+}
+
+fn times(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let file = File::create_new(&path).unwrap();
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(CWD, &path, AtFlags::empty(), wanted).unwrap();
+        assert_eq!(stat.stx_ino, file.metadata().unwrap().ino());
+        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            assert!(stat.stx_btime.tv_sec > 1_700_000_000);
+        }
+        for (seconds, nanoseconds) in [(-1, 999_999_999), (-1, 0), (-2, 500_000_000), (0, 0), (1 << 33, 1)] {
+            let time = rustix::fs::Timespec {
+                tv_sec: seconds,
+                tv_nsec: nanoseconds,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            rustix::fs::futimens(&file, &times).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (seconds, nanoseconds));
+            assert_eq!((metadata.atime(), metadata.atime_nsec()), (seconds, nanoseconds));
+        }
+    });
+}
+
+fn open_to_empty(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY] {
+            fs::write(&path, vec![1; MIB as usize]).unwrap();
+            let file: File = rustix::fs::open(&path, flags | OFlags::TRUNC, Mode::empty())
+                .unwrap()
+                .into();
+            assert_eq!(file.metadata().unwrap().len(), 0);
+            assert_eq!(fs::read(&path).unwrap(), b"");
+            fs::write(dirs.tmp.join("g"), vec![1; MIB as usize]).unwrap();
+            fs::remove_file(dirs.tmp.join("g")).unwrap();
+        }
+        // Who may not write may not empty.
+        fs::write(&path, b"kept").unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::TRUNC, Mode::empty()).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, 4 * KIB);
+}
+
+fn edges(world: &World) {
+    let mut connection = world.join(budget(1 << 62, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let path = dirs.tmp.join("f");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        let end = i64::MAX as u64;
+        for offset in [end, end - 1, end - 4095] {
+            file.write_at(&[1; 8192], offset).unwrap_err();
+        }
+        assert_eq!(
+            errno(rustix::fs::fallocate(&file, FallocateFlags::empty(), end, 1).map_err(Into::into)),
+            EFBIG
+        );
+        rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, end - 1, 2).unwrap_err();
+        rustix::fs::ftruncate(&file, 1 << 63).unwrap_err();
+        rustix::fs::ftruncate(&file, end).unwrap_err();
+        // Past what the host's file system can have, far past: not charged for.
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(end)).unwrap(), end);
+        assert_eq!(file.read_at(&mut [0; 16], end - 16).unwrap(), 0);
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, 0);
+}
