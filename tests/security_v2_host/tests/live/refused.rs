@@ -1,6 +1,6 @@
 //! What policy says and this version cannot make true: nothing starts, and the rule is named.
 
-use security_v2_host::{Home, Run, Tree, users};
+use security_v2_host::{Home, Run, Tree, User, users};
 
 fn says(file: &str, text: &str) -> Tree {
     Tree::shipped().append(file, text)
@@ -28,5 +28,21 @@ fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
             .args(["echo", "ran"])
             .run();
         assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+    }
+}
+
+#[test]
+fn root_does_not_follow_what_another_user_could_plant_in_its_state() {
+    for user in users().into_iter().filter(|user| *user == User::Root) {
+        let home = Home::new(user);
+        let place = home.state();
+        std::fs::create_dir_all(&place).unwrap();
+        let run = || Run::at(&home).args(["echo", "ran"]).run();
+        std::os::unix::fs::chown(&place, Some(64_398), None).unwrap();
+        let done = run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(3), ""), "{done}");
+        assert!(done.err().contains("belongs to user 64398"), "{done}");
+        std::os::unix::fs::chown(&place, Some(0), None).unwrap();
+        assert_eq!(run().out(), "ran\n");
     }
 }

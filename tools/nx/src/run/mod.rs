@@ -21,6 +21,7 @@ mod summary;
 mod supervisor;
 mod syscall;
 mod terminal;
+mod trusted;
 mod watch;
 mod work;
 

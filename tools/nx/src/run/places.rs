@@ -39,6 +39,11 @@ impl Places {
     pub(crate) fn journal(&self) -> PathBuf {
         self.state.join("journal")
     }
+
+    /// Where the file servers keep each subject's files.
+    pub(crate) fn subjects(&self) -> PathBuf {
+        self.state.join("subjects")
+    }
 }
 
 /// The first of the numbers that root's programs run under. A range that no distribution assigns: past containers' and

@@ -9,7 +9,7 @@ use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, limits, print, supervisor};
+use super::{areas, descriptors, enforceable, limits, print, supervisor, trusted};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use execd::cgroup::Group;
@@ -72,6 +72,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
             .with_help("set `HOME` or `XDG_STATE_HOME`")
     })?;
+    trusted::check(&places)?;
     let egress = rules
         .egress_gate()
         .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
