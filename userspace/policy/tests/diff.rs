@@ -460,3 +460,51 @@ proptest! {
         prop_assert_eq!(back.narrower.len(), found.wider.len());
     }
 }
+
+#[test]
+fn the_callers_home_is_no_other_path_however_that_is_called() {
+    let read = |paths: &str| format!("[subject.s]\nread_optional = [{paths}]\n");
+    for named in ["/~/x", "/~0/x", "/~x", "/x", "/.x"] {
+        check(
+            "sandbox.toml",
+            &read("\"~/x\""),
+            &read(&format!("\"{named}\"")),
+            &[&format!("path {named}")],
+            &["path ~/x"],
+            &[],
+        );
+    }
+    check(
+        "sandbox.toml",
+        &read("\"~/x\", \"/~0/a\", \"/~1/a\""),
+        &read("\"/~0/a\", \"/~2/x\", \"/~1/a\""),
+        &["path /~2/x"],
+        &["path ~/x"],
+        &[],
+    );
+}
+
+#[test]
+fn what_is_protected_of_work_counts_only_where_work_may_be_written() {
+    let work = |mode: &str, protect: &str| format!("[subject.s]\nwork = \"{mode}\"\nwork_protect = [{protect}]\n");
+    let (none, hooks) = ("", "\".git/hooks\"");
+    same("sandbox.toml", &work("ro", none), &work("ro", hooks));
+    same("sandbox.toml", &work("none", none), &work("none", hooks));
+    let opened = ["work: ro -> unmetered"];
+    check(
+        "sandbox.toml",
+        &work("ro", none),
+        &work("unmetered", hooks),
+        &opened,
+        &[],
+        &[],
+    );
+    check(
+        "sandbox.toml",
+        &work("unmetered", hooks),
+        &work("unmetered", none),
+        &["work_protect .git/hooks: read-only -> as `work`"],
+        &[],
+        &[],
+    );
+}

@@ -112,6 +112,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         Failure::new(Exit::Missing, format!("cannot read `{}`: {error}", path.display()))
             .with_help("make it: `nx policy snapshot build`")
     };
+    // A pipe would be waited for.
+    let kind = std::fs::metadata(path).map_err(missing)?;
+    if !kind.is_file() {
+        return Err(missing(std::io::Error::other("it is not a regular file")).into());
+    }
     let file = std::fs::File::open(path).map_err(missing)?;
     let mut bytes = Vec::new();
     // One more than may be: the decoder says that it is too long.

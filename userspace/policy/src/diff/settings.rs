@@ -11,8 +11,17 @@ use crate::ipc::IpcLimit;
 use crate::paths::is_within;
 use crate::settings::{OnJournalFailure, WorkMode};
 
-/// Stands for the caller's home: no path begins so.
-const HOME: &str = "/~";
+/// A path that stands for the caller's home: one that neither names, so that `~/x` and a path that is written like it are
+/// not taken for the same.
+fn home_of_neither(before: &SubjectPolicy, after: &SubjectPolicy) -> String {
+    let named = [before.view(None), after.view(None)].concat();
+    let free = |home: &String| !named.iter().any(|shown| is_within(&shown.path, home));
+    // Each is taken by other paths: after as many as there are, one is free.
+    (0..=named.len())
+        .map(|number| format!("/~{number}"))
+        .find(free)
+        .unwrap_or_default()
+}
 
 pub(super) fn compare(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
     budgets(before, after, out);
@@ -26,7 +35,9 @@ pub(super) fn compare(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut S
     };
     let order = before.work.cmp(&after.work);
     out.put(order, set("work", before.work.to_string(), after.work.to_string()));
-    if before.work != WorkMode::None || after.work != WorkMode::None {
+    // Where nothing of it may be written, nothing is protected; what then may be, the mode tells.
+    let writable = |subject: &SubjectPolicy| matches!(subject.work, WorkMode::Metered | WorkMode::Unmetered);
+    if writable(before) && writable(after) {
         protected(before, after, out);
     }
     for (device, side) in before
@@ -124,8 +135,8 @@ fn ipc(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
 }
 
 /// The shown paths of which none lies in another: path, and whether it may be missing.
-fn shown(subject: &SubjectPolicy) -> BTreeMap<String, bool> {
-    let all = subject.view(Some(HOME));
+fn shown(subject: &SubjectPolicy, home: &str) -> BTreeMap<String, bool> {
+    let all = subject.view(Some(home));
     let covered = |path: &str| {
         all.iter()
             .any(|other| other.path != path && is_within(path, &other.path))
@@ -136,15 +147,16 @@ fn shown(subject: &SubjectPolicy) -> BTreeMap<String, bool> {
         .collect()
 }
 
-fn written(path: &str) -> String {
-    match path.strip_prefix(HOME) {
-        Some(rest) => format!("~{rest}"),
-        None => path.to_owned(),
+fn written(path: &str, home: &str) -> String {
+    match path.strip_prefix(home) {
+        Some(rest) if is_within(path, home) => format!("~{rest}"),
+        _ => path.to_owned(),
     }
 }
 
 fn paths(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
-    let (one, other) = (shown(before), shown(after));
+    let home = &home_of_neither(before, after);
+    let (one, other) = (shown(before, home), shown(after, home));
     for (side, now, then) in [(&mut out.wider, &other, &one), (&mut out.narrower, &one, &other)] {
         for path in now.keys() {
             if then.keys().any(|known| is_within(path, known)) {
@@ -153,16 +165,16 @@ fn paths(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
             let except = then
                 .keys()
                 .filter(|known| is_within(known, path))
-                .map(|known| written(known));
+                .map(|known| written(known, home));
             side.push(Change::Path {
-                path: written(path),
+                path: written(path, home),
                 except: except.collect(),
             });
         }
     }
     // Whether a start fails for want of a path, also of one that lies in another.
     let needed = |subject: &SubjectPolicy| -> BTreeSet<String> {
-        let view = subject.view(Some(HOME));
+        let view = subject.view(Some(home));
         view.into_iter()
             .filter(|path| !path.optional)
             .map(|path| path.path)
@@ -179,12 +191,12 @@ fn paths(before: &SubjectPolicy, after: &SubjectPolicy, out: &mut SubjectDiff) {
         };
         // What is gained or lost altogether is told already.
         let visible = |subject: &SubjectPolicy| {
-            let view = subject.view(Some(HOME));
+            let view = subject.view(Some(home));
             view.iter().any(|shown| is_within(path, &shown.path))
         };
         if visible(before) && visible(after) {
             out.other.push(Change::Setting {
-                key: format!("read {}", written(path)),
+                key: format!("read {}", written(path, home)),
                 before: word(&one).to_owned(),
                 after: word(&other).to_owned(),
             });

@@ -149,6 +149,18 @@ fn a_list_that_claims_more_than_there_is_costs_nothing() {
 }
 
 #[test]
+fn what_stands_behind_the_last_value_or_in_the_unused_field_is_refused_though_the_checksum_holds() {
+    let whole = sample("demo", "{}", &[]).encode().unwrap();
+    assert!(Snapshot::decode(&sealed_again(whole.clone())).is_ok());
+    let mut longer = whole.clone();
+    longer.insert(whole.len() - 32, 0);
+    assert_eq!(Snapshot::decode(&sealed_again(longer)), Err(DecodeError::Malformed));
+    let mut used = whole;
+    used[12] = 1;
+    assert_eq!(Snapshot::decode(&sealed_again(used)), Err(DecodeError::Malformed));
+}
+
+#[test]
 fn another_format_is_named() {
     let mut bytes = sample("demo", "{}", &[]).encode().unwrap();
     bytes[8] = 2;

@@ -28,6 +28,13 @@ fn agrees(rules: &[EgressRule], addresses: &[IpAddr]) {
     let more = [&sets.outside, &sets.own_loopback, &sets.host_own].map(edges).concat();
     for address in addresses.iter().copied().chain(more) {
         if is_judged_as_another(address) {
+            // What is judged for them follows from the IPv4 address inside.
+            for set in [&sets.outside, &sets.own_loopback, &sets.host_own] {
+                assert!(
+                    !set.contains(Protocol::Tcp, address, 443) && !set.contains(Protocol::Udp, address, 443),
+                    "{address}"
+                );
+            }
             continue;
         }
         let own = HostAddresses::new([address]).unwrap();
@@ -129,6 +136,8 @@ proptest! {
                 let outside = |sets: &Reachable| sets.outside.contains(Protocol::Tcp, address, port);
                 let loopback = |sets: &Reachable| sets.own_loopback.contains(Protocol::Tcp, address, port);
                 let any = |sets: &Reachable| outside(sets) || loopback(sets);
+                let host = |sets: &Reachable| sets.host_own.contains(Protocol::Tcp, address, port);
+                prop_assert_eq!(host(&both), host(&own) && host(&outer));
                 prop_assert_eq!(outside(&both), outside(&own) && outside(&outer));
                 prop_assert_eq!(any(&both), any(&own) && any(&outer));
                 prop_assert!(!(outside(&both) && loopback(&both)));
@@ -150,6 +159,43 @@ proptest! {
         }
         prop_assert!(cidrs.len() <= 2 * 13);
     }
+}
+
+fn allow(cidr: &str, ports: PortRange) -> EgressRule {
+    EgressRule {
+        effect: Effect::Allow,
+        protocol: Protocol::Tcp,
+        cidr: nexus_net_egress::parse_cidr(cidr).unwrap(),
+        ports: vec![ports],
+        rule: RuleRef(0),
+    }
+}
+
+#[test]
+fn an_address_of_the_host_is_reached_where_policy_and_ceiling_name_it_and_not_where_the_ceiling_does_not() {
+    let sets = |rules: &[EgressRule]| Reachable::of(rules).unwrap();
+    let own = sets(&[allow("203.0.113.7", PortRange::ALL)]);
+    let naming = sets(&[allow("203.0.113.7", PortRange::new(443, 443).unwrap())]);
+    let wide = sets(&[allow("203.0.113.0/24", PortRange::ALL)]);
+    let has = |sets: Reachable, port: u16| {
+        sets.host_own
+            .contains(Protocol::Tcp, "203.0.113.7".parse().unwrap(), port)
+    };
+    assert!(has(own.under(&naming).unwrap(), 443));
+    assert!(!has(own.under(&naming).unwrap(), 444));
+    assert!(!has(own.under(&wide).unwrap(), 443));
+}
+
+#[test]
+fn a_rule_for_all_of_ipv6_holds_no_ipv4_address_inside_one() {
+    let outside = Reachable::of(&[allow("[::]/0", PortRange::ALL)]).unwrap().outside;
+    let has = |address: &str| outside.contains(Protocol::Tcp, address.parse().unwrap(), 443);
+    assert!(has("2001:db8::1"));
+    for address in ["::ffff:203.0.113.7", "::ffff:0.0.0.0", "64:ff9b::203.0.113.7"] {
+        assert!(!has(address), "{address}");
+    }
+    // The nearest neighbours.
+    assert!(has("::1:0:0:0") && has("64:ff9b::1:0:0"));
 }
 
 #[test]
