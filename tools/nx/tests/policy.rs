@@ -127,6 +127,13 @@ fn a_tree_that_is_not_there_is_missing_and_a_wrong_word_is_usage() {
         assert_eq!(said.status.code(), Some(code), "{args:?}: {}", err(&said));
         assert!(!err(&said).is_empty(), "{args:?}");
     }
+    let late = place.nx(&["explain", "demo", "open", "/usr", "--json"]);
+    assert_eq!(late.status.code(), Some(2));
+    assert!(
+        err(&late).contains("options stand before the subject"),
+        "{}",
+        err(&late)
+    );
     let said = place.nx(&["validate", "nowhere", "--json"]);
     let value = json(&said);
     assert_eq!((&value["ok"], &value["exit"]), (&Value::Bool(false), &4.into()));
@@ -331,6 +338,13 @@ fn a_snapshot_is_the_same_bytes_again_and_a_changed_or_stale_one_is_refused() {
         "{}",
         err(&stale)
     );
+    // A pipe is not waited for.
+    let bin = place.path("t/policy.bin");
+    std::fs::remove_file(&bin).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &bin, rustix::fs::Mode::RWXU).unwrap();
+    let pipe = verify();
+    assert_eq!(pipe.status.code(), Some(4));
+    assert!(err(&pipe).contains("it is not a regular file"), "{}", err(&pipe));
     // The policy's version is what anybody computes of policy.json.
     let value = json(&place.nx(&["snapshot", "build", "t", "--json"]));
     let canonical = std::fs::read(place.path("t/policy.json")).unwrap();

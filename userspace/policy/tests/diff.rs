@@ -508,3 +508,18 @@ fn what_is_protected_of_work_counts_only_where_work_may_be_written() {
         &[],
     );
 }
+
+#[test]
+fn what_a_ceiling_takes_away_anyhow_is_no_difference_whichever_of_the_two_says_less() {
+    let wide =
+        "[subject.s]\nallow = [\"203.0.113.7:443-444\", \"a.example.org:443-444\"]\nbind = [\"udp 5353-5354\"]\n";
+    let narrow = "[subject.s]\nallow = [\"203.0.113.7:443\", \"a.example.org:443\"]\nbind = [\"udp 5353\"]\n";
+    let [wide, narrow] = [wide, narrow].map(|text| policy(&[("egress.toml", text)]));
+    let least = narrow.under_ceiling(&narrow);
+    for same in [wide.under_ceiling(&narrow), narrow.under_ceiling(&wide)] {
+        assert_eq!(least.diff(&same).unwrap(), Diff::default());
+        assert_eq!(same.diff(&least).unwrap(), Diff::default());
+    }
+    let (wider, narrower, other) = words(&least.diff(&wide.under_ceiling(&wide)).unwrap());
+    assert_eq!((wider.len(), narrower.len(), other.len()), (3, 0, 0), "{wider:?}");
+}

@@ -148,3 +148,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn forged_bytes_that_say_what_no_tree_says_are_refused_by_name() {
+    let root = "version = 1\ninclude = [\"egress.toml\"]\n[subject.a]\n[subject.b]\n";
+    let egress = "[subject.a]\nallow = [\"203.0.113.7:443\"]\n";
+    let bytes = load(&MemoryTree::new([("nexus.policy.toml", root), ("egress.toml", egress)]))
+        .snapshot()
+        .unwrap();
+    let forged = |forge: fn(&mut nexus_snapshot::Snapshot<'_>)| {
+        let mut sealed = nexus_snapshot::Snapshot::decode(&bytes).unwrap();
+        forge(&mut sealed.snapshot);
+        Policy::from_snapshot(&sealed.encode().unwrap()).err()
+    };
+    assert_eq!(forged(|_| ()), None);
+    let refused = |what| Some(SnapshotError::Impossible(what));
+    assert_eq!(forged(|says| says.rules[0].file = 2), refused("a rule's file"));
+    assert_eq!(forged(|says| says.rules.clear()), refused("a rule's place"));
+    assert_eq!(forged(|says| says.subjects.reverse()), refused("the order of names"));
+    assert_eq!(
+        forged(|says| says.subjects[1].name = "a"),
+        refused("the order of names")
+    );
+    assert_eq!(
+        refused("the order of names")
+    );
+    assert_eq!(forged(|says| says.subjects[1].name = "c\u{1b}"), refused("a name"));
+    assert_eq!(forged(|says| says.subjects[1].domain = Some("gone")), refused("a name"));
+}

@@ -54,7 +54,10 @@ fn question(args: &ExplainArgs) -> std::result::Result<Question, Failure> {
     let words: Vec<&str> = args.question.iter().map(String::as_str).collect();
     // A question may begin a word with `-`, as in `syscall ioctl -1`, so what stands behind it is never an option.
     if let Some(option) = words.iter().find(|word| word.starts_with("--")) {
-        let help = format!("options stand before the subject: `nx policy explain {option} … {} …`", args.subject);
+        let help = format!(
+            "options stand before the subject: `nx policy explain {option} … {} …`",
+            args.subject
+        );
         return Err(Failure::usage(format!("`{option}` is no part of a question")).with_help(&help));
     }
     match words.as_slice() {
