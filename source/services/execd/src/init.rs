@@ -75,13 +75,17 @@ fn start(
     let sources = view::open_sources(plan)?;
     let input = input::close_in().map_err(Failed::at(Step::Input))?;
     take_identity(plan)?;
-    if plan.ipc.sysv == SysV::Bounded {
-        ipc::enter(&plan.ipc, plan.identity.uid, plan.identity.gid)?;
-    }
-    let held = Held::new(&plan.ipc)?;
+    let bounding = match plan.ipc.sysv {
+        SysV::Bounded => Some(ipc::begin(&plan.ipc, plan.identity.uid, plan.identity.gid)?),
+        SysV::Denied => None,
+    };
     socket::loopback_up().map_err(Failed::io(Step::Loopback))?;
     launch::bound_capabilities().map_err(Failed::at(Step::Privileges))?;
     let view = view::build(sources)?;
+    if let Some(bounding) = &bounding {
+        bounding.enter()?;
+    }
+    let held = Held::new(&plan.ipc)?;
     let word = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(word.bytes()) != Some(Command::Areas) {
         return Ok(None);
@@ -97,6 +101,9 @@ fn start(
     let areas = Areas { tmp, state, shm, work };
     view::finish(view, &areas)?;
     drop(areas);
+    if let Some(bounding) = bounding {
+        bounding.see_gone();
+    }
     control
         .send(&Event::Launching.encode(), &[])
         .map_err(Failed::at(Step::Fork))?;

@@ -7,7 +7,7 @@
 
 use crate::plan::{Ipc, SysV};
 use crate::step::{Failed, Step};
-use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::packet::PacketSocket;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -55,14 +55,21 @@ fn settings(ipc: &Ipc) -> [(&'static str, String); 7] {
     ]
 }
 
-/// Moves this process into an IPC namespace with these limits. It must stand above its own user namespace's children,
-/// that is have its capabilities, and be the user that the program is.
-pub(crate) fn enter(ipc: &Ipc, uid: u32, gid: u32) -> Result<(), Failed> {
+/// An IPC namespace with limits, while a child makes it.
+#[derive(Debug)]
+pub(crate) struct Bounding {
+    child: Child,
+    link: PacketSocket,
+}
+
+/// Has a child make an IPC namespace with these limits: that takes some hundred microseconds, in which this process may
+/// do something else. It must have its capabilities, and be the user that the program is.
+pub(crate) fn begin(ipc: &Ipc, uid: u32, gid: u32) -> Result<Bounding, Failed> {
     let failed = Failed::at(Step::Ipc);
     let (ours, theirs) = PacketSocket::pair().map_err(&failed)?;
     // The one that is mounted may be covered in parts, by a container.
     let proc = mount("proc", &[]).map_err(&failed)?;
-    let child = match clone(CloneFlags::USER_AND_IPC).map_err(Failed::io(Step::Ipc))? {
+    match clone(CloneFlags::USER_AND_IPC).map_err(Failed::io(Step::Ipc))? {
         Fork::Child => {
             drop(ours);
             let errno = match bound(ipc, &proc, uid, gid) {
@@ -74,23 +81,32 @@ pub(crate) fn enter(ipc: &Ipc, uid: u32, gid: u32) -> Result<(), Failed> {
             }
             exit_now(0)
         }
-        Fork::Parent(child) => child,
-    };
-    drop(theirs);
-    let packet = ours.receive();
-    let _ = rustix::io::retry_on_intr(|| {
-        rustix::process::waitpid(rustix::process::Pid::from_raw(child.pid), WaitOptions::empty())
-    });
-    let mut packet = packet.map_err(&failed)?;
-    let errno = packet
-        .bytes()
-        .first_chunk::<4>()
-        .map_or(0, |bytes| i32::from_le_bytes(*bytes));
-    let Some(namespace) = packet.descriptors.pop() else {
-        return Err(Failed { step: Step::Ipc, errno });
-    };
-    let kind = Some(LinkNameSpaceType::InterProcessCommunication);
-    move_into_link_name_space(namespace.as_fd(), kind).map_err(failed)
+        Fork::Parent(child) => Ok(Bounding { child, link: ours }),
+    }
+}
+
+impl Bounding {
+    /// Moves this process into the namespace that the child made, which ends meanwhile.
+    pub(crate) fn enter(&self) -> Result<(), Failed> {
+        let failed = Failed::at(Step::Ipc);
+        let mut packet = self.link.receive().map_err(&failed)?;
+        let errno = packet
+            .bytes()
+            .first_chunk::<4>()
+            .map_or(0, |bytes| i32::from_le_bytes(*bytes));
+        let Some(namespace) = packet.descriptors.pop() else {
+            return Err(Failed { step: Step::Ipc, errno });
+        };
+        let kind = Some(LinkNameSpaceType::InterProcessCommunication);
+        move_into_link_name_space(namespace.as_fd(), kind).map_err(failed)
+    }
+
+    /// Waits until the child is gone: it must not be there when the program is, whose user it has.
+    pub(crate) fn see_gone(self) {
+        let pid = rustix::process::Pid::from_raw(self.child.pid);
+        // It fails only when there is nothing to wait for.
+        let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, WaitOptions::empty()));
+    }
 }
 
 fn return_namespace(link: &PacketSocket, namespace: &OwnedFd) -> i32 {
