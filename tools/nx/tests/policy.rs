@@ -405,3 +405,36 @@ fn text_of_a_tree_reaches_no_terminal_as_it_is() {
         );
     }
 }
+
+#[test]
+fn what_init_made_is_one_object_and_so_is_why_it_made_nothing() {
+    let place = Place::new();
+    let made = place.nx(&[
+        "init",
+        "--preset",
+        "ci",
+        "--subject",
+        "build",
+        "--dir",
+        "tree",
+        "--json",
+    ]);
+    assert_eq!(made.status.code(), Some(0), "{}", err(&made));
+    let value = json(&made);
+    assert_eq!(value["ok"], true);
+    assert_eq!(
+        (&value["done"], &value["subject"], &value["preset"]),
+        (&"made".into(), &"build".into(), &"ci".into())
+    );
+    assert_eq!(value["directory"], "tree");
+    let shown = json(&place.nx(&["validate", "tree", "--json"]));
+    assert_eq!(value["policy"], shown["policy"]);
+    let files = value["files"].as_array().unwrap();
+    assert!(!files.is_empty());
+    for file in files {
+        assert!(place.path("tree").join(file.as_str().unwrap()).is_file(), "{file}");
+    }
+    let again = place.nx(&["init", "--preset", "ci", "--dir", "tree", "--json"]);
+    assert_eq!(again.status.code(), Some(3));
+    assert_eq!(json(&again)["ok"], false);
+}

@@ -16,7 +16,8 @@ pub(crate) struct PolicyArgs {
 impl PolicyArgs {
     pub(crate) fn says_json(&self) -> bool {
         match &self.command {
-            None | Some(PolicyCommand::Init(_)) => self.json,
+            None => self.json,
+            Some(PolicyCommand::Init(args)) => args.json || self.json,
             Some(PolicyCommand::Validate(args)) => args.json,
             Some(PolicyCommand::Show(args)) => args.json,
             Some(PolicyCommand::Explain(args)) => args.json,
@@ -60,6 +61,9 @@ pub(crate) struct InitArgs {
     /// Where the tree is written: a directory that is not there, or empty [default: ~/.config/nexus/policy]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// Say what was made as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What a first tree is for.

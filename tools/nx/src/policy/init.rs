@@ -1,9 +1,11 @@
 //! `nx policy init`
 
 use super::args::{InitArgs, Preset};
+use super::json::VERSION;
 use super::{Result, Said};
 use crate::run::{Exit, Failure};
 use nexus_policy::{MemoryTree, Policy, ROOT_FILE};
+use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +117,19 @@ pub(crate) fn init(args: &InitArgs) -> Result<Said> {
     let written = super::tree(&directory)?;
     if written.version() != policy.version() {
         return Err(Failure::internal(format!("`{}` changed while it was written", directory.display())).into());
+    }
+    if args.json {
+        let value = json!({
+            "version": VERSION,
+            "ok": true,
+            "done": "made",
+            "subject": subject,
+            "preset": args.preset.name(),
+            "policy": policy.version().to_string(),
+            "directory": directory,
+            "files": files.iter().map(|(path, _)| *path).collect::<Vec<_>>(),
+        });
+        return Ok(Said::fine(format!("{value}\n")));
     }
     let option = match &args.dir {
         Some(directory) => format!(" --policy {}", directory.display()),
