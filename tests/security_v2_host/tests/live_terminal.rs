@@ -189,8 +189,12 @@ fn a_program_that_catches_ctrl_z_and_stops_itself_is_a_stopped_job() {
                 print "taken again\n";
                 POSIX::_exit(9);
             };
+            # Kept back until it waits: perl runs a handler between two steps, so a signal that came between the last step
+            # before a read and the read itself would wait for the read's end.
+            my $kept = POSIX::SigSet->new(POSIX::SIGTSTP);
+            POSIX::sigprocmask(POSIX::SIG_BLOCK, $kept);
             print "editing\n";
-            while (1) { my $line = <STDIN> }
+            while (1) { POSIX::sigsuspend(POSIX::SigSet->new) }
         "#;
         home.write_work("editor.pl", editor);
         for whom in ["self", "group"] {

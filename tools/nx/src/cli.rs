@@ -1,9 +1,8 @@
 //! The command line's words.
 
-use crate::{policy, run};
+use crate::{policy, run, sec};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,19 +31,7 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// See what is in force and what this machine can give
     #[command(subcommand)]
-    Sec(SecCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum SecCommand {
-    /// Try what this machine can give, and say how to mend what it lacks
-    ///
-    /// Ends with 0 if `nx run` works here, with 4 if something is missing.
-    Doctor {
-        /// Say it as one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Sec(sec::SecCommand),
 }
 
 /// `nx run`.
@@ -86,28 +73,6 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(args) => ExitCode::from(run::run(&args)),
         Command::Policy(args) => ExitCode::from(policy::main(&args)),
-        Command::Sec(SecCommand::Doctor { json }) => doctor(json),
-    }
-}
-
-fn doctor(json: bool) -> ExitCode {
-    let report = crate::doctor::examine();
-    let text = if json {
-        match report.json() {
-            Ok(text) => format!("{text}\n"),
-            Err(error) => {
-                eprintln!("nx: the report cannot be written as JSON: {error}");
-                return ExitCode::from(run::Exit::Internal.code());
-            }
-        }
-    } else {
-        report.text()
-    };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    if report.ready() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(run::Exit::Missing.code())
+        Command::Sec(command) => ExitCode::from(sec::main(&command)),
     }
 }

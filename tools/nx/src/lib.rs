@@ -9,5 +9,6 @@ mod diagnostics;
 pub mod doctor;
 mod policy;
 mod run;
+mod sec;
 
 pub use cli::main;

@@ -1,0 +1,13 @@
+//! `nx sec`: what is in force here, and the proof of it.
+
+mod args;
+mod doctor;
+
+pub(crate) use args::SecCommand;
+
+/// Does what the command line says, and gives the status that `nx` ends with.
+pub(crate) fn main(command: &SecCommand) -> u8 {
+    match command {
+        SecCommand::Doctor { json } => doctor::doctor(*json),
+    }
+}
