@@ -127,6 +127,37 @@ fn a_policy_that_opens_sockets_hands_them_on() {
 }
 
 #[test]
+fn a_socket_that_was_handed_in_is_no_way_to_the_hosts_names() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    for user in users() {
+        let name = format!("nexus-test-input-{}-{}", std::process::id(), user.id());
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut attack = Attack::new(user);
+        attack.tree = attack.tree.edit(
+            "sandbox.toml",
+            "[subject.attack]\n",
+            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n",
+        );
+        // Without a peer yet: made by somebody for whom an abstract name is the host's.
+        let socket = || {
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+        };
+        let (out, err, _) = with_stdin(attack.prepare(&["abstract-stdin", &name]).command(), socket());
+        let answers = Answers::of(&out);
+        answers.assert_refused(&["connect"]);
+        XX
+        assert!(listener.accept().is_err(), "{out}{err}");
+        assert!(err.contains("ipc.no_rule"), "{err}");
+        let (out, err, _) = with_stdin(attack.bare_command(&["abstract-stdin", &name]), socket());
+        assert_eq!(Answers::of(&out).get("connect"), "ok", "{out}{err}");
+        assert!(listener.accept().is_ok());
+    }
+}
+
+#[test]
 fn only_the_standard_descriptors_are_open_inside() {
     for user in users() {
         let attack = Attack::new(user);

@@ -1,8 +1,9 @@
 //! Requests that no kernel sends: numbers that nobody was told, names that are none, lengths at every edge.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nexus_abi::Area;
@@ -37,6 +38,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.0.exists() {
+            open_up(&self.0);
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -91,8 +95,24 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Gives the owner every right below a directory. A file server looks past the modes that programs set, since it is root of
+/// its own user namespace; a test is not.
+fn open_up(directory: &Path) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if !kind.is_symlink() {
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700)).unwrap();
+        }
+        if kind.is_dir() {
+            open_up(&entry.path());
+        }
+    }
+}
+
 /// What the files on disk cost, as a walk would count it: files that lost their names and are open are not among them.
 fn on_disk(scratch: &Scratch, zone: Zone) -> Amount {
+    open_up(&scratch.0.join(&*zone.name()));
     crate::layout::measure(std::os::fd::AsFd::as_fd(&scratch.open(zone))).unwrap()
 }
 
