@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         ("listen-connected", [open]) => sockets::listen_connected(number(open)),
         ("listen", [closed]) => sockets::listen(number(closed)),
         ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
+        ("udp-stdin", [port]) => sockets::udp_from_stdin(number(port)),
         ("udp", [port]) => sockets::udp(number(port)),
         ("udp-open", [open, forbidden]) => udp::run(number(open), number(forbidden)),
         ("udp-race", [open, forbidden, rounds]) => udp::race(number(open), number(forbidden), number(rounds)),

@@ -166,7 +166,10 @@ fn what_judges_and_what_serves_is_not_looked_into_by_its_own_user() {
             let mut found = home.processes();
             found.retain(|process| process.name == name);
             assert_eq!(found.len(), 1, "{name}: {found:?}");
-            assert!(!opens_to_its_user(found[0].pid.as_raw_nonzero().get().cast_unsigned()), "{name}");
+            assert!(
+                !opens_to_its_user(found[0].pid.as_raw_nonzero().get().cast_unsigned()),
+                "{name}"
+            );
         }
         running.signal(Signal::TERM);
         let _ = running.end();
