@@ -171,3 +171,33 @@ fn without_the_charge_a_write_would_pass_the_limit() {
     assert_eq!(write(HARD_BYTES), Ok(4096));
     assert!(on_disk(&scratch, Zone::Tmp).bytes > HARD_BYTES);
 }
+
+/// What was written through a mapping is written back up to the length, and makes no file longer.
+#[test]
+fn what_is_written_back_ends_at_the_length() {
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (_, handle) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
+    let write = |offset, data: &[u8], back| {
+        let head = super::super::protocol::WriteHead {
+            handle,
+            offset,
+            size: data.len(),
+            back,
+        };
+        vfs.op_write(head, super::super::write::Data::Here(data), 0)
+    };
+    assert_eq!(write(0, &[1; 5000], false), Ok(5000));
+    let used = books.usage(Area::Tmp).used_bytes;
+    // The kernel hands over whole pages; the last one's rest, and pages behind it, are nobody's.
+    for (offset, length) in [(0, 4096), (4096, 4096), (8192, 4096), (4999, 2), (5000, 1)] {
+        assert_eq!(
+            write(offset, &vec![2; length], true),
+            Ok(u32::try_from(length).unwrap())
+        );
+    }
+    assert_eq!(std::fs::read(path).unwrap(), [2; 5000]);
+    assert_eq!(books.usage(Area::Tmp).used_bytes, used);
+}
