@@ -347,6 +347,11 @@ fn too_many(world: &World) {
     for _ in 0..3 {
         assert_eq!(answer(&knock(&path)), refused(Refusal::TooManySessions));
     }
+    let error = world.try_join(budget(MIB, 100), budget(MIB, 100)).unwrap_err();
+    assert!(
+        matches!(error, vfsd::VfsdError::Refused(Refusal::TooManySessions)),
+        "{error}"
+    );
     drop(others.pop());
     // Who comes with the news of that end may still be refused.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
