@@ -2,6 +2,7 @@
 
 mod args;
 mod doctor;
+pub mod test;
 
 pub(crate) use args::SecCommand;
 
@@ -9,5 +10,6 @@ pub(crate) use args::SecCommand;
 pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
         SecCommand::Doctor { json } => doctor::doctor(*json),
+        SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }
