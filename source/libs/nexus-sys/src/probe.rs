@@ -237,10 +237,7 @@ mod tests {
             drop(file);
             // Another test's child may hold the file open for writing for a moment.
             let child = loop {
-                let started = Command::new(&path)
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn();
+                let started = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
                 match started {
                     Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
                     other => break other.unwrap(),
@@ -298,9 +295,17 @@ mod tests {
         });
         assert_eq!(sent.value, 5);
         let spliced = probe.call(frame(libc::SYS_splice, &[3, 0, 4, 0, 2, u64::MAX]));
-        assert_eq!(spliced.value, -i64::from(libc::EINVAL), "the sixth argument is looked at");
+        assert_eq!(
+            spliced.value,
+            -i64::from(libc::EINVAL),
+            "the sixth argument is looked at"
+        );
         let spliced = probe.call(frame(libc::SYS_splice, &[3, 0, 4, 0, 2, 0]));
-        assert!(spliced.value == 2 || spliced.value == -i64::from(libc::EINVAL), "{}", spliced.value);
+        assert!(
+            spliced.value == 2 || spliced.value == -i64::from(libc::EINVAL),
+            "{}",
+            spliced.value
+        );
     }
 
     #[test]
@@ -324,7 +329,11 @@ mod tests {
             foreign: true,
             ..frame(20, &[])
         });
-        assert!(asked.value == pid || asked.value == -i64::from(libc::ENOSYS), "{}", asked.value);
+        assert!(
+            asked.value == pid || asked.value == -i64::from(libc::ENOSYS),
+            "{}",
+            asked.value
+        );
     }
 
     #[test]

@@ -70,10 +70,7 @@ pub(crate) struct Prepared<'a> {
 }
 
 /// A run whose program is a probe: decided, started and ended by the same code as any other.
-pub(crate) fn prove(
-    args: &RunArgs,
-    prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>,
-) -> Result<u8, Failure> {
+pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
     let mut decided = ManuallyDrop::new(decide(args)?);
     let Decided {
         session,

@@ -2,7 +2,7 @@
 
 mod args;
 mod doctor;
-pub mod test;
+pub(crate) mod test;
 
 pub(crate) use args::SecCommand;
 

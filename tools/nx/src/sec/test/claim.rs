@@ -26,6 +26,10 @@ pub(super) enum Wants {
     Refusal(Refusal),
     /// It goes through, and this counter steps, if any.
     Passage(Option<Counter>),
+    /// It reaches the kernel, which says of its own what it says; nothing is recorded and no counter steps.
+    Kernel,
+    /// It goes to the subject's own loopback, where nobody listens: this errno, nothing recorded, no counter's step.
+    Nobody(Errno),
     /// It goes through, and a warning is recorded, once.
     Warning(Refusal),
 }
@@ -76,7 +80,7 @@ impl Wants {
     pub(super) const fn says(&self) -> &'static str {
         match self {
             Self::Refusal(_) => "deny",
-            Self::Passage(_) => "allow",
+            Self::Passage(_) | Self::Kernel | Self::Nobody(_) => "allow",
             Self::Warning(_) => "warn",
         }
     }
@@ -85,7 +89,7 @@ impl Wants {
         match self {
             Self::Refusal(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
             Self::Passage(counter) => *counter,
-            Self::Warning(_) => None,
+            Self::Warning(_) | Self::Kernel | Self::Nobody(_) => None,
         }
     }
 }
@@ -112,7 +116,12 @@ pub(super) fn errno_text(value: i64) -> String {
 }
 
 /// Judges claims by what was seen and by what was written down, in this order; and after them what belongs to none.
-pub(super) fn judge(context: &Context, session: &str, claims: &[(Claim, Seen)], evidence: &mut Evidence) -> Vec<Finding> {
+pub(super) fn judge(
+    context: &Context,
+    session: &str,
+    claims: &[(Claim, Seen)],
+    evidence: &mut Evidence,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = claims
         .iter()
         .map(|(claim, seen)| judge_one(context, session, claim, seen, evidence))
@@ -125,7 +134,11 @@ pub(super) fn judge(context: &Context, session: &str, claims: &[(Claim, Seen)], 
         if stepped == expected {
             for (finding, (claim, _)) in findings.iter_mut().zip(claims) {
                 if of_counter(claim) {
-                    let of = if expected == 1 { String::new() } else { format!(", one of {expected}") };
+                    let of = if expected == 1 {
+                        String::new()
+                    } else {
+                        format!(", one of {expected}")
+                    };
                     finding.seen.push(("counter", format!("{name} +1{of}")));
                 }
             }
@@ -133,15 +146,25 @@ pub(super) fn judge(context: &Context, session: &str, claims: &[(Claim, Seen)], 
         }
         // Of one claim it is that one's; of several nobody can tell whose.
         let lack = format!("the counter {name} stepped by {stepped}, not by {expected}");
-        let mut of_claims = findings.iter_mut().zip(claims).filter(|(_, (claim, _))| of_counter(claim));
+        let mut of_claims = findings
+            .iter_mut()
+            .zip(claims)
+            .filter(|(_, (claim, _))| of_counter(claim));
         match (of_claims.next(), expected) {
             (Some((finding, _)), 1) => finding.lack(lack),
             _ => findings.push(Finding::failed("counter", name.to_owned(), lack)),
         }
     }
     for record in evidence.rest() {
-        let lack = format!("a record that nothing attempted here explains: {} {}", record.reason, record.object);
-        findings.push(Finding::failed("journal", format!("no other record, such as {}", record.op), lack));
+        let lack = format!(
+            "a record that nothing attempted here explains: {} {}",
+            record.reason, record.object
+        );
+        findings.push(Finding::failed(
+            "journal",
+            format!("no other record, such as {}", record.op),
+            lack,
+        ));
     }
     if let Some(flaw) = evidence.flaw.take() {
         findings.push(Finding::failed("journal", "the chain holds".to_owned(), flaw));
@@ -160,20 +183,37 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
         lacks: Vec::new(),
     };
     match (&claim.wants, &seen.value) {
-        (_, Err(lost)) => finding.lack(format!("{lost}: nothing refused it")),
+        (Wants::Refusal(_), Err(lost)) => finding.lack(format!("{lost}: nothing refused it")),
+        (_, Err(lost)) => finding.lack(lost.to_string()),
+        (Wants::Kernel, Ok(value)) => {
+            let got = if *value < 0 {
+                errno_text(*value)
+            } else {
+                "done".to_owned()
+            };
+            finding.seen.push(("kernel", format!("answered: {got}")));
+        }
+        (Wants::Nobody(errno), Ok(value)) if *value == -i64::from(errno.raw()) => {
+            finding
+                .seen
+                .push(("result", format!("{errno} of the subject's own loopback")));
+        }
         (Wants::Refusal(refusal), Ok(value)) => {
             let wanted = -i64::from(refusal.errno.raw());
             if *value == wanted {
                 finding.seen.push(("errno", refusal.errno.to_string()));
             } else {
                 let got = errno_text(*value);
-                finding.lack(format!("{got}, not {}: the kernel was not told to refuse it", refusal.errno));
+                finding.lack(format!(
+                    "{got}, not {}: the kernel was not told to refuse it",
+                    refusal.errno
+                ));
             }
         }
         (Wants::Passage(_) | Wants::Warning(_), Ok(value)) if *value >= 0 => {
             finding.seen.push(("result", "goes through".to_owned()));
         }
-        (Wants::Passage(_) | Wants::Warning(_), Ok(value)) => {
+        (Wants::Passage(_) | Wants::Warning(_) | Wants::Nobody(_), Ok(value)) => {
             finding.lack(format!("{}, where policy allows it", errno_text(*value)));
         }
     }
@@ -186,7 +226,7 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
     let (refusal, verdict) = match &claim.wants {
         Wants::Refusal(refusal) => (refusal, Judgement::Deny(refusal.errno)),
         Wants::Warning(refusal) => (refusal, Judgement::Warn),
-        Wants::Passage(_) => return finding,
+        Wants::Passage(_) | Wants::Kernel | Wants::Nobody(_) => return finding,
     };
     let same = |record: &Record| {
         record.op == refusal.op && *record.object == *refusal.object && record.reason == refusal.reason
@@ -200,15 +240,25 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
         ("verdict", record.verdict == verdict, verdict.as_str()),
         ("subject", *record.subject == *context.subject(), context.subject()),
         ("session", *record.session == *session, session),
-        ("rule", record.rule == claim.rule.id, claim.rule.id.as_deref().unwrap_or("none")),
-        ("place", record.at == claim.rule.at, claim.rule.at.as_deref().unwrap_or("none")),
+        (
+            "rule",
+            record.rule == claim.rule.id,
+            claim.rule.id.as_deref().unwrap_or("none"),
+        ),
+        (
+            "place",
+            record.at == claim.rule.at,
+            claim.rule.at.as_deref().unwrap_or("none"),
+        ),
         ("policy", *record.policy == *context.version(), context.version()),
     ] {
         if !is {
             finding.lack(format!("its record's {what} is not {wanted}"));
         }
     }
-    finding.seen.push(("record", format!("{} {} {}", record.op, record.object, record.reason)));
+    finding
+        .seen
+        .push(("record", format!("{} {} {}", record.op, record.object, record.reason)));
     finding
 }
 
@@ -218,7 +268,7 @@ impl Finding {
         self.lacks.push(lack);
     }
 
-    fn failed(part: &'static str, name: String, lack: String) -> Self {
+    pub(super) fn failed(part: &'static str, name: String, lack: String) -> Self {
         Self {
             part,
             name,

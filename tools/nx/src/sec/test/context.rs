@@ -32,7 +32,10 @@ impl Context {
     pub(super) fn load(policy: Option<&Path>, subject: &str) -> Result<Self, Failure> {
         // The session is started in another directory.
         let policy_directory = policy.map(std::path::absolute).transpose().map_err(|error| {
-            Failure::new(Exit::Missing, format!("the policy's directory cannot be named: {error}"))
+            Failure::new(
+                Exit::Missing,
+                format!("the policy's directory cannot be named: {error}"),
+            )
         })?;
         let loaded = policyd::load(&policyd::Places::of_process(policy_directory.clone()))
             .map_err(|error| policy_failure(&error))?;
@@ -75,8 +78,7 @@ impl Context {
 
     /// What the rules say of a call by its registers.
     pub(super) fn judge_call(&self, number: u32, args: [u64; 6]) -> Verdict {
-        self.guard
-            .judge(&Request::scalar(Call::native(number, args)), &NoFacts)
+        self.guard.judge(&Request::scalar(Call::native(number, args)), &NoFacts)
     }
 
     /// A rule as a record of this reason names it: the one that decided, else the place where one would be written.

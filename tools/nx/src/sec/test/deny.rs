@@ -27,7 +27,7 @@ pub(super) struct Denied {
 /// Arguments with which a call does nothing if nobody refuses it: no descriptor, no process, no address, no command has
 /// the number −1, and flags that are all set contradict one another. Calls that have no arguments to be harmless by do no
 /// harm to anybody but the probe, which is alone in its namespaces.
-const HARMLESS: u64 = u64::MAX;
+pub(super) const HARMLESS: u64 = u64::MAX;
 
 /// Calls that return a second time, in a child.
 const FORKS: [&str; 4] = ["clone", "clone3", "fork", "vfork"];
@@ -59,7 +59,7 @@ pub(super) fn denied_with(context: &Context, number: u32, args: [u64; 6]) -> Res
             verdict: (reason, errno, rule),
         }),
         Verdict::Allow { rule } => {
-            let name = describe(&as_notified(Attempt { number, args }), false);
+            let name = described(number, args);
             let rule = context.rule(rule, None).text();
             Err(Failure::rejected(
                 format!("policy allows `{name}` to {}: rule {rule}", context.subject()),
@@ -70,7 +70,7 @@ pub(super) fn denied_with(context: &Context, number: u32, args: [u64; 6]) -> Res
 }
 
 /// Arguments to try, the most harmless first.
-fn candidates(context: &Context, number: u32) -> Vec<[u64; 6]> {
+pub(super) fn candidates(context: &Context, number: u32) -> Vec<[u64; 6]> {
     let mut all = vec![[HARMLESS; 6]];
     let profiles = context.session.rules.profiles();
     let rules = profiles.iter().flat_map(|profile| &profile.rules);
@@ -97,7 +97,7 @@ fn candidates(context: &Context, number: u32) -> Vec<[u64; 6]> {
 }
 
 /// Values at the edges of a test: that hold, and that just do not.
-pub(super) fn values(test: &ArgTest) -> Vec<u64> {
+fn values(test: &ArgTest) -> Vec<u64> {
     let around = |value: u64| [value, value.wrapping_add(1), value.wrapping_sub(1)];
     match test {
         ArgTest::Equal(value) => around(*value).to_vec(),
@@ -117,7 +117,7 @@ pub(super) fn claim(context: &Context, denied: &Denied) -> (Claim, Attempt) {
         attempt,
         verdict: (reason, errno, rule),
     } = *denied;
-    let object = describe(&as_notified(attempt), false);
+    let object = described(attempt.number, attempt.args);
     let claim = Claim {
         part: "syscall",
         name: object.clone(),
@@ -130,6 +130,22 @@ pub(super) fn claim(context: &Context, denied: &Denied) -> (Claim, Attempt) {
         rule: context.rule(rule, Some(reason)),
     };
     (claim, attempt)
+}
+
+/// What must be seen of a call that policy allows: that it reaches the kernel.
+pub(super) fn passage(context: &Context, attempt: Attempt, rule: Option<nexus_abi::RuleRef>) -> (Claim, Attempt) {
+    let claim = Claim {
+        part: "syscall",
+        name: described(attempt.number, attempt.args),
+        wants: Wants::Kernel,
+        rule: context.rule(rule, None),
+    };
+    (claim, attempt)
+}
+
+/// A call as records have it.
+pub(super) fn described(number: u32, args: [u64; 6]) -> String {
+    describe(&as_notified(Attempt { number, args }), false)
 }
 
 /// What records call a refused call.
@@ -188,7 +204,9 @@ pub(super) fn number(name: &str) -> Result<u32, Failure> {
 
 fn nearest(name: &str) -> Option<&'static str> {
     // One letter more, one less, or the beginning of one name only.
-    let mut known = syscall::all().filter(|call| call.number().is_some()).map(|call| call.name());
+    let mut known = syscall::all()
+        .filter(|call| call.number().is_some())
+        .map(|call| call.name());
     known.find(|known| known.starts_with(name) || name.starts_with(known) && known.len() > 3)
 }
 
@@ -201,7 +219,13 @@ pub(super) fn allowed(context: &Context, number: u32) -> Failure {
     let name = syscall::name(number).unwrap_or("?");
     Failure::new(
         Exit::Rejected,
-        format!("policy allows `{name}` to {}, whatever its arguments: rule {rule}", context.subject()),
+        format!(
+            "policy allows `{name}` to {}, whatever its arguments: rule {rule}",
+            context.subject()
+        ),
     )
-    .with_help(format!("deny it in abi.toml: `[subject.{}] deny = [\"{name}\"]`", context.subject()))
+    .with_help(format!(
+        "deny it in abi.toml: `[subject.{}] deny = [\"{name}\"]`",
+        context.subject()
+    ))
 }

@@ -37,8 +37,7 @@ impl Evidence {
                 }
             }
         }
-        let counters =
-            SharedCounters::open(&journal.join("counters")).map_err(|error| failed("counters", &error))?;
+        let counters = SharedCounters::open(&journal.join("counters")).map_err(|error| failed("counters", &error))?;
         let rows = counters.read_all().map_err(|error| failed("counters", &error))?;
         let row = rows.into_iter().find(|(name, _)| name == subject).map(|(_, row)| row);
         let row = row.unwrap_or_default();

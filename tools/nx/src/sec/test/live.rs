@@ -191,7 +191,7 @@ impl Drop for Live {
 }
 
 /// Waits until there is something to read, or an end is seen.
-fn readable(fd: impl AsFd, until: Instant) -> bool {
+pub(super) fn readable(fd: impl AsFd, until: Instant) -> bool {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).unwrap_or_default();
@@ -226,7 +226,10 @@ fn heard(words: &[u8]) -> Failure {
         Exit::NotExecutable,
         Exit::NotFound,
     ];
-    let exit = known.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Internal);
+    let exit = known
+        .into_iter()
+        .find(|exit| exit.code() == code)
+        .unwrap_or(Exit::Internal);
     let message = parts.next().unwrap_or_default().into_owned();
     // The probe needs no other file: what cannot execute it is the file system that the state directory lies on.
     let failure = match exit {
@@ -266,8 +269,12 @@ fn inside(
     die_with_parent()?;
     // No key of the terminal is for the probe.
     rustix::process::setsid().map_err(failed)?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(failed)?;
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(failed)?;
     rustix::stdio::dup2_stdin(stdin).map_err(failed)?;
     rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
     rustix::stdio::dup2_stderr(&null).map_err(failed)?;

@@ -58,7 +58,10 @@ pub(super) fn enter(own: &[IpAddr], ports: &[(Protocol, u16)]) -> Result<Vec<Own
             other => other.map_err(|error| refused("make every address local", &error.into()))?,
         }
     }
-    for address in own.iter().filter(|address| !address.is_loopback() && !address.is_unspecified()) {
+    for address in own
+        .iter()
+        .filter(|address| !address.is_loopback() && !address.is_unspecified())
+    {
         match link.add(*address) {
             // A kernel or host without IPv6 here has none of these to be judged.
             Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::ACCESS) if address.is_ipv6() => {}

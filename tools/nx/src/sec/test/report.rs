@@ -12,7 +12,8 @@ const VERSION: u32 = 1;
 pub(super) fn write(found: &[Found], format: Format) -> String {
     match format {
         Format::Text => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colour =
+                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             text(found, colour)
         }
         Format::Json => json(found),
@@ -30,7 +31,11 @@ fn word(status: &Status) -> &'static str {
 }
 
 fn count(found: &Found, status: &Status) -> usize {
-    found.findings.iter().filter(|finding| finding.status == *status).count()
+    found
+        .findings
+        .iter()
+        .filter(|finding| finding.status == *status)
+        .count()
 }
 
 /// A line for each claim; where there is one only, or it failed, what was seen below it.
@@ -65,15 +70,16 @@ fn text(found: &[Found], colour: bool) -> String {
         let Found {
             subject,
             version,
-            session,
+            sessions,
             ..
         } = one;
         let _ = writeln!(
             out,
-            "{subject}: {} proven, {} failed, {} skipped; policy {version}, session {session}",
+            "{subject}: {} proven, {} failed, {} skipped; policy {version}, session {}",
             count(one, &Status::Proven),
             count(one, &Status::Failed),
             count(one, &Status::Skipped),
+            sessions.join(" "),
         );
     }
     out
@@ -96,7 +102,7 @@ fn json(found: &[Found]) -> String {
         .iter()
         .map(|one| {
             serde_json::json!({
-                "subject": one.subject, "policy": one.version, "session": one.session,
+                "subject": one.subject, "policy": one.version, "sessions": one.sessions,
                 "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
                 "left_out": one.left_out,
             })
@@ -167,7 +173,11 @@ fn junit(found: &[Found]) -> String {
             };
         }
         if !one.left_out.is_empty() {
-            let _ = writeln!(out, "    <system-out>{}</system-out>", escaped_xml(&one.left_out.join("\n")));
+            let _ = writeln!(
+                out,
+                "    <system-out>{}</system-out>",
+                escaped_xml(&one.left_out.join("\n"))
+            );
         }
         out.push_str("  </testsuite>\n");
     }

@@ -108,7 +108,12 @@ fn sweep(proofs: &Path) {
     for entry in entries.flatten().take(SWEPT_MAX) {
         let path = entry.path();
         // One that is just being made has no lock yet and is held by nobody for a moment: it is empty, and then not ours.
-        let held = match openat(CWD, path.join(LOCK), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        let held = match openat(
+            CWD,
+            path.join(LOCK),
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_err(),
             Err(_) => std::fs::remove_dir(&path).is_err(),
         };
@@ -121,5 +126,7 @@ fn sweep(proofs: &Path) {
 fn lock(path: &Path) -> Result<Option<OwnedFd>, rustix::io::Errno> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(CWD, path.join(LOCK), flags, Mode::RUSR | Mode::WUSR)?;
-    Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+    Ok(flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .is_ok()
+        .then_some(file))
 }
