@@ -90,6 +90,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let asked = args.work.as_deref().map(Asked::parse);
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
     let identity = identity(&rules.name);
+    let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let around = Surroundings {
         identity,
