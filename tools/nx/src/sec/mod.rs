@@ -2,6 +2,8 @@
 
 mod args;
 mod doctor;
+mod output;
+mod ps;
 pub(crate) mod test;
 
 pub(crate) use args::SecCommand;
@@ -10,6 +12,7 @@ pub(crate) use args::SecCommand;
 pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
         SecCommand::Doctor { json } => doctor::doctor(*json),
+        SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
         SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }

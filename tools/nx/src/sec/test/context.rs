@@ -55,7 +55,7 @@ impl Context {
         };
         let own = nexus_sys::interface::addresses().map_err(|error| unknown(&error))?;
         let host = HostAddresses::new(own.iter().copied()).map_err(|error| unknown(&error))?;
-        let session = Session::new(loaded.policy, rules)
+        let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
             .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
         Ok(Self {
             policy_directory,

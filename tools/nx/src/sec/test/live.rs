@@ -29,6 +29,10 @@ const CALL_WAIT: Duration = Duration::from_secs(10);
 /// back however slow the disk is.
 pub(super) const RECORDED_MAX: usize = 512;
 
+/// The most calls that are on their way at once: their frames and their replies each fit a pipe, which has 16 pages at
+/// least (pipe(7)) and never gives a page to more than one writer's frame where it will not.
+pub(super) const BATCH_MAX: usize = 16;
+
 /// What a session is started with.
 pub(super) struct Setup<'a> {
     /// `--policy`.
@@ -139,6 +143,19 @@ impl Live {
             Ok(FRAME_BYTES) => self.hear(CALL_WAIT),
             _ => Err(Lost::Ended),
         }
+    }
+
+    /// Makes several calls, one after another, and gives what each returned; at most [`BATCH_MAX`]. Faster than one by one:
+    /// the probe goes from one to the next without waiting to be told.
+    pub(super) fn calls(&mut self, frames: &[Frame<'_>]) -> Result<Vec<Reply>, Lost> {
+        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        let frames = frames.get(..frames.len().min(BATCH_MAX)).unwrap_or_default();
+        for frame in frames {
+            if rustix::io::write(to, &frame.encode()) != Ok(FRAME_BYTES) {
+                return Err(Lost::Ended);
+            }
+        }
+        frames.iter().map(|_| self.hear(CALL_WAIT)).collect()
     }
 
     fn hear(&self, wait: Duration) -> Result<Reply, Lost> {

@@ -22,6 +22,7 @@ pub(crate) use args::TestCommand;
 pub(crate) use tamper::Honest;
 pub use tamper::{Tamper, prove_with};
 
+use super::output::{self, Said};
 use crate::run::{Exit, Failure};
 use args::{AllArgs, DenyArgs, EgressArgs, Expected, Format, How, QuotaArgs, TestedArea};
 use claim::{Claim, Finding, Status};
@@ -30,7 +31,6 @@ use egress::Target;
 use live::{Live, Setup};
 use nexus_abi::{Area, Protocol};
 use nexus_policy::parse_argument;
-use std::io::Write;
 
 /// Everything that was found for one subject.
 pub(crate) struct Found {
@@ -50,19 +50,15 @@ pub(crate) fn main(command: &TestCommand, tamper: &dyn Tamper) -> u8 {
         TestCommand::Quota(args) => (quota(args, tamper), args.common.how.format()),
         TestCommand::All(args) => (all(args, tamper), args.how.format()),
     };
-    match result {
-        Ok(found) => say(&found, format),
-        Err(failure) => {
-            eprintln!("{failure}");
-            failure.exit.code()
-        }
-    }
+    let said = result.map(|found| Said {
+        text: report::write(&found, format),
+        code: code(&found),
+    });
+    output::finish(said, format == Format::Json)
 }
 
-fn say(found: &[Found], format: Format) -> u8 {
-    let text = report::write(found, format);
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// 3 if anything failed, 6 if nothing could be looked at, else 0.
+fn code(found: &[Found]) -> u8 {
     let mut statuses = found
         .iter()
         .flat_map(|found| &found.findings)

@@ -5,7 +5,7 @@
 
 use super::claim::{Claim, Finding, Refusal, Seen, Wants, errno_text};
 use super::context::{Context, Rule};
-use super::live::{Live, Lost};
+use super::live::{BATCH_MAX, Live, Lost};
 use nexus_abi::{Area, Errno, Operation, Reason, Verdict, syscall};
 use nexus_policy::AreaBudget;
 use nexus_quota::BLOCK_BYTES;
@@ -252,12 +252,17 @@ impl Proof<'_> {
     /// Every edge of the inodes: hard − 1, hard, one more.
     fn all_inodes(&mut self) -> Result<(), String> {
         let hard = self.budget.budget.hard_inodes;
-        while self.inodes.saturating_add(2) < hard {
-            let seen = self.inode();
-            if seen != Ok(0) {
-                let got = seen.map_or_else(|lost| lost.to_string(), errno_text);
-                return Err(format!("inode {} of {hard} could not be made: {got}", self.inodes));
+        // All but two, so that both sides of the edge are seen one by one.
+        let mut left = hard.saturating_sub(self.inodes).saturating_sub(2);
+        while left > 0 {
+            let some = left.min(BATCH_MAX as u64);
+            for reply in self.inodes(some).map_err(|lost| lost.to_string())? {
+                if reply.value != 0 {
+                    let got = errno_text(reply.value);
+                    return Err(format!("one of the {hard} inodes could not be made: {got}"));
+                }
             }
+            left = left.saturating_sub(some);
         }
         while self.inodes < hard {
             let edge = hard.saturating_sub(self.inodes).saturating_sub(1);
@@ -289,6 +294,24 @@ impl Proof<'_> {
         };
         let name = format!("{} hard inodes + 1", self.area);
         self.claim(name, Wants::Refusal(refusal), self.budget.inodes_rule, seen);
+    }
+
+    /// Several inodes more.
+    fn inodes(&mut self, count: u64) -> Result<Vec<Reply>, Lost> {
+        let number = syscall::number("mknodat").unwrap_or(u32::MAX);
+        let first = self.inodes;
+        self.inodes = first.saturating_add(count);
+        let paths: Vec<_> = (first..self.inodes)
+            .map(|inode| self.path(&inode_name(inode)))
+            .collect();
+        let frame = |path| Frame {
+            number: number.into(),
+            args: [AT_FDCWD, DATA_ADDRESS, FILE_0600, 0, 0, 0],
+            data: path,
+            ..Frame::default()
+        };
+        let frames: Vec<_> = paths.iter().map(|path| frame(path.as_slice())).collect();
+        self.live.calls(&frames)
     }
 
     /// One inode more, without a byte.

@@ -3,19 +3,13 @@
 use super::Found;
 use super::args::Format;
 use super::claim::{Finding, Status};
+use crate::run::{json_line, plain};
+use crate::sec::output::{Paint, VERSION};
 use std::fmt::Write as _;
-use std::io::IsTerminal;
-
-/// The version of the JSON shape.
-const VERSION: u32 = 1;
 
 pub(super) fn write(found: &[Found], format: Format) -> String {
     match format {
-        Format::Text => {
-            let colour =
-                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            text(found, colour)
-        }
+        Format::Text => text(found, Paint::of_stdout()),
         Format::Json => json(found),
         Format::Tap => tap(found),
         Format::Junit => junit(found),
@@ -39,27 +33,27 @@ fn count(found: &Found, status: &Status) -> usize {
 }
 
 /// A line for each claim; where there is one only, or it failed, what was seen below it.
-fn text(found: &[Found], colour: bool) -> String {
+fn text(found: &[Found], paint: Paint) -> String {
     let mut out = String::new();
     for one in found {
         let single = one.findings.len() == 1;
         for finding in &one.findings {
             let word = word(&finding.status);
-            let painted = match (&finding.status, colour) {
-                (_, false) => format!("{word:<7}"),
-                (Status::Proven, true) => format!("\x1b[32m{word:<7}\x1b[0m"),
-                (Status::Failed, true) => format!("\x1b[1;31m{word:<7}\x1b[0m"),
-                (Status::Skipped, true) => format!("\x1b[33m{word:<7}\x1b[0m"),
+            let word = format!("{word:<7}");
+            let painted = match finding.status {
+                Status::Proven => paint.good(&word),
+                Status::Failed => paint.bad(&word),
+                Status::Skipped => word,
             };
             let Finding { part, says, name, .. } = finding;
             // A String takes everything.
-            let _ = writeln!(out, "{painted} {part:<8} {says:<5} {name}");
+            let _ = writeln!(out, "{painted} {part:<8} {says:<5} {}", plain(name));
             for lack in &finding.lacks {
-                let _ = writeln!(out, "        lacks    {lack}");
+                let _ = writeln!(out, "        lacks    {}", plain(lack));
             }
             if single || finding.status == Status::Failed {
                 for (what, seen) in &finding.seen {
-                    let _ = writeln!(out, "        {what:<8} {seen}");
+                    let _ = writeln!(out, "        {what:<8} {}", plain(seen));
                 }
                 let _ = writeln!(out, "        rule     {}", finding.rule.text());
             }
@@ -108,7 +102,9 @@ fn json(found: &[Found]) -> String {
             })
         })
         .collect();
-    format!("{}\n", serde_json::json!({"version": VERSION, "subjects": subjects}))
+    let failed = found.iter().any(|one| count(one, &Status::Failed) > 0);
+    let report = serde_json::json!({"version": VERSION, "ok": !failed, "subjects": subjects});
+    format!("{}\n", json_line(&report))
 }
 
 /// Test Anything Protocol 14, testanything.org.
