@@ -3,6 +3,7 @@
 //! that an attack works where its guard is missing.
 
 mod calls;
+mod crowd;
 mod files;
 mod memory;
 mod paths;
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
         ("udp-open", [open, forbidden]) => udp::run(number(open), number(forbidden)),
         ("udp-race", [open, forbidden, rounds]) => udp::race(number(open), number(forbidden), number(rounds)),
         ("parallel", [port, count]) => sockets::parallel(number(port), number(count)),
+        ("flock", [port, count]) => crowd::flock(number(port), number(count)),
+        ("crowd", [full, open, count, waiting]) => {
+            crowd::crowd(number(full), number(open), number(count), number(waiting))
+        }
         ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
         ("unix", paths) => unix::reach(paths),
         ("abstract", [name]) => unix::reach_abstract(name),

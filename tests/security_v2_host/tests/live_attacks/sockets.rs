@@ -348,7 +348,7 @@ fn many_connects_at_once_are_all_answered_and_leave_the_session_alive() {
 }
 
 /// The supervisor of the `nx` that this process started: its child of that name.
-fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
+pub(crate) fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
     let children = std::fs::read_to_string(format!("/proc/{nx}/task/{nx}/children")).ok()?;
     children.split_ascii_whitespace().find_map(|child| {
         let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
