@@ -15,3 +15,4 @@ mod sockets;
 mod storm;
 mod terminal;
 mod unix;
+mod wire;
