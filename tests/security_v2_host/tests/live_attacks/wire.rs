@@ -13,9 +13,10 @@ ip neighbour add 192.0.2.9 lladdr 02:00:00:00:00:09 dev wire
 ip route add default dev wire; ip -6 route add default dev wire; ip route add default dev other table 77; ip rule add fwmark 7 table 77
 for wire in wire other; do ip link set $wire arp off; done
 listen() { mkfifo "$here/$1-ready"; /usr/bin/python3 "$here/wire.py" > "$here/$1" 2> "$here/$1-ready" & read word < "$here/$1-ready"; }
-listen bare; hearer=$!; /usr/bin/python3 "$here/attack.py" > "$here/bare-said" 2>&1; sleep 0.2; kill $hearer
-listen inside
 "#;
+
+/// The ways without a session, in a network of their own: what the kernel still sends for who is gone is not to be heard later.
+const BARE: &str = "listen bare; /usr/bin/python3 \"$here/attack.py\" > \"$here/bare-said\" 2>&1";
 
 /// Says of each outgoing packet where, what, from whom, to whom, with which options, and its data. Ends with its parent.
 const HEARER: &str = r#"
@@ -101,8 +102,13 @@ fn nothing_leaves_the_machine_but_plain_packets_to_the_open_address() {
         let tree = Tree::shipped()
             .append("nexus.policy.toml", "[subject.attack]\ndomain = \"tools\"\n")
             .append("egress.toml", &format!("[subject.attack]\n{rules}"));
-        let run = town.run().policy(&tree).subject("attack").env("TOWN_MORE", WIRES);
-        let done = run.args(["/usr/bin/python3".into(), attack.into_os_string()]).run();
+        let run = |more: &str| {
+            let run = town.run().policy(&tree).subject("attack");
+            run.env("TOWN_MORE", format!("{WIRES}\n{more}"))
+        };
+        assert_eq!(run(BARE).args(["true"]).run().code(), Some(0));
+        let words = ["/usr/bin/python3".into(), attack.into_os_string()];
+        let done = run("listen inside").args(words).run();
         assert_eq!(done.code(), Some(0), "{done}");
         let heard = |who: &str| -> BTreeSet<String> {
             let text = std::fs::read_to_string(home.work().join(who)).unwrap();
