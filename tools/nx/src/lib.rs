@@ -8,7 +8,10 @@ mod cli;
 mod diagnostics;
 pub mod doctor;
 mod policy;
+pub mod registry;
 mod run;
 mod sec;
 
 pub use cli::main;
+#[doc(hidden)]
+pub use sec::test::{Tamper, prove_with};

@@ -211,9 +211,9 @@ fn filter(profiles: &[&Profile], mediated: &[Mediated]) -> Result<Vec<Instructio
         .collect())
 }
 
-/// The calls that are carried out by the supervisor although policy allows them; `handed_in`: sockets may come from the caller,
-/// who made them on the host's side, of any kind.
-fn mediated(egress: &EgressGate, sysv: SysV, handed_in: bool) -> Vec<Mediated> {
+/// The calls that are carried out by the supervisor although policy allows them. `handed`: sockets of the host's may be handed
+/// in.
+fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -228,7 +228,7 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed_in: bool) -> Vec<Mediated> {
         calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
     }
     let (tcp, udp) = (egress.opens(Protocol::Tcp), egress.opens(Protocol::Udp));
-    if tcp || udp || handed_in {
+    if tcp || udp || handed {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
         calls.push(("bind", vec![]));
         calls.push(("listen", vec![]));
@@ -243,7 +243,7 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed_in: bool) -> Vec<Mediated> {
             calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, kind)]));
         }
     }
-    if udp || handed_in {
+    if udp || handed {
         // A datagram socket of the host's side sends to whatever address it is given: one in a register, and whatever may
         // lie in memory. What goes to a peer without an address is the kernel's.
         let given = Condition::Arg {

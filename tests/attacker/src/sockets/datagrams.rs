@@ -4,27 +4,6 @@ use super::{AF_INET, Message, bytes_of, connect_raw, greet, loopback, message};
 use crate::raw::{close, say, socket, try_call};
 use std::net::SocketAddr;
 
-/// Datagrams to a port on the host's loopback, over the socket on stdin, which somebody outside made.
-pub(crate) fn udp_from_stdin(port: u16) {
-    let address = loopback(port);
-    let outside = bytes_of(SocketAddr::from(([192, 0, 2, 1], port)));
-    let data = b"datagram\n";
-    let at = |bytes: &[u8]| bytes.as_ptr().addr() as u64;
-    for (prefix, address) in [("outside-", &outside), ("", &address)] {
-        try_call(
-            &format!("{prefix}sendto"),
-            libc::SYS_sendto,
-            &[0, at(data), data.len() as u64, 0, at(address), 16],
-        );
-        let one = message(address, data);
-        let header = (&raw const one.header).addr() as u64;
-        try_call(&format!("{prefix}sendmsg"), libc::SYS_sendmsg, &[0, header, 0]);
-        try_call(&format!("{prefix}sendmmsg"), libc::SYS_sendmmsg, &[0, header, 1, 0]);
-    }
-    say("connect", connect_raw(0, &address));
-    greet(0, "connected");
-}
-
 /// Datagrams to a port on the host's loopback, every way there is.
 pub(crate) fn udp(port: u16) {
     let address = loopback(port);

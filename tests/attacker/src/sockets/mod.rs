@@ -7,7 +7,7 @@ mod listen;
 mod options;
 
 pub(crate) use addresses::{forms, lengths};
-pub(crate) use datagrams::{udp, udp_from_stdin};
+pub(crate) use datagrams::udp;
 pub(crate) use fast_open::fast_open;
 pub(crate) use listen::{bind_taken, listen, listen_connected};
 pub(crate) use options::{families, options};

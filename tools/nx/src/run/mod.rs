@@ -14,6 +14,7 @@ mod metered;
 mod places;
 mod print;
 mod records;
+mod registered;
 mod session;
 mod signals;
 mod start;
@@ -27,6 +28,11 @@ mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};
+pub(crate) use places::Places;
+pub(crate) use session::Session;
+pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
+pub(crate) use summary::{json_line, plain};
+pub(crate) use syscall::describe;
 
 use crate::cli::RunArgs;
 

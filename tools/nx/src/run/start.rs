@@ -61,6 +61,34 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     start(args, status, &mut decided)
 }
 
+/// What a proof may change of a run that is decided and not started.
+pub(crate) struct Prepared<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) places: &'a mut Places,
+    pub(crate) plan: &'a mut Plan,
+    pub(crate) judges: &'a mut Judges,
+}
+
+/// A run whose program is a probe: decided, started and ended by the same code as any other.
+pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
+    let mut decided = ManuallyDrop::new(decide(args)?);
+    let Decided {
+        session,
+        places,
+        plan,
+        judges,
+        ..
+    } = &mut *decided;
+    prepare(Prepared {
+        session,
+        places,
+        plan,
+        judges,
+    })?;
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, &mut Status::new(None), &mut decided)
+}
+
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let loaded =
         policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
@@ -90,6 +118,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let asked = args.work.as_deref().map(Asked::parse);
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
     let identity = identity(&rules.name);
+    let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let around = Surroundings {
         identity,
@@ -130,7 +159,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         egress,
         markers: super::markers::open()?,
     };
-    let session = Session::new(loaded.policy, rules)
+    let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
     Ok(Decided {
         session,
@@ -186,7 +215,7 @@ fn current_umask() -> u32 {
     mask.as_raw_mode()
 }
 
-fn policy_failure(error: &LoadError) -> Failure {
+pub(crate) fn policy_failure(error: &LoadError) -> Failure {
     let message = match error {
         LoadError::Invalid { origin, diagnostics } => format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
         other => other.to_string(),
@@ -194,7 +223,7 @@ fn policy_failure(error: &LoadError) -> Failure {
     Failure::rejected(message, &error.help())
 }
 
-fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
+pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
     let known: Vec<&str> = policy.subjects().take(20).collect();
     Failure::rejected(
         error.to_string(),
@@ -310,6 +339,7 @@ fn run_session(
     let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
+            let init = spawned.init.pid;
             // The cgroup is this process's to remove and to keep from being removed, not the supervisor's.
             drop((front, control, spawned, group.take()));
             let options = supervisor::Options {
@@ -317,7 +347,8 @@ fn run_session(
                 watch: args.watch,
                 json: args.json,
             };
-            supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
+            let subject = supervisor::Subject { session, plan, init };
+            supervisor::run(&subject, places, judges.clone(), supervisor, broker, &options)
         }
         Fork::Parent(child) => child,
     };
