@@ -27,11 +27,11 @@ mod trusted;
 mod watch;
 mod work;
 
+pub(crate) use crate::plain::{json_line, plain};
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use places::Places;
 pub(crate) use session::Session;
 pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
-pub(crate) use summary::{json_line, plain};
 pub(crate) use syscall::describe;
 
 use crate::cli::RunArgs;
