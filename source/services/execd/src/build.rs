@@ -8,6 +8,7 @@ use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, IpcBudget, IpcLimit, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -142,7 +143,7 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress, ipc.sysv)?,
+            filter: filter(&subject.profiles_in_force(), egress, ipc.sysv)?,
             ipc,
             fence: around.fence,
         })
@@ -185,7 +186,8 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[Cow<'_, Profile>], egress: &EgressGate, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
+    let profiles: Vec<&Profile> = profiles.iter().map(AsRef::as_ref).collect();
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -195,7 +197,7 @@ fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(egress, sysv)).map_err(PlanError::Filter)?;
+    let program = compile(&profiles, &mediated(egress, sysv)).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()

@@ -124,7 +124,9 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     };
     let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let profiles = rules.profiles_in_force();
+    let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
+    let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
         guard: Arc::new(guard),
         egress,
