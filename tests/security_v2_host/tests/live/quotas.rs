@@ -135,8 +135,9 @@ fn tree_that_asks(calls: &[&str], conditions: &str) -> Tree {
     let others = nexus_abi::syscall::all()
         .filter(|call| call.number().is_some() && !calls.contains(&call.name()))
         .map(|call| call.name());
-    let known = GROW
-        .into_iter()
+    let known = calls
+        .iter()
+        .copied()
         .filter(|name| nexus_abi::syscall::number(name).is_some());
     let rule = format!(
         "[[domain.small.rule]]\nsyscall = [{}]\neffect = \"allow\"\nwhen = [{conditions}]\n",
