@@ -8,6 +8,7 @@ mod cli;
 mod diagnostics;
 pub mod doctor;
 mod policy;
+pub mod registry;
 mod run;
 mod sec;
 

@@ -14,6 +14,7 @@ mod metered;
 mod places;
 mod print;
 mod records;
+mod registered;
 mod session;
 mod signals;
 mod start;
@@ -27,6 +28,8 @@ mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};
+pub(crate) use places::Places;
+pub(crate) use summary::{json_line, plain};
 
 use crate::cli::RunArgs;
 

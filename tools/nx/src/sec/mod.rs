@@ -2,6 +2,8 @@
 
 mod args;
 mod doctor;
+mod output;
+mod ps;
 
 pub(crate) use args::SecCommand;
 
@@ -9,5 +11,6 @@ pub(crate) use args::SecCommand;
 pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
         SecCommand::Doctor { json } => doctor::doctor(*json),
+        SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
     }
 }
