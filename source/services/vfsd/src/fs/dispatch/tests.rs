@@ -201,3 +201,29 @@ fn what_is_written_back_ends_at_the_length() {
     assert_eq!(std::fs::read(path).unwrap(), [2; 5000]);
     assert_eq!(books.usage(Area::Tmp).used_bytes, used);
 }
+
+/// Of two closes that are served at once each sees the other's handle.
+#[test]
+fn of_two_closes_at_once_one_lets_go_of_the_room_past_the_end() {
+    const KEEP_SIZE: u32 = 1;
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, one) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    vfs.op_open(attr.id, 2, 0).unwrap();
+    match vfs.op_fallocate(one, 0, 4 * 4096, KEEP_SIZE, 0) {
+        // No such room on this host: nothing to let go of.
+        Err(Errno::OPNOTSUPP) => return,
+        reserved => reserved.unwrap(),
+    }
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 4 * 4096);
+    let node = vfs.table.get(attr.id).unwrap();
+    for _ in 0..2 {
+        vfs.closing(&node);
+        vfs.trim(&node);
+    }
+    for _ in 0..2 {
+        vfs.left(&node);
+    }
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 0);
+}
