@@ -10,6 +10,7 @@ pub mod memory;
 pub mod message;
 pub mod mount;
 pub mod process;
+pub mod ptrace;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;

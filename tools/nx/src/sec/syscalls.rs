@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-pub(super) fn syscalls(about: &About, all: bool, from_kernel: bool, as_json: bool) -> Result<Said, Failure> {
+pub(super) fn syscalls(about: &About, all: bool, read_back: bool, as_json: bool) -> Result<Said, Failure> {
     show(about, Question::Syscalls, as_json, |shown| {
-        readback::source(about, shown, from_kernel);
+        readback::source(shown, read_back);
         text(shown, all, Paint::of_stdout())
     })
 }
@@ -71,7 +71,7 @@ pub(super) fn value(of: &Of<'_>) -> Value {
             "instructions": live.plan.filter.len(),
         })),
         "counts": {"allowed": counts.allowed, "conditional": counts.conditional, "denied": counts.denied},
-        "folded": fold(&allowed),
+        "folded": fold(&allowed, &conditional),
         "allowed": names(allowed.iter().copied()),
         "conditional": names(conditional.iter().copied()),
         "rules": rules,
@@ -94,23 +94,37 @@ fn names(numbers: impl Iterator<Item = u32>) -> Vec<&'static str> {
     names
 }
 
-/// The allowed calls with every group that is allowed whole in place of its calls: the larger groups first, and none that
-/// adds nothing.
-fn fold(allowed: &BTreeSet<u32>) -> Vec<&'static str> {
-    let mut groups: Vec<_> = syscall::groups()
-        .filter(|group| group.numbers.len() > 1 && group.numbers.iter().all(|number| allowed.contains(number)))
-        .collect();
-    groups.sort_by_key(|group| (usize::MAX - group.numbers.len(), group.name));
+/// A group is named although some of its calls are denied, if those are at most this many of at least so many times more.
+const WITHOUT_MAX: usize = 4;
+
+/// The allowed calls with groups in place of their calls: groups that are allowed whole, with a `*` where some of it is decided
+/// by argument, and large ones of which few calls are denied, which are named. The larger groups first, and none that adds
+/// less than two calls.
+fn fold(allowed: &BTreeSet<u32>, conditional: &BTreeSet<u32>) -> Vec<String> {
     let mut left = allowed.clone();
-    let mut out: Vec<&str> = Vec::new();
-    for group in groups {
-        if group.numbers.iter().any(|number| left.contains(number)) {
+    let mut out: Vec<String> = Vec::new();
+    let mut groups: Vec<_> = syscall::groups().collect();
+    groups.sort_by_key(|group| (std::cmp::Reverse(group.numbers.len()), group.name));
+    for denied_max in [0, WITHOUT_MAX] {
+        for group in &groups {
+            let some = group.numbers.iter().any(|number| conditional.contains(number));
+            let open = |number: &&u32| allowed.contains(number) || conditional.contains(number);
+            let without = names(group.numbers.iter().filter(|number| !open(number)).copied());
+            let few = without.len() <= denied_max && group.numbers.len() >= without.len().saturating_mul(WITHOUT_MAX);
+            let adds = group.numbers.iter().filter(|number| left.contains(number)).count() > 1;
+            if !few || !adds {
+                continue;
+            }
             left.retain(|number| !group.numbers.contains(number));
-            out.push(group.name);
+            let mark = if some { "*" } else { "" };
+            out.push(match without.as_slice() {
+                [] => format!("{}{mark}", group.name),
+                without => format!("{}{mark} (without {})", group.name, without.join(" ")),
+            });
         }
     }
     out.sort_unstable();
-    out.extend(names(left.into_iter()));
+    out.extend(names(left.into_iter()).into_iter().map(str::to_owned));
     out
 }
 
@@ -137,6 +151,9 @@ fn text(shown: &Shown, all: bool, paint: Paint) -> String {
     let _ = writeln!(out, "{}", head(&format!("allowed ({})", count("allowed"))));
     let list = if all { "allowed" } else { "folded" };
     out.push_str(&wrap(strings(value, list)));
+    if !all && strings(value, list).any(|name| name.contains('*')) {
+        out.push_str("  * but for what of it is decided by argument\n");
+    }
     if items(value, "rules").is_empty() {
         let _ = writeln!(out, "{}", head("by argument (0)"));
     } else {
