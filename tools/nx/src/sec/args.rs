@@ -1,6 +1,7 @@
 //! The words of `nx sec`.
 
 use super::about::About;
+use super::test::TestCommand;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -60,6 +61,14 @@ pub(crate) enum SecCommand {
         #[command(flatten)]
         about: About,
     },
+    /// Prove it: a probe in the subject's real sandbox tries what policy speaks of
+    ///
+    /// Nothing is proven that was not seen from three sides: the errno, the journal's record, the counter's step. Running
+    /// sessions are not disturbed, nothing is left behind, and nothing leaves the machine. Ends with 0 (proven), 2 (usage),
+    /// 3 (not proven, or policy allows what was to be seen denied), 4 (something is missing), 6 (unsupported here),
+    /// 7 (internal).
+    #[command(subcommand)]
+    Test(TestCommand),
 }
 
 /// `nx sec policy`

@@ -11,6 +11,7 @@ mod quotas;
 mod readback;
 mod sandbox;
 mod syscalls;
+pub(crate) mod test;
 pub(crate) mod view;
 mod words;
 
@@ -28,5 +29,6 @@ pub(crate) fn main(command: &SecCommand) -> u8 {
         SecCommand::Sandbox { about } => output::finish(sandbox::sandbox(about, about.json), about.json),
         SecCommand::Quotas { about } => output::finish(quotas::quotas(about, about.json), about.json),
         SecCommand::Egress { about } => output::finish(egress::egress(about, about.json), about.json),
+        SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }

@@ -3,7 +3,7 @@
 use super::about::{About, Shown, show};
 use super::output::{Paint, Said};
 use super::view::{InForce, Of, field, items};
-use crate::run::{Failure, describe};
+use crate::run::{Failure, describe_entry};
 use execd::{Access, AreaMount, Entry, Fence};
 use nexus_wire::session::Question;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn entry(entry: &Entry) -> Value {
         Entry::Bind { .. } | Entry::Pin { .. } | Entry::Hide { .. } | Entry::Device { .. } => "mount",
         Entry::Terminals | Entry::Processes => "own namespace",
     };
-    json!({"path": entry.at().to_string_lossy(), "what": describe(entry), "by": by})
+    json!({"path": entry.at().to_string_lossy(), "what": describe_entry(entry), "by": by})
 }
 
 /// Which sockets of other programs on this machine it can reach.
