@@ -1,5 +1,7 @@
 //! The harness of `nx sec`'s tests: the command as a user calls it, in a home of a test's own.
 
 mod command;
+mod golden;
 
 pub use command::{Said, sec, sec_json};
+pub use golden::golden;
