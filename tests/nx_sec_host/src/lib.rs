@@ -2,6 +2,8 @@
 
 mod command;
 mod golden;
+mod host;
 
 pub use command::{Said, sec, sec_json};
 pub use golden::golden;
+pub use host::{Attempt, Host, Outcome};
