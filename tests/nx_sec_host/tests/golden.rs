@@ -28,6 +28,8 @@ impl Place {
             .current_dir(self.0.path())
             .env_clear()
             .env("HOME", self.0.path())
+            // Root's would be the machine's otherwise.
+            .env("XDG_STATE_HOME", self.0.path())
             .output()
             .unwrap()
     }

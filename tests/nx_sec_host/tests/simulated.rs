@@ -46,11 +46,11 @@ fn cases() -> Vec<(Attempt, Option<(Errno, Reason)>)> {
         (call("socket", [2, 1, 0, 0, 0, 0]), None),
         (
             call("socket", [2, 2, 0, 0, 0, 0]),
-            Some((Errno::EPERM, Reason::AbiArgMismatch)),
+            Some((Errno::EPERM, Reason::EgressFamily)),
         ),
         (
             call("socket", [10, 1, 0, 0, 0, 0]),
-            Some((Errno::EPERM, Reason::AbiArgMismatch)),
+            Some((Errno::EPERM, Reason::EgressFamily)),
         ),
     ]
 }
