@@ -28,8 +28,9 @@ pub(super) enum Wants {
     Passage(Option<Counter>),
     /// It reaches the kernel, which says of its own what it says; nothing is recorded and no counter steps.
     Kernel,
-    /// It goes to the subject's own loopback, where nobody listens: this errno, nothing recorded, no counter's step.
-    Nobody(Errno),
+    /// The kernel itself says one of these, because what is asked for is not there, or is at its limit; nothing is recorded
+    /// and no counter steps.
+    Errno(&'static [Errno]),
     /// It goes through, and a warning is recorded, once.
     Warning(Refusal),
 }
@@ -80,7 +81,8 @@ impl Wants {
     pub(super) const fn says(&self) -> &'static str {
         match self {
             Self::Refusal(_) => "deny",
-            Self::Passage(_) | Self::Kernel | Self::Nobody(_) => "allow",
+            Self::Passage(_) | Self::Kernel => "allow",
+            Self::Errno(_) => "bound",
             Self::Warning(_) => "warn",
         }
     }
@@ -89,7 +91,7 @@ impl Wants {
         match self {
             Self::Refusal(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
             Self::Passage(counter) => *counter,
-            Self::Warning(_) | Self::Kernel | Self::Nobody(_) => None,
+            Self::Warning(_) | Self::Kernel | Self::Errno(_) => None,
         }
     }
 }
@@ -193,27 +195,28 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
             };
             finding.seen.push(("kernel", format!("answered: {got}")));
         }
-        (Wants::Nobody(errno), Ok(value)) if *value == -i64::from(errno.raw()) => {
-            finding
-                .seen
-                .push(("result", format!("{errno} of the subject's own loopback")));
-        }
         (Wants::Refusal(refusal), Ok(value)) => {
             let wanted = -i64::from(refusal.errno.raw());
             if *value == wanted {
                 finding.seen.push(("errno", refusal.errno.to_string()));
             } else {
-                let got = errno_text(*value);
-                finding.lack(format!(
-                    "{got}, not {}: the kernel was not told to refuse it",
-                    refusal.errno
-                ));
+                let (got, errno) = (errno_text(*value), refusal.errno);
+                finding.lack(format!("{got}, not {errno}: nothing refused it"));
+            }
+        }
+        (Wants::Errno(errnos), Ok(value)) => {
+            let got = errno_text(*value);
+            if errnos.iter().any(|errno| *value == -i64::from(errno.raw())) {
+                finding.seen.push(("errno", got));
+            } else {
+                let wanted: Vec<_> = errnos.iter().map(Errno::to_string).collect();
+                finding.lack(format!("{got}, not {}", wanted.join(" or ")));
             }
         }
         (Wants::Passage(_) | Wants::Warning(_), Ok(value)) if *value >= 0 => {
             finding.seen.push(("result", "goes through".to_owned()));
         }
-        (Wants::Passage(_) | Wants::Warning(_) | Wants::Nobody(_), Ok(value)) => {
+        (Wants::Passage(_) | Wants::Warning(_), Ok(value)) => {
             finding.lack(format!("{}, where policy allows it", errno_text(*value)));
         }
     }
@@ -226,7 +229,7 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
     let (refusal, verdict) = match &claim.wants {
         Wants::Refusal(refusal) => (refusal, Judgement::Deny(refusal.errno)),
         Wants::Warning(refusal) => (refusal, Judgement::Warn),
-        Wants::Passage(_) | Wants::Kernel | Wants::Nobody(_) => return finding,
+        Wants::Passage(_) | Wants::Kernel | Wants::Errno(_) => return finding,
     };
     let same = |record: &Record| {
         record.op == refusal.op && *record.object == *refusal.object && record.reason == refusal.reason

@@ -130,7 +130,7 @@ pub(super) fn claim(context: &Context, target: Target) -> Claim {
     match (route.reach, protocol) {
         (Some(Reach::Outside), _) => claim(Wants::Passage(Some(Counter::EgressAllows)), rule),
         // Nobody but the probe is there, and it does not listen.
-        (_, Protocol::Tcp) => claim(Wants::Nobody(Errno::ECONNREFUSED), rule),
+        (_, Protocol::Tcp) => claim(Wants::Errno(&[Errno::ECONNREFUSED]), rule),
         (_, Protocol::Udp) => claim(Wants::Passage(None), rule),
     }
 }

@@ -11,12 +11,14 @@ mod context;
 mod deny;
 mod egress;
 mod evidence;
+mod ipc;
 mod live;
 mod network;
 mod quota;
 mod report;
 mod scratch;
 mod tamper;
+mod view;
 
 pub(crate) use args::TestCommand;
 pub(crate) use tamper::Honest;
@@ -178,7 +180,7 @@ fn all(args: &AllArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
         ))
         .with_help("name one: `--subject SUBJECT`"));
     }
-    let prove = |subject: &String| all::prove(&Context::load(policy.as_deref(), subject)?, tamper);
+    let prove = |subject: &String| all::prove(&Context::load(policy.as_deref(), subject)?, &args.part, tamper);
     subjects.iter().map(prove).collect()
 }
 
