@@ -44,21 +44,44 @@ const SELFTESTS: [Selftest; 6] = [
     Selftest {
         marker: "sec quota ipc",
         words: &["all", "--subject", "windowd", "--part", "ipc"],
-        among: &[("allow", "shared memory"), ("bound", "shared memory + 1 byte"), ("bound", "semaphore 16 + 1")],
+        among: &[
+            ("allow", "shared memory"),
+            ("bound", "shared memory + 1 byte"),
+            ("bound", "semaphore 16 + 1"),
+        ],
     },
     Selftest {
         marker: "quota deny",
         words: &["quota", "--subject", "selftest", "--area", "state"],
-        among: &[("deny", "state hard bytes + 1 written"), ("deny", "state hard inodes + 1")],
+        among: &[
+            ("deny", "state hard bytes + 1 written"),
+            ("deny", "state hard inodes + 1"),
+        ],
     },
     Selftest {
         marker: "egress deny",
-        words: &["egress", "--subject", "selftest", "--to", "198.51.101.0:443", "--expect", "deny"],
+        words: &[
+            "egress",
+            "--subject",
+            "selftest",
+            "--to",
+            "198.51.101.0:443",
+            "--expect",
+            "deny",
+        ],
         among: &[("deny", "tcp 198.51.101.0:443")],
     },
     Selftest {
         marker: "egress allow",
-        words: &["egress", "--subject", "selftest", "--to", "198.51.100.255:443", "--expect", "allow"],
+        words: &[
+            "egress",
+            "--subject",
+            "selftest",
+            "--to",
+            "198.51.100.255:443",
+            "--expect",
+            "allow",
+        ],
         among: &[("allow", "tcp 198.51.100.255:443")],
     },
 ];
@@ -126,7 +149,12 @@ fn look(nx: &OsString, tree: &Path, selftest: &Selftest) -> (Outcome, String) {
         .stderr(Stdio::inherit());
     let done = match command.output() {
         Ok(done) => done,
-        Err(error) => return (Outcome::NotSo, format!("`{}` cannot be started: {error}", nx.to_string_lossy())),
+        Err(error) => {
+            return (
+                Outcome::NotSo,
+                format!("`{}` cannot be started: {error}", nx.to_string_lossy()),
+            );
+        }
     };
     let Ok(said) = serde_json::from_slice::<Value>(&done.stdout) else {
         return (Outcome::NotSo, format!("nx ended with {} and no object", done.status));
@@ -152,7 +180,10 @@ fn judge(code: Option<i32>, said: &Value, selftest: &Selftest) -> (Outcome, Stri
         if findings(said).find(is_it).is_none() {
             let left_out = said["subjects"][0]["left_out"].as_array().into_iter().flatten();
             let left_out: Vec<_> = left_out.filter_map(Value::as_str).collect();
-            return (Outcome::Unsupported, format!("`{name}` was not looked at: {}", left_out.join("; ")));
+            return (
+                Outcome::Unsupported,
+                format!("`{name}` was not looked at: {}", left_out.join("; ")),
+            );
         }
     }
     (Outcome::Seen, String::new())
@@ -208,9 +239,17 @@ mod tests {
 
     #[test]
     fn another_shape_is_never_taken_for_a_proof() {
-        for said in [json!(null), json!({}), json!([]), json!({"version": 2, "ok": true, "subjects": []})] {
+        for said in [
+            json!(null),
+            json!({}),
+            json!([]),
+            json!({"version": 2, "ok": true, "subjects": []}),
+        ] {
             assert_eq!(outcome(0, &said), 'n', "{said}");
         }
-        assert_eq!(outcome(6, &json!({"version": 1, "ok": false, "message": "no /dev/fuse"})), 'u');
+        assert_eq!(
+            outcome(6, &json!({"version": 1, "ok": false, "message": "no /dev/fuse"})),
+            'u'
+        );
     }
 }

@@ -127,6 +127,15 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
         }
         found.add(super::finish(context, live, &seen, tamper)?);
     }
+    let mut live = super::start(context, &[], tamper)?;
+    let mut seen = Vec::new();
+    for (claim, outcome) in deny::foreign(&mut live) {
+        match outcome {
+            Ok(outcome) => seen.push((claim, outcome)),
+            Err(why) => found.findings.push(Finding::skipped(claim.part, claim.name, why)),
+        }
+    }
+    found.add(super::finish(context, live, &seen, tamper)?);
     Ok(())
 }
 
@@ -293,7 +302,7 @@ fn quotas(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result<(
     for area in [Area::Tmp, Area::State] {
         match quota::attempt(context, &mut live, area, &mut found.left_out) {
             Ok(some) => seen.extend(some),
-            Err(finding) => others.push(finding),
+            Err(finding) => others.push(*finding),
         }
     }
     found.add(super::finish(context, live, &seen, tamper)?);

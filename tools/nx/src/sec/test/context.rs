@@ -49,7 +49,9 @@ impl Context {
         })?;
         let invalid = |error: &dyn std::fmt::Display| Failure::rejected(error.to_string(), "see `nx policy validate`");
         let gate = rules.egress_gate().map_err(|error| invalid(&error))?;
-        let guard = Guard::new(&rules.profiles()).map_err(|error| invalid(&error))?;
+        let profiles = rules.profiles_in_force();
+        let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
+        let guard = Guard::new(&profiles).map_err(|error| invalid(&error))?;
         let unknown = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Missing, format!("the host's addresses cannot be listed: {error}"))
         };

@@ -140,7 +140,12 @@ impl Proof<'_> {
         }
         if count > 0 {
             let made = self.call("semget", get(count));
-            self.claim(IpcLimit::Semaphores, format!("semaphore {count}"), Wants::Passage(None), made);
+            self.claim(
+                IpcLimit::Semaphores,
+                format!("semaphore {count}"),
+                Wants::Passage(None),
+                made,
+            );
             if let Ok(id) = made {
                 let _ = self.call("semctl", [id.unsigned_abs(), 0, IPC_RMID, 0, 0, 0]);
             }
@@ -156,7 +161,9 @@ impl Proof<'_> {
             return;
         }
         if bytes > MEMORY_BYTES_MAX {
-            return left_out.push(format!("ipc: {bytes} bytes of memory files are more than a proof fills"));
+            return left_out.push(format!(
+                "ipc: {bytes} bytes of memory files are more than a proof fills"
+            ));
         }
         let made = self.call("memfd_create", create);
         if bytes == 0 {

@@ -30,7 +30,11 @@ const MAKE: (&str, [u64; 6]) = ("mknodat", [AT_FDCWD, DATA_ADDRESS, FILE_0600, 0
 
 /// Looks at what is shown and at what is not.
 pub(super) fn attempt(context: &Context, live: &mut Live, left_out: &mut Vec<String>) -> Vec<(Claim, Seen)> {
-    let home = context.places.home.as_ref().map(|home| home.to_string_lossy().into_owned());
+    let home = context
+        .places
+        .home
+        .as_ref()
+        .map(|home| home.to_string_lossy().into_owned());
     let shown: Vec<_> = context
         .session
         .rules
@@ -43,7 +47,10 @@ pub(super) fn attempt(context: &Context, live: &mut Live, left_out: &mut Vec<Str
         .collect();
     let mut claims = Vec::new();
     if shown.len() > PATHS_MAX {
-        left_out.push(format!("{} more paths that policy shows, past {PATHS_MAX}", shown.len() - PATHS_MAX));
+        left_out.push(format!(
+            "{} more paths that policy shows, past {PATHS_MAX}",
+            shown.len() - PATHS_MAX
+        ));
     }
     for (path, found) in shown.iter().take(PATHS_MAX) {
         let rule = context.rule(Some(path.rule), None);
@@ -85,7 +92,12 @@ fn allows(context: &Context, (name, args): &(&str, [u64; 6])) -> bool {
 
 /// What is there on the host and neither shown, nor inside of what is, nor on the way to it.
 fn outside(context: &Context, visible: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let mut places = vec![PathBuf::from("/"), PathBuf::from("/etc"), PathBuf::from("/var"), PathBuf::from("/run")];
+    let mut places = vec![
+        PathBuf::from("/"),
+        PathBuf::from("/etc"),
+        PathBuf::from("/var"),
+        PathBuf::from("/run"),
+    ];
     places.extend(context.places.home.clone());
     let is_outside = |path: &PathBuf| {
         let seen = |shown: &PathBuf| path.starts_with(shown) || shown.starts_with(path);
