@@ -142,6 +142,9 @@ pub(super) fn unreachable(target: Target) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.octets().first() == Some(&0) && !v4.is_unspecified() => {
             Some("Linux sends nothing to 0.0.0.0/8")
         }
+        IpAddr::V4(v4) if v4.is_loopback() && v4.octets() == [127, 255, 255, 255] => {
+            Some("it is the loopback's broadcast, which is not connected to")
+        }
         ip if ip.is_multicast() => Some("a group is not connected to"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("a broadcast is not connected to"),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address needs an interface"),
