@@ -36,6 +36,7 @@ pub(crate) use print::describe as describe_entry;
 pub(crate) use session::Session;
 pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
 pub(crate) use syscall::describe;
+pub(crate) use trusted::check as check_trusted;
 
 use crate::cli::RunArgs;
 
