@@ -27,6 +27,8 @@ mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};
+pub(crate) use places::Places;
+pub(crate) use summary::{json_line, plain};
 
 use crate::cli::RunArgs;
 

@@ -40,7 +40,7 @@ pub(crate) fn tell(record: &Record, as_json: bool) {
 
 /// A line of JSON as it goes to a reader, who may be a terminal: what would speak to one is written by its number, which a
 /// JSON reader takes for the same (RFC 8259, 7).
-fn json_line(value: &Value) -> String {
+pub(crate) fn json_line(value: &Value) -> String {
     let text = value.to_string();
     let mut out = String::with_capacity(text.len());
     for one in text.chars() {
@@ -135,7 +135,7 @@ pub(crate) fn print(session: &Session, usage: Option<&VfsdUsage>, done: &Summary
 }
 
 /// A program chooses the names of what it tries: they must not speak to the reader's terminal, nor begin a line.
-fn plain(object: &str) -> String {
+pub(crate) fn plain(object: &str) -> String {
     let mut out = String::with_capacity(object.len());
     for one in object.chars() {
         if one.is_control() || is_hidden(one) {
