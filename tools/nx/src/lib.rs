@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod completions;
 mod diagnostics;
 pub mod doctor;
+mod man;
 mod policy;
 mod run;
 mod sec;

@@ -73,7 +73,7 @@ fn known(subject: &str) -> Result<(), Failure> {
     match policyd::load(&Places::of_process(None)) {
         Ok(loaded) if loaded.policy.subjects().any(|name| name == subject) => Ok(()),
         Ok(loaded) => Err(Failure::rejected(
-            format!("{never}, and the policy of {} has no such subject", loaded.origin),
+            format!("{never}, and {} has no such subject", loaded.origin),
             "`nx policy` lists the subjects that there are",
         )),
         Err(error) => Err(Failure::rejected(
