@@ -78,7 +78,10 @@ fn tidy(text: &[u8]) -> Vec<u8> {
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     let mut out = String::with_capacity(text.len());
     for (index, line) in lines.iter().enumerate() {
-        let beside = |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|line| matches!(*line, ".sp" | ""));
+        let beside = |at: Option<usize>| {
+            at.and_then(|at| lines.get(at))
+                .is_some_and(|line| matches!(*line, ".sp" | ""))
+        };
         if *line == ".br" && (beside(index.checked_sub(1)) || beside(index.checked_add(1))) {
             continue;
         }

@@ -50,7 +50,11 @@ fn every_page_is_read_by_groff_and_mandoc_without_a_warning() {
     assert!(pages.len() > 15, "{pages:?}");
     for page in &pages {
         if let Some(groff) = reader("groff", &["-man", "-Tutf8", "-ww", "-z", page]) {
-            assert!(groff.status.success() && groff.stderr.is_empty(), "{page}: {}", text(&groff.stderr));
+            assert!(
+                groff.status.success() && groff.stderr.is_empty(),
+                "{page}: {}",
+                text(&groff.stderr)
+            );
         }
         if let Some(mandoc) = reader("mandoc", &["-Tlint", "-Wwarning", page]) {
             // They bear no date on purpose: the same nx makes the same pages.
@@ -112,7 +116,10 @@ fn completion_scripts_load_in_their_shells() {
         let script = place.path().join(shell);
         std::fs::write(&script, nx(&["completions", shell]).stdout).unwrap();
         if let Some(checked) = reader(shell, &["-n", script.to_str().unwrap()]) {
-            assert!(checked.status.success() && checked.stderr.is_empty(), "{shell}: {checked:?}");
+            assert!(
+                checked.status.success() && checked.stderr.is_empty(),
+                "{shell}: {checked:?}"
+            );
         }
     }
     assert_eq!(nx(&["completions", "tcsh"]).status.code(), Some(2));
@@ -139,7 +146,10 @@ fn offered_by_bash(words: &[&str]) -> Vec<String> {
 #[test]
 fn bash_offers_commands_and_options_and_not_those_of_another_command() {
     let commands = offered_by_bash(&["nx", "sec", ""]);
-    assert!(commands.contains(&"audit".to_owned()) && commands.contains(&"counters".to_owned()), "{commands:?}");
+    assert!(
+        commands.contains(&"audit".to_owned()) && commands.contains(&"counters".to_owned()),
+        "{commands:?}"
+    );
     assert!(!commands.contains(&"validate".to_owned()), "{commands:?}");
     let options = offered_by_bash(&["nx", "sec", "counters", "--"]);
     assert!(options.contains(&"--prometheus".to_owned()), "{options:?}");

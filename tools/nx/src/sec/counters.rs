@@ -43,7 +43,8 @@ pub(super) fn counters(args: &CountersArgs) -> u8 {
 /// What was counted, by the bytes of the subjects' names; nothing where nothing ever ran.
 pub(super) fn all() -> Result<Vec<CounterRow>, Failure> {
     let path = place::journal()?.join("counters");
-    let read = CounterReader::open(&path).and_then(|reader| reader.map_or_else(|| Ok(Vec::new()), |all| all.read_all()));
+    let read =
+        CounterReader::open(&path).and_then(|reader| reader.map_or_else(|| Ok(Vec::new()), |all| all.read_all()));
     read.map_err(|error| {
         let message = format!("`{}`: {}", path.display(), place::whole(&error));
         Failure::new(Exit::Missing, message).with_help("`nx sec doctor` tries whether the state directory can be used")
@@ -96,7 +97,12 @@ fn text(rows: &[CounterRow]) -> String {
         return "nothing was counted yet\n".to_owned();
     }
     let names: Vec<String> = rows.iter().map(|(name, _)| plain(name)).collect();
-    let width = names.iter().map(|name| name.chars().count()).chain([7]).max().unwrap_or(7);
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .chain([7])
+        .max()
+        .unwrap_or(7);
     let mut out = format!("{:width$}", "SUBJECT");
     for counter in Counter::ALL {
         let _ = write!(out, "  {}", counter.name());
@@ -118,7 +124,9 @@ pub(super) fn json(rows: &[CounterRow]) -> Value {
     let subjects: Map<String, Value> = rows
         .iter()
         .map(|row| {
-            let values: Map<String, Value> = named(row).map(|(name, value)| (name.to_owned(), value.into())).collect();
+            let values: Map<String, Value> = named(row)
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
             (row.0.clone(), values.into())
         })
         .collect();

@@ -37,8 +37,9 @@ pub(super) fn unreadable(error: &JournalError) -> Failure {
 }
 
 fn no_journal(error: &JournalError) -> Failure {
-    Failure::new(Exit::Missing, format!("there is no journal yet: {}", whole(error)))
-        .with_help("the first `nx run` makes it; another user's, or one under another `XDG_STATE_HOME`, is not looked for")
+    Failure::new(Exit::Missing, format!("there is no journal yet: {}", whole(error))).with_help(
+        "the first `nx run` makes it; another user's, or one under another `XDG_STATE_HOME`, is not looked for",
+    )
 }
 
 /// Whether it is only that nothing was ever written.

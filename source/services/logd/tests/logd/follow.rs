@@ -84,11 +84,18 @@ fn half_a_line_is_waited_for_and_one_that_is_mended_is_never_given() {
     let mut journal = place.open();
     journal.append(&batch(0, 3)).unwrap();
     let whole = fs::read(place.file("journal.jsonl")).unwrap();
-    let start = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let start = whole[..whole.len() - 1]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .unwrap()
+        + 1;
     fs::write(place.file("journal.jsonl"), &whole[..start + 20]).unwrap();
     let mut follower = open(&place);
     assert_eq!(now(&mut follower), ["1", "2", "3"]);
-    let mut file = fs::OpenOptions::new().append(true).open(place.file("journal.jsonl")).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(place.file("journal.jsonl"))
+        .unwrap();
     file.write_all(&whole[start + 20..whole.len() - 1]).unwrap();
     assert_eq!(now(&mut follower), Vec::<String>::new());
     file.write_all(b"\n").unwrap();
@@ -106,7 +113,10 @@ fn whole_lines_that_were_cut_off_are_no_reason_to_miss_what_follows_or_to_say_an
     let place = Place::new();
     let mut journal = place.open();
     journal.append(&batch(0, 2)).unwrap();
-    let mut file = fs::OpenOptions::new().append(true).open(place.file("journal.jsonl")).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(place.file("journal.jsonl"))
+        .unwrap();
     file.write_all(&b"hello\n".repeat(200)).unwrap();
     let mut follower = open(&place);
     assert_eq!(now(&mut follower).len(), 3 + 200);
@@ -120,7 +130,10 @@ fn whole_lines_that_were_cut_off_are_no_reason_to_miss_what_follows_or_to_say_an
 fn a_line_that_is_too_long_is_told_once_in_bounded_memory() {
     let place = Place::new();
     drop(place.open());
-    let mut file = fs::OpenOptions::new().append(true).open(place.file("journal.jsonl")).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(place.file("journal.jsonl"))
+        .unwrap();
     let mut follower = open(&place);
     assert_eq!(now(&mut follower), ["1"]);
     for _ in 0..3 {

@@ -197,10 +197,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_one_or_an_area_and_not_a_beginning() {
-        assert_eq!(
-            Reasons::parse("egress.no_rule"),
-            Ok(Reasons::One(Reason::EgressNoRule))
-        );
+        assert_eq!(Reasons::parse("egress.no_rule"), Ok(Reasons::One(Reason::EgressNoRule)));
         let area = Reasons::parse("egress").unwrap();
         assert!(area.has(Reason::EgressNoRule) && !area.has(Reason::AbiNoRule));
         assert!(Reasons::parse("egr").unwrap_err().contains("egress.no_rule"));

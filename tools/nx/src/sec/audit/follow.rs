@@ -89,7 +89,10 @@ fn wait(follower: &Follower, stdout: std::os::fd::BorrowedFd<'_>) -> Result<(), 
             Err(errno) => return Err(std::io::Error::from(errno).into()),
         }
         let [notices, reader] = both;
-        if reader.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+        if reader
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)
+        {
             return Err(Ended::Closed);
         }
         if !notices.revents().is_empty() {

@@ -30,8 +30,11 @@ impl From<std::io::Error> for Ended {
             Self::Closed
         } else {
             Self::Failed(
-                Failure::new(crate::run::Exit::Missing, format!("cannot write what was found: {error}"))
-                    .with_help("what was printed before is not all"),
+                Failure::new(
+                    crate::run::Exit::Missing,
+                    format!("cannot write what was found: {error}"),
+                )
+                .with_help("what was printed before is not all"),
             )
         }
     }

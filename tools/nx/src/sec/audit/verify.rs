@@ -18,7 +18,10 @@ pub(super) fn verify(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         Ok(report) => (holds_json(&report), holds_text(&report), 0),
         Err(VerifyError::Journal(error)) => return Err(place::unreadable(&error).into()),
         Err(VerifyError::NoKey) if has_no_records(directory) => {
-            let failure = Failure::new(Exit::Missing, "there is no journal yet, so there is no chain to check".to_owned());
+            let failure = Failure::new(
+                Exit::Missing,
+                "there is no journal yet, so there is no chain to check".to_owned(),
+            );
             return Err(failure.with_help("the first `nx run` makes it").into());
         }
         Err(error) => (broken_json(&error), broken_text(&error), Exit::Rejected.code()),
@@ -69,7 +72,9 @@ fn holds_text(report: &VerifyReport) -> String {
         text.push_str("older     records were rotated away or removed; nothing tells which\n");
     }
     if report.torn {
-        text.push_str("end       half a line: it is being written, or its writer was killed and the next one mends it\n");
+        text.push_str(
+            "end       half a line: it is being written, or its writer was killed and the next one mends it\n",
+        );
     }
     match report.anchor {
         AnchorState::None => {
