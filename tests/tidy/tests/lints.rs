@@ -23,7 +23,7 @@ const PURE: [&str; 6] = [
 const UNSAFE: &str = "nexus-sys";
 
 /// Harnesses of tests: what goes wrong in one must end the test. Their tables forbid unsafe code for all of their roots.
-const HARNESSES: [&str; 2] = ["security_v2_host", "fuzz_bodies"];
+const HARNESSES: [&str; 3] = ["security_v2_host", "nx_sec_host", "fuzz_bodies"];
 
 /// What a harness may do and the product may not.
 const ENDS_THE_TEST: [&str; 3] = ["clippy.unwrap_used", "clippy.expect_used", "clippy.panic"];

@@ -10,6 +10,7 @@ mod diagnostics;
 pub mod doctor;
 mod man;
 mod policy;
+pub mod registry;
 mod run;
 mod sec;
 

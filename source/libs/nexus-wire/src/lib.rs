@@ -8,6 +8,7 @@ pub mod broker;
 pub mod codec;
 pub mod control;
 pub mod packet;
+pub mod session;
 pub mod vfs;
 
 pub use codec::{Bounded, DecodeError, PACKET_BYTES_MAX};

@@ -66,10 +66,16 @@ fn explain(failure: &Failure, facts: &Facts) -> State {
         );
     }
     if let Some(container) = facts.container.filter(|_| denied || errno == Errno::NOSYS) {
-        let lack = if made { Lack::Profile } else { Lack::Filter };
+        let lacks: &[Lack] = match (made, errno) {
+            (false, _) => &[Lack::Filter],
+            // Podman's and Docker's filters let the namespace be made and then forbid what its maker may do in it: the same
+            // errno as a profile's that takes the power away.
+            (true, Errno::PERM) if facts.filtered => &[Lack::Filter, Lack::Profile],
+            (true, _) => &[Lack::Profile],
+        };
         return State::missing(
             format!("{} refuses it: {failure}", container.name()),
-            vec![container.mend(lack)],
+            lacks.iter().map(|lack| container.mend(*lack)).collect(),
         );
     }
     if !made && errno == Errno::NOSYS && !facts.filtered {
@@ -243,6 +249,8 @@ mod tests {
             );
         }
         check(&refused(Errno::ACCESS), &docker, &["apparmor=unconfined"]);
+        let both = ["seccomp=unconfined", "apparmor=unconfined"];
+        check(&refused(Errno::PERM), &docker, &both);
         let service = Facts {
             filtered: true,
             ..user()

@@ -12,6 +12,18 @@ use std::path::{Path, PathBuf};
 /// What stands in a preset's text for the subject's name.
 const SUBJECT: &str = "@SUBJECT@";
 
+/// What a preset says of a work directory that may be written, and what it says for root: root's programs run under a number
+/// of their own, which may write root's files only where nx lends them to it, and that is where they are metered.
+const OPEN_WORK: &str = "\
+# The directory that a run works in may be written, and nobody counts the bytes. `work = \"ro\"` lets it only look.
+work = \"unmetered\"
+";
+const ROOTS_WORK: &str = "\
+# The directory that a run works in may be written, within its budget (quotas.toml). `work = \"ro\"` lets it only look.
+# Unmetered would not do for root: the program runs under a number of its own, to which a metered directory is lent.
+work = \"metered\"
+";
+
 struct Template {
     root: &'static str,
     quotas: &'static str,
@@ -48,7 +60,7 @@ impl Preset {
     }
 
     /// The files of the tree: path and content. What every program of a command line needs is the shipped domain `tools`.
-    pub(super) fn files(self, subject: &str) -> Vec<(&'static str, String)> {
+    pub(super) fn files(self, subject: &str, for_root: bool) -> Vec<(&'static str, String)> {
         let template = match self {
             Self::Agent => AGENT,
             Self::Ci => CI,
@@ -85,7 +97,11 @@ impl Preset {
             ("abi.toml", shipped("abi.toml")),
             (
                 "sandbox.toml",
-                format!("{}\n{}", shipped("sandbox.toml").trim_end(), own(template.sandbox)),
+                format!(
+                    "{}\n{}",
+                    shipped("sandbox.toml").trim_end(),
+                    own(template.sandbox).replace(OPEN_WORK, if for_root { ROOTS_WORK } else { OPEN_WORK })
+                ),
             ),
         ]
     }
@@ -99,7 +115,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<Said> {
         let message = format!("`{}` is no name for a subject", super::plain(subject));
         return Err(Failure::usage(message).with_help(help).into());
     }
-    let files = args.preset.files(subject);
+    let files = args.preset.files(subject, rustix::process::geteuid().is_root());
     // A name that is none is told in the words of the tree's own errors.
     let tree = MemoryTree::new(files.iter().map(|(path, text)| (*path, text.as_str())));
     let policy = Policy::load(&tree).map_err(|errors| {

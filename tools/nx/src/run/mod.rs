@@ -14,6 +14,7 @@ mod metered;
 mod places;
 mod print;
 mod records;
+mod registered;
 mod session;
 mod signals;
 mod start;

@@ -11,6 +11,8 @@ pub(crate) struct Session {
     pub(crate) subject: Arc<str>,
     /// The session's own name: 12 hexadecimal digits, unlike any other on this machine for all practical purposes.
     pub(crate) id: Arc<str>,
+    /// Where the policy came from.
+    pub(crate) origin: Arc<str>,
     /// The PolicyVersion.
     pub(crate) version: Arc<str>,
     /// The policy, to look rules up.
@@ -20,13 +22,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(policy: Policy, rules: SubjectPolicy) -> std::io::Result<Self> {
+    pub(crate) fn new(policy: Policy, rules: SubjectPolicy, origin: &str) -> std::io::Result<Self> {
         let mut random = [0_u8; 6];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             subject: rules.name.as_str().into(),
             id: id.into(),
+            origin: origin.into(),
             version: policy.version().to_string().into(),
             policy,
             rules,

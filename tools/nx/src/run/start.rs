@@ -90,6 +90,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let asked = args.work.as_deref().map(Asked::parse);
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
     let identity = identity(&rules.name);
+    let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let around = Surroundings {
         identity,
@@ -130,7 +131,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         egress,
         markers: super::markers::open()?,
     };
-    let session = Session::new(loaded.policy, rules)
+    let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
         .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
     Ok(Decided {
         session,
@@ -310,6 +311,7 @@ fn run_session(
     let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
         Fork::Child => {
+            let init = spawned.init.pid;
             // The cgroup is this process's to remove and to keep from being removed, not the supervisor's.
             drop((front, control, spawned, group.take()));
             let options = supervisor::Options {
@@ -317,7 +319,8 @@ fn run_session(
                 watch: args.watch,
                 json: args.json,
             };
-            supervisor::run(session, places, judges.clone(), supervisor, broker, &options)
+            let subject = supervisor::Subject { session, plan, init };
+            supervisor::run(&subject, places, judges.clone(), supervisor, broker, &options)
         }
         Fork::Parent(child) => child,
     };

@@ -8,8 +8,11 @@ use super::judge::Judge;
 use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
+use super::registered;
 use super::session::Session;
 use super::summary;
+use crate::registry::{self, Entry};
+use execd::Plan;
 use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
@@ -24,16 +27,24 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
+/// What is supervised.
+pub(crate) struct Subject<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) plan: &'a Plan,
+    /// The program's init, as the first process numbers it.
+    pub(crate) init: i32,
+}
+
 /// Runs as a fork of the first process and ends.
 pub(crate) fn run(
-    session: &Session,
+    subject: &Subject<'_>,
     places: &Places,
     judges: Judges,
     front: PacketSocket,
     broker: PacketSocket,
     options: &Options,
 ) -> ! {
-    let code = match supervise(session, places, judges, &front, broker, options) {
+    let code = match supervise(subject, places, judges, &front, broker, options) {
         Ok(()) => 0,
         Err(words) => {
             let words = words.as_bytes();
@@ -47,7 +58,7 @@ pub(crate) fn run(
 }
 
 fn supervise(
-    session: &Session,
+    subject: &Subject<'_>,
     places: &Places,
     judges: Judges,
     front: &PacketSocket,
@@ -56,7 +67,15 @@ fn supervise(
 ) -> Result<(), String> {
     harden()?;
     let mut sleeper = Sleeper::of_parent();
+    let session = subject.session;
     let records = Arc::new(Records::open(session, places, options)?);
+    // Before the program can begin: a session that runs is a session that `nx sec ps` shows.
+    let registered = register(subject, places).map_err(|error| {
+        format!(
+            "the session cannot be made known in `{}`: {error}",
+            places.runtime.display()
+        )
+    })?;
     let gone = |_| "the first process is gone".to_owned();
     front.send(READY, &[]).map_err(gone)?;
     let Some(files) = front.receive().map_err(gone)?.descriptors.pop() else {
@@ -113,12 +132,22 @@ fn supervise(
         let _ = front.send(DONE, &[]);
     }
     judge.finish();
+    // The last record is yet to be written, but nothing runs any more.
+    drop(registered);
     let usage = areas::usage(&mut files, &records);
     let done = records.finish();
     if !options.quiet && !front_gone {
         summary::print(session, usage.as_ref(), &done, options.json);
     }
     Ok(())
+}
+
+/// Makes the session known. The entry is there until the value is dropped; a killed supervisor leaves it to be found as left over.
+fn register(subject: &Subject<'_>, places: &Places) -> std::io::Result<Entry> {
+    let facts = registered::facts(subject.session, subject.plan, subject.init)?;
+    let (entry, listener) = registry::publish(&places.runtime, &facts)?;
+    registry::serve(listener, registered::Views::new(subject))?;
+    Ok(entry)
 }
 
 /// What reads the words of an untrusted program should be able to do little itself.

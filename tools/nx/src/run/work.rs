@@ -1,8 +1,10 @@
 //! Which directory is `work`, and what may be done with it.
 
 use super::failure::Failure;
-use execd::{Access, Work};
+use execd::{Access, Identity, Work};
 use nexus_policy::WorkMode;
+use nexus_quota::Budget;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// `--work DIR[:ro|:metered|:unmetered]`, as it was written.
@@ -84,6 +86,36 @@ pub(crate) fn choose(
     }
     let work = Work { path, access, metered };
     Ok((Some(work), None))
+}
+
+/// Why less can be written in a work directory than its mode makes one expect, and what to do about it.
+pub(crate) fn surprise(work: &Work, identity: Identity, budget: &Budget) -> Option<String> {
+    let path = work.path.display();
+    if work.metered {
+        let nothing = budget.hard_bytes == 0 || budget.hard_inodes == 0;
+        return nothing.then(|| {
+            format!(
+                "nothing may grow in `{path}`: quotas.toml gives the subject no budget for `work`; give it `hard` and `inodes`"
+            )
+        });
+    }
+    if work.access == Access::ReadOnly || !identity.assumed {
+        return None;
+    }
+    let found = std::fs::metadata(&work.path).ok()?;
+    let writers = [
+        (found.uid() == identity.uid, 0o200),
+        (found.gid() == identity.gid, 0o020),
+        (true, 0o002),
+    ];
+    let (_, bit) = writers.into_iter().find(|(is_theirs, _)| *is_theirs)?;
+    (found.mode() & bit == 0).then(|| {
+        format!(
+            "the program runs as number {} and can only read `{path}`, which is {}'s; `--work DIR:metered` lends it to the program",
+            identity.uid,
+            if found.uid() == 0 { "root".to_owned() } else { found.uid().to_string() },
+        )
+    })
 }
 
 /// The directory that the run was started in, unless nobody can have meant to hand it over.
@@ -200,5 +232,50 @@ mod tests {
         assert!(!shown(&home));
         assert!(!shown(home.parent().unwrap()));
         assert!(shown(&inside));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_with_the_way_out_and_what_can_is_not() {
+        let base = tempfile::tempdir().unwrap();
+        let owner = std::fs::metadata(base.path()).unwrap();
+        let work = |access, metered| Work {
+            path: base.path().to_owned(),
+            access,
+            metered,
+        };
+        let other = Identity {
+            uid: owner.uid() + 1,
+            gid: owner.gid() + 1,
+            assumed: true,
+        };
+        let owners = Identity {
+            uid: owner.uid(),
+            gid: owner.gid(),
+            assumed: true,
+        };
+        let some = Budget {
+            soft_bytes: None,
+            hard_bytes: 4096,
+            hard_inodes: 1,
+        };
+        let none = Budget { hard_inodes: 0, ..some };
+        let open = work(Access::ReadWrite, false);
+        let said = surprise(&open, other, &some).unwrap();
+        assert!(said.contains("--work DIR:metered"), "{said}");
+        assert_eq!(surprise(&open, owners, &some), None);
+        let itself = Identity {
+            assumed: false,
+            ..other
+        };
+        assert_eq!(
+            surprise(&open, itself, &some),
+            None,
+            "a user's own program is that user"
+        );
+        assert_eq!(surprise(&work(Access::ReadOnly, false), other, &some), None);
+        let metered = work(Access::ReadWrite, true);
+        assert_eq!(surprise(&metered, other, &some), None);
+        let said = surprise(&metered, other, &none).unwrap();
+        assert!(said.contains("no budget for `work`"), "{said}");
     }
 }

@@ -6,6 +6,15 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecCommand {
+    /// Show who runs: each session, its program, and what holds it
+    ///
+    /// Only sessions that the kernel vouches for are shown. Ends with 0, or with 4 if something certain cannot be said of an
+    /// entry, which is told then.
+    Ps {
+        /// Say it as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Read the journal of what was denied
     ///
     /// One record a line, oldest first. Ends with 0, or 3 where lines of the journal are no records or its chain does not

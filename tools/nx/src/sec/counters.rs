@@ -1,13 +1,13 @@
 //! `nx sec counters`: how often, exactly.
 
-use super::place;
-use crate::run::{Exit, Failure, json_line, plain};
+use super::journal;
+use super::output::{Said, VERSION};
+use crate::run::{Exit, Failure, plain};
 use nexus_audit::Counter;
 use nexus_sys::counters::{COUNTER_NAME_BYTES_MAX, CounterReader, CounterRow};
 use policyd::Places;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// `nx sec counters`.
 #[derive(Debug, clap::Args)]
@@ -23,30 +23,30 @@ pub(crate) struct CountersArgs {
     prometheus: bool,
 }
 
-pub(super) fn counters(args: &CountersArgs) -> u8 {
-    let rows = match rows(args.subject.as_deref()) {
-        Ok(rows) => rows,
-        Err(failure) => return place::refuse(&failure, args.json),
-    };
-    let text = if args.prometheus {
-        prometheus(&rows)
+impl CountersArgs {
+    pub(super) const fn says_json(&self) -> bool {
+        self.json
+    }
+}
+
+pub(super) fn counters(args: &CountersArgs) -> Result<Said, Failure> {
+    let rows = rows(args.subject.as_deref())?;
+    Ok(if args.prometheus {
+        Said::fine(prometheus(&rows))
     } else if args.json {
-        format!("{}\n", json_line(&json(&rows)))
+        Said::json(&json(&rows), 0)
     } else {
-        text(&rows)
-    };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    0
+        Said::fine(text(&rows))
+    })
 }
 
 /// What was counted, by the bytes of the subjects' names; nothing where nothing ever ran.
 pub(super) fn all() -> Result<Vec<CounterRow>, Failure> {
-    let path = place::journal()?.join("counters");
+    let path = journal::directory()?.join("counters");
     let read =
         CounterReader::open(&path).and_then(|reader| reader.map_or_else(|| Ok(Vec::new()), |all| all.read_all()));
     read.map_err(|error| {
-        let message = format!("`{}`: {}", path.display(), place::whole(&error));
+        let message = format!("`{}`: {}", path.display(), journal::whole(&error));
         Failure::new(Exit::Missing, message).with_help("`nx sec doctor` tries whether the state directory can be used")
     })
 }
@@ -130,7 +130,7 @@ pub(super) fn json(rows: &[CounterRow]) -> Value {
             (row.0.clone(), values.into())
         })
         .collect();
-    json!({"version": place::JSON_VERSION, "subjects": subjects})
+    json!({"version": VERSION, "subjects": subjects})
 }
 
 /// What a counter means, for `# HELP`.

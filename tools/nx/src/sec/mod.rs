@@ -4,7 +4,9 @@ mod args;
 mod audit;
 mod counters;
 mod doctor;
-mod place;
+mod journal;
+mod output;
+mod ps;
 mod time;
 
 pub(crate) use args::SecCommand;
@@ -13,7 +15,8 @@ pub(crate) use args::SecCommand;
 pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
         SecCommand::Audit(args) => audit::audit(args),
-        SecCommand::Counters(args) => counters::counters(args),
+        SecCommand::Counters(args) => output::finish(counters::counters(args), args.says_json()),
         SecCommand::Doctor { json } => doctor::doctor(*json),
+        SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
     }
 }

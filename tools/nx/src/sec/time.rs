@@ -37,7 +37,8 @@ fn digits(text: &str) -> Option<u64> {
 /// A part of RFC 3339, whose own reader takes one form alone: what is missing is filled up.
 fn calendar(text: &str) -> Option<UnixMillis> {
     let (date, rest) = match text.find(['T', 't', ' ']) {
-        Some(at) => (text.get(..at)?, text.get(at.checked_add(1)?..)?),
+        // What begins a time of day must be one.
+        Some(at) => (text.get(..at)?, text.get(at.checked_add(1)?..).filter(|rest| !rest.is_empty())?),
         None => (text, ""),
     };
     let zone_at = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());

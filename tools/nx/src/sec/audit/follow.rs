@@ -2,8 +2,9 @@
 
 use super::args::AuditArgs;
 use super::line::{self, Bad, say};
-use super::{Ended, place};
+use super::{Ended, journal};
 use crate::run::json_line;
+use crate::sec::output::VERSION;
 use logd::{Entry, Followed, Follower};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -17,7 +18,7 @@ use std::path::Path;
 const SHOWN_BEFORE: usize = 10;
 
 pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
-    let mut follower = logd::follow(directory, args.filter()).map_err(|error| place::unreadable(&error))?;
+    let mut follower = logd::follow(directory, args.filter()).map_err(|error| journal::unreadable(&error))?;
     let stdout = std::io::stdout();
     let mut out = BufWriter::new(stdout.lock());
     let mut bad = Bad::default();
@@ -28,7 +29,7 @@ pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         }
     }
     loop {
-        while let Some(followed) = follower.read_next().map_err(|error| place::unreadable(&error))? {
+        while let Some(followed) = follower.read_next().map_err(|error| journal::unreadable(&error))? {
             match followed {
                 Followed::Entry(entry) => {
                     bad.good(args.json);
@@ -43,14 +44,14 @@ pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         out.flush()?;
         bad.end(args.json);
         wait(&follower, stdout.as_fd())?;
-        follower.look().map_err(|error| place::unreadable(&error))?;
+        follower.look().map_err(|error| journal::unreadable(&error))?;
     }
 }
 
 /// The last few of what is there already.
 fn before(args: &AuditArgs, follower: &mut Follower) -> Result<VecDeque<Entry>, Ended> {
     let mut last = VecDeque::with_capacity(SHOWN_BEFORE);
-    while let Some(followed) = follower.read_next().map_err(|error| place::unreadable(&error))? {
+    while let Some(followed) = follower.read_next().map_err(|error| journal::unreadable(&error))? {
         if let Followed::Entry(entry) = followed
             && args.wants(entry.record.reason)
         {
@@ -65,7 +66,7 @@ fn before(args: &AuditArgs, follower: &mut Follower) -> Result<VecDeque<Entry>, 
 
 fn gap(out: &mut impl Write, after: u64, next: u64, as_json: bool) -> std::io::Result<()> {
     if as_json {
-        let value = json!({"version": place::JSON_VERSION, "event": "gap", "after": after, "next": next});
+        let value = json!({"version": VERSION, "event": "gap", "after": after, "next": next});
         return writeln!(out, "{}", json_line(&value));
     }
     out.flush()?;

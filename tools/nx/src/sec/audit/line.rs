@@ -1,7 +1,7 @@
 //! A record as a reader gets it.
 
 use crate::run::{json_line, plain};
-use crate::sec::place::JSON_VERSION;
+use crate::sec::output::VERSION;
 use logd::{Entry, Unreadable};
 use nexus_audit::{Judgement, line_of};
 use serde_json::json;
@@ -77,7 +77,7 @@ impl Bad {
         self.in_a_row = self.in_a_row.saturating_add(1);
         if as_json {
             let value = json!({
-                "version": JSON_VERSION, "event": "unreadable", "file": &*unreadable.file, "line": unreadable.line,
+                "version": VERSION, "event": "unreadable", "file": &*unreadable.file, "line": unreadable.line,
                 "problem": unreadable.problem.to_string(),
             });
             return writeln!(out, "{}", json_line(&value));

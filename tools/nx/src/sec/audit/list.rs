@@ -2,7 +2,7 @@
 
 use super::args::AuditArgs;
 use super::line::{self, Bad, say};
-use super::{Ended, place};
+use super::{Ended, journal};
 use crate::run::Exit;
 use logd::{Problem, Unreadable};
 use std::io::{BufWriter, Write};
@@ -11,13 +11,13 @@ use std::path::Path;
 pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let records = match logd::read(directory, args.filter()) {
         Ok(records) => records,
-        Err(error) if place::is_absent(&error) => {
+        Err(error) if journal::is_absent(&error) => {
             if !args.json {
                 say("nx: there is no journal yet: nothing ran here under nx as this user");
             }
             return Ok(0);
         }
-        Err(error) => return Err(place::unreadable(&error).into()),
+        Err(error) => return Err(journal::unreadable(&error).into()),
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
     let (mut bad, mut found, mut torn) = (Bad::default(), 0_u64, None);

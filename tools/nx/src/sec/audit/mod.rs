@@ -8,7 +8,7 @@ mod verify;
 
 pub(crate) use args::AuditArgs;
 
-use super::place;
+use super::{journal, output};
 use crate::run::Failure;
 
 /// Why a command ended before its end.
@@ -41,7 +41,7 @@ impl From<std::io::Error> for Ended {
 }
 
 pub(super) fn audit(args: &AuditArgs) -> u8 {
-    let done = place::journal().map_err(Ended::Failed).and_then(|directory| {
+    let done = journal::directory().map_err(Ended::Failed).and_then(|directory| {
         if args.verify {
             verify::verify(args, &directory)
         } else if args.follow {
@@ -53,6 +53,6 @@ pub(super) fn audit(args: &AuditArgs) -> u8 {
     match done {
         Ok(code) => code,
         Err(Ended::Closed) => 0,
-        Err(Ended::Failed(failure)) => place::refuse(&failure, args.json),
+        Err(Ended::Failed(failure)) => output::finish(Err(failure), args.json),
     }
 }

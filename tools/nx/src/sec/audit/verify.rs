@@ -1,8 +1,9 @@
 //! `nx sec audit --verify`: whether the chain holds, and what that says.
 
 use super::args::AuditArgs;
-use super::{Ended, place};
+use super::{Ended, journal};
 use crate::run::{Exit, Failure, json_line, plain};
+use crate::sec::output::VERSION;
 use logd::{AnchorState, VerifyError, VerifyReport};
 use nexus_audit::Flaw;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ pub(crate) const UNSEEN: &str = "a tail that was cut off, and a journal rewritte
 pub(super) fn verify(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let (value, text, code) = match logd::verify(directory, args.anchor.as_ref()) {
         Ok(report) => (holds_json(&report), holds_text(&report), 0),
-        Err(VerifyError::Journal(error)) => return Err(place::unreadable(&error).into()),
+        Err(VerifyError::Journal(error)) => return Err(journal::unreadable(&error).into()),
         Err(VerifyError::NoKey) if has_no_records(directory) => {
             let failure = Failure::new(
                 Exit::Missing,
@@ -42,7 +43,7 @@ fn has_no_records(directory: &Path) -> bool {
 pub(crate) fn holds_json(report: &VerifyReport) -> Value {
     let verified = &report.verified;
     json!({
-        "version": place::JSON_VERSION, "ok": true, "records": verified.records, "first_seq": verified.first_seq,
+        "version": VERSION, "ok": true, "records": verified.records, "first_seq": verified.first_seq,
         "last_seq": verified.last_seq, "files": report.files, "half_line_at_the_end": report.torn,
         "anchor": anchor_word(report.anchor),
         "head": format!("{}:{}", verified.last_seq, verified.head),
@@ -134,14 +135,14 @@ fn flawed(error: &VerifyError) -> Flawed {
             file: None,
             line: None,
             seq: None,
-            why: place::whole(other),
+            why: journal::whole(other),
         },
     }
 }
 
 pub(crate) fn broken_json(error: &VerifyError) -> Value {
     let Flawed { file, line, seq, why } = flawed(error);
-    json!({"version": place::JSON_VERSION, "ok": false, "file": file, "line": line, "seq": seq, "why": why})
+    json!({"version": VERSION, "ok": false, "file": file, "line": line, "seq": seq, "why": why})
 }
 
 fn broken_text(error: &VerifyError) -> String {

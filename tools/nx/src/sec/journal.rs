@@ -1,20 +1,14 @@
 //! Where the journal and the counters are, and what is said where they cannot be read.
 
-use crate::run::{Exit, Failure, Places, json_line, plain};
+use super::output::places;
+use crate::run::{Exit, Failure};
 use logd::JournalError;
-use serde_json::json;
 use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 
-/// The version of the shapes of `--json` that have a `version`.
-pub(super) const JSON_VERSION: u32 = 1;
-
 /// The journal's directory of this user, whether it is there or not.
-pub(super) fn journal() -> Result<PathBuf, Failure> {
-    Places::of_caller(|name| std::env::var(name).ok())
-        .map(|places| places.journal())
-        .map_err(|message| Failure::new(Exit::Missing, message).with_help("set `HOME` to your home's absolute path"))
+pub(super) fn directory() -> Result<PathBuf, Failure> {
+    Ok(places()?.journal())
 }
 
 /// The journal cannot be read.
@@ -60,19 +54,4 @@ pub(super) fn whole(error: &dyn Error) -> String {
         source = inner.source();
     }
     text
-}
-
-/// Says why a command did not do what it was asked, and gives the status to end with.
-pub(super) fn refuse(failure: &Failure, as_json: bool) -> u8 {
-    let code = failure.exit.code();
-    if as_json {
-        let value = json!({
-            "version": JSON_VERSION, "ok": false, "exit": code, "message": failure.message, "help": failure.help,
-        });
-        let _ = writeln!(std::io::stdout(), "{}", json_line(&value));
-    } else {
-        let text: Vec<String> = failure.to_string().lines().map(plain).collect();
-        let _ = writeln!(std::io::stderr(), "{}", text.join("\n"));
-    }
-    code
 }

@@ -1,0 +1,5 @@
+//! The harness of `nx sec`'s tests: the command as a user calls it, in a home of a test's own.
+
+mod command;
+
+pub use command::{Said, sec, sec_json};

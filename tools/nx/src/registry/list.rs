@@ -1,0 +1,275 @@
+//! Who runs.
+
+use super::facts::{FACTS_BYTES_MAX, FACTS_VERSION, Facts};
+use super::kernel::{self, Process, ProcessState, Status};
+use super::publish::{DIRECTORY, address, remove, socket};
+use super::{FACTS, NEW, SESSIONS};
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// How many entries are looked at; a machine that runs more than this many sessions of one user has other troubles.
+pub const SESSIONS_MAX: usize = 16_384;
+
+/// After how long an entry that is still being made was given up by who made it: making one takes less than a millisecond.
+const MAKING: Duration = Duration::from_secs(60);
+
+/// The running sessions, by subject and then by session.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Sessions that the kernel vouches for.
+    pub live: Vec<Live>,
+    /// Entries of which nothing certain can be said, by name.
+    pub troubles: Vec<Trouble>,
+}
+
+/// A running session.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// What does not change.
+    pub facts: Facts,
+    /// The supervisor is stopped: it will not answer, and neither is any call of the program that has to be judged.
+    pub stopped: bool,
+    /// The program, as the kernel has it; `None` if it has ended or the kernel does not say.
+    pub program: Option<Program>,
+}
+
+/// A session's program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its number in the reader's pid namespace.
+    pub pid: i32,
+    /// Its name for ps(1), which it may choose itself.
+    pub name: String,
+    /// Who it runs as.
+    pub uid: u32,
+    /// Whether a filter is on; `None` if the kernel does not say.
+    pub filtered: Option<bool>,
+    /// How many filters are on, where the kernel says (Linux 5.9).
+    pub filters: Option<u32>,
+    /// Whether it can gain privileges by executing a program: it must not.
+    pub no_new_privs: Option<bool>,
+    /// Whether it lives in a pid namespace of its own.
+    pub nested: bool,
+    /// Whether it is stopped.
+    pub stopped: bool,
+}
+
+/// An entry of which nothing certain can be said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trouble {
+    /// The session's name.
+    pub session: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What became of an entry.
+enum Seen {
+    Live(Box<Live>),
+    Gone,
+    Trouble(String),
+}
+
+/// Looks at every entry of the runtime directory. Waits for nobody. A directory that is not there holds no session.
+///
+/// # Errors
+/// The directory cannot be read, or is not the caller's alone.
+pub fn list(runtime: &Path) -> io::Result<Listing> {
+    let sessions = match rustix::fs::openat(CWD, runtime.join(SESSIONS), DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Listing::default()),
+        other => other?,
+    };
+    let stat = rustix::fs::fstat(&sessions)?;
+    let me = rustix::process::geteuid().as_raw();
+    if stat.st_uid != me || stat.st_mode & 0o077 != 0 {
+        let why = format!(
+            "`{}` is not the caller's alone (uid {}, mode {:o})",
+            runtime.join(SESSIONS).display(),
+            stat.st_uid,
+            stat.st_mode & 0o7777
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let mut out = Listing::default();
+    let names = names(&sessions)?;
+    if names.len() > SESSIONS_MAX {
+        out.troubles.push(Trouble {
+            session: "…".to_owned(),
+            why: format!("there are more than {SESSIONS_MAX} entries, and no more are looked at"),
+        });
+    }
+    for name in names.into_iter().take(SESSIONS_MAX) {
+        if name.starts_with(NEW) {
+            clear_unfinished(sessions.as_fd(), &name);
+            continue;
+        }
+        match look(sessions.as_fd(), &name) {
+            Seen::Live(live) => out.live.push(*live),
+            Seen::Gone => remove(sessions.as_fd(), &name),
+            Seen::Trouble(why) => out.troubles.push(Trouble { session: name, why }),
+        }
+    }
+    out.live
+        .sort_by(|a, b| (&a.facts.subject, &a.facts.session).cmp(&(&b.facts.subject, &b.facts.session)));
+    out.troubles.sort();
+    Ok(out)
+}
+
+fn names(sessions: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut space = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(sessions, &mut space);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+        if names.len() > SESSIONS_MAX {
+            break;
+        }
+    }
+    Ok(names)
+}
+
+/// Removes what somebody began and never finished.
+fn clear_unfinished(sessions: BorrowedFd<'_>, name: &str) {
+    let old = rustix::fs::statat(sessions, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .ok()
+        .and_then(|stat| u64::try_from(stat.st_mtime).ok())
+        .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        .and_then(|made| SystemTime::now().duration_since(made).ok());
+    if old.is_some_and(|age| age > MAKING) {
+        remove(sessions, name);
+    }
+}
+
+fn look(sessions: BorrowedFd<'_>, name: &str) -> Seen {
+    let entry = match rustix::fs::openat(sessions, name, DIRECTORY, Mode::empty()) {
+        // Its session removed it just now.
+        Err(Errno::NOENT) => return Seen::Gone,
+        Err(error) => return Seen::Trouble(format!("its entry cannot be opened: {error}")),
+        Ok(entry) => entry,
+    };
+    let peer = match knock(entry.as_fd()) {
+        Ok(peer) => peer,
+        // Nobody listens any more.
+        Err(Errno::CONNREFUSED | Errno::NOENT) => return Seen::Gone,
+        Err(error) => return Seen::Trouble(format!("its socket cannot be reached: {error}")),
+    };
+    let facts = match read_facts(entry.as_fd()) {
+        Ok(facts) => facts,
+        // It ended between the two looks.
+        Err(_) if matches!(knock(entry.as_fd()), Err(Errno::CONNREFUSED | Errno::NOENT)) => return Seen::Gone,
+        Err(why) => return Seen::Trouble(why),
+    };
+    vouch(name, facts, peer).unwrap_or_else(|why| match knock(entry.as_fd()) {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Seen::Gone,
+        _ => Seen::Trouble(why),
+    })
+}
+
+/// Who listens: connect(2) to a Unix socket is done once the connection is queued, whatever the other side does.
+/// `Ok(None)` if somebody does whose queue is full.
+fn knock(entry: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
+    let socket = connect(entry)?;
+    let Some(socket) = socket else { return Ok(None) };
+    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+    if peer.uid != rustix::process::geteuid() {
+        return Err(Errno::PERM);
+    }
+    Ok(Some(peer.pid.as_raw_nonzero().get()))
+}
+
+/// Connects without waiting; `None` if the queue is full.
+pub(super) fn connect(entry: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    let socket = socket()?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    match rustix::net::connect(&socket, &address(entry)?) {
+        Ok(()) => Ok(Some(socket)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_facts(entry: BorrowedFd<'_>) -> Result<Facts, String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(entry, FACTS, flags, Mode::empty())
+        .map_err(|error| format!("its facts cannot be opened: {error}"))?;
+    let mut bytes = Vec::with_capacity(4096);
+    std::fs::File::from(file)
+        .take(FACTS_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("its facts cannot be read: {error}"))?;
+    match serde_json::from_slice::<Facts>(&bytes) {
+        Ok(facts) if facts.version == FACTS_VERSION => Ok(facts),
+        _ => Err(match version(&bytes) {
+            Some(version) if version != u64::from(FACTS_VERSION) => format!(
+                "another version of nx started it: its facts are of version {version}, this nx reads {FACTS_VERSION}"
+            ),
+            _ => "its facts are damaged".to_owned(),
+        }),
+    }
+}
+
+fn version(bytes: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(bytes)
+        .ok()?
+        .get("version")?
+        .as_u64()
+}
+
+/// Holds the facts to what the kernel says.
+fn vouch(name: &str, facts: Facts, peer: Option<i32>) -> Result<Seen, String> {
+    if facts.session != name {
+        return Err("its facts are another session's".to_owned());
+    }
+    let supervisor = Process::of(facts.supervisor.pid).map_err(|error| format!("its supervisor is hidden: {error}"))?;
+    if !supervisor.is(facts.supervisor) || peer.is_some_and(|pid| pid != facts.supervisor.pid) {
+        return Err("who listens is not the supervisor that its facts name".to_owned());
+    }
+    let live = |program| {
+        Seen::Live(Box::new(Live {
+            stopped: supervisor.state == ProcessState::Stopped,
+            program,
+            facts: facts.clone(),
+        }))
+    };
+    let Ok(init) = Process::of(facts.init.pid) else {
+        // The program has ended; the supervisor writes the last records.
+        return Ok(live(None));
+    };
+    if !init.is(facts.init) {
+        return Ok(live(None));
+    }
+    if init.parent != facts.front.pid || supervisor.parent != facts.front.pid {
+        return Err("init and supervisor are not of one session".to_owned());
+    }
+    let program = kernel::first_child(facts.init.pid)
+        .ok()
+        .flatten()
+        .and_then(|pid| program(pid, facts.init.pid));
+    Ok(live(program))
+}
+
+fn program(pid: i32, init: i32) -> Option<Program> {
+    let status = Status::of(pid).ok().filter(|status| status.parent == init)?;
+    if status.state == ProcessState::Zombie {
+        return None;
+    }
+    Some(Program {
+        pid,
+        name: status.name,
+        uid: status.uid,
+        filtered: status.seccomp.map(|mode| mode == 2),
+        filters: status.filters,
+        no_new_privs: status.no_new_privs,
+        nested: status.nested,
+        stopped: status.state == ProcessState::Stopped,
+    })
+}

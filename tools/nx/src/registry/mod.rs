@@ -1,0 +1,35 @@
+//! Which sessions run.
+//!
+//! Each session's supervisor keeps an entry, `sessions/ID` in the runtime directory: a listening socket and a file of facts.
+//! Both appear at once, by the rename of a directory. Who lives, the kernel says and not the file: a socket whose owner is
+//! gone refuses, and the process that listened (`SO_PEERCRED`), the first process that it was forked by and the program's
+//! init must be what the facts say that they are. An entry that nobody listens at is left over, and is removed by whoever
+//! finds it.
+//!
+//! To know who runs, no supervisor has to wake. What only it knows, it is asked ([`ask`]), and has two seconds to answer.
+
+mod ask;
+mod facts;
+mod kernel;
+mod list;
+mod publish;
+mod serve;
+
+pub use ask::{ANSWER_WAIT, AskError, ask};
+pub use facts::{Backend, FACTS_BYTES_MAX, FACTS_VERSION, Facts, Filter, Mask, ProcessFact, WorkFact};
+pub use kernel::{Process, ProcessState};
+pub use list::{Listing, Live, Program, SESSIONS_MAX, Trouble, list};
+pub use publish::{Entry, Listener, publish};
+pub use serve::{ASK_WAIT, Answers, serve};
+
+/// The directory of entries in the runtime directory.
+pub const SESSIONS: &str = "sessions";
+
+/// The socket's name in an entry.
+const SOCKET: &str = "socket";
+
+/// The facts' name in an entry.
+const FACTS: &str = "facts.json";
+
+/// What the name of an entry begins with that is being made.
+const NEW: &str = ".new-";

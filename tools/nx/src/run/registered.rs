@@ -1,0 +1,208 @@
+//! A session as others find it: its facts, and what it answers.
+
+use super::session::Session;
+use super::supervisor::Subject;
+use crate::registry::{Answers, Backend, FACTS_VERSION, Facts, Filter, Mask, Process, ProcessFact, WorkFact};
+use execd::{Access, AreaMount, Enforcement, Entry, Fence, Plan};
+use nexus_abi::{Effect, syscall};
+use nexus_abi_policy::Profile;
+use nexus_sys::seccomp::Instruction;
+use nexus_wire::session::Question;
+use std::io;
+use std::time::SystemTime;
+
+/// What a session answers about itself.
+pub(crate) struct Views {
+    session: Session,
+}
+
+impl Views {
+    pub(crate) fn new(subject: &Subject<'_>) -> Self {
+        Self {
+            session: subject.session.clone(),
+        }
+    }
+}
+
+impl Answers for Views {
+    fn answer(&mut self, question: Question) -> Result<serde_json::Value, String> {
+        let _ = &self.session;
+        Err(format!("`{}` is not answered", question.as_str()))
+    }
+}
+
+/// What does not change while the session runs. The caller is its supervisor.
+pub(crate) fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Facts> {
+    let of = |pid: i32| -> io::Result<ProcessFact> { Ok(Process::of(pid)?.fact()) };
+    let rules = &session.rules;
+    let front = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Ok(Facts {
+        version: FACTS_VERSION,
+        nx: env!("CARGO_PKG_VERSION").to_owned(),
+        subject: session.subject.to_string(),
+        domain: rules.domain.clone(),
+        session: session.id.to_string(),
+        supervisor: of(std::process::id().cast_signed())?,
+        front: of(front)?,
+        init: of(init)?,
+        uid: plan.identity.uid,
+        gid: plan.identity.gid,
+        assumed: plan.identity.assumed,
+        mode: "enforce".to_owned(),
+        policy: session.version.to_string(),
+        origin: session.origin.to_string(),
+        profile_name: rules.profile_name.clone(),
+        profile_id: rules.profile_id().to_string(),
+        filter: Filter {
+            hash: filter_hash(&plan.filter),
+            instructions: u32::try_from(plan.filter.len()).unwrap_or(u32::MAX),
+        },
+        syscalls: mask(&rules.profiles()),
+        work: work(plan),
+        backends: backends(plan),
+        started_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+    })
+}
+
+/// BLAKE3 over the instructions as the kernel takes them: the same for the same filter on every machine.
+pub(crate) fn filter_hash(filter: &[Instruction]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for one in filter {
+        hasher.update(&one.code.to_le_bytes());
+        hasher.update(&[one.jump_true, one.jump_false]);
+        hasher.update(&one.k.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// How many of the known calls are allowed whatever their arguments, how many it depends for, and how many are denied: what
+/// is said of a call by the first words of its rules, in one pass.
+pub(crate) fn mask(profiles: &[&Profile]) -> Mask {
+    const ALLOWED: u8 = 1;
+    const SOMETIMES: u8 = 2;
+    const DENIED: u8 = 4;
+    const DENIED_SOMETIMES: u8 = 8;
+    let numbers = usize::try_from(syscall::NUMBERS_MAX).unwrap_or(0);
+    let mut whole = vec![ALLOWED; numbers];
+    for profile in profiles {
+        let mut says = vec![0_u8; numbers];
+        for rule in &profile.rules {
+            let bit = match (rule.effect, rule.conditions.is_empty()) {
+                (Effect::Allow, true) => ALLOWED,
+                (Effect::Allow, false) => SOMETIMES,
+                (Effect::Deny, true) => DENIED,
+                (Effect::Deny, false) => DENIED_SOMETIMES,
+            };
+            if let Some(said) = usize::try_from(rule.number).ok().and_then(|at| says.get_mut(at)) {
+                *said |= bit;
+            }
+        }
+        for number in &profile.probed {
+            if let Some(said) = usize::try_from(*number).ok().and_then(|at| says.get_mut(at)) {
+                *said |= DENIED;
+            }
+        }
+        for (whole, said) in whole.iter_mut().zip(says) {
+            let here = if said & DENIED != 0 || said & (ALLOWED | SOMETIMES) == 0 {
+                DENIED
+            } else if said & ALLOWED != 0 && said & DENIED_SOMETIMES == 0 {
+                ALLOWED
+            } else {
+                SOMETIMES
+            };
+            *whole = (*whole).max(here);
+        }
+    }
+    let mut mask = Mask::default();
+    for (number, said) in (0..syscall::NUMBERS_MAX).zip(whole) {
+        if syscall::name(number).is_none() {
+            continue;
+        }
+        match said {
+            ALLOWED => mask.allowed += 1,
+            SOMETIMES => mask.conditional += 1,
+            _ => mask.denied += 1,
+        }
+    }
+    mask
+}
+
+fn work(plan: &Plan) -> Option<WorkFact> {
+    // The program starts in its work directory, where it has one; elsewhere there is no part of the host's.
+    let kind = plan.view.iter().find_map(|entry| match entry {
+        Entry::Area {
+            area: AreaMount::Work, ..
+        } => Some("metered"),
+        Entry::Bind { at, access, .. } if *at == plan.directory => Some(match access {
+            Access::ReadOnly => "read-only",
+            Access::ReadWrite => "unmetered",
+        }),
+        _ => None,
+    })?;
+    Some(WorkFact {
+        path: plan.directory.to_string_lossy().into_owned(),
+        kind: kind.to_owned(),
+    })
+}
+
+fn backends(plan: &Plan) -> Vec<Backend> {
+    let by = |what: &str, by: &str, how: &str| Backend {
+        what: what.to_owned(),
+        by: Some(by.to_owned()),
+        how: Some(how.to_owned()),
+        why_not: None,
+    };
+    let not = |what: &str, why: &str| Backend {
+        what: what.to_owned(),
+        by: None,
+        how: None,
+        why_not: Some(why.to_owned()),
+    };
+    let mut out = vec![
+        by(
+            "syscalls",
+            "seccomp",
+            "a filter in the kernel; what it does not let through, the supervisor judges",
+        ),
+        by(
+            "egress",
+            "netns",
+            "an empty network namespace; sockets for the outside are made by the supervisor, which judges each address",
+        ),
+        by(
+            "quotas",
+            "fuse",
+            "the subject's file server keeps the ledger and denies before it writes",
+        ),
+        by(
+            "paths",
+            "mountns",
+            "a mount namespace that holds the view and nothing else",
+        ),
+        match plan.fence {
+            Fence::Missing => not("paths, second fence", "this kernel does not have Landlock"),
+            fence => by("paths, second fence", "landlock", fence.as_str()),
+        },
+    ];
+    let lack = plan.limits.cgroup.as_ref().and_then(|place| place.as_ref().err());
+    for (name, limit) in plan.limits.each() {
+        let what = format!("limit {name}");
+        out.push(match &limit.enforcement {
+            Enforcement::Enforced { backend } => {
+                let word = match backend {
+                    execd::Backend::Cgroup(_) => "cgroup",
+                    execd::Backend::EachProcess | execd::Backend::UserNamespace => "rlimit",
+                };
+                let better = lack.filter(|_| name != "open_files").map(ToString::to_string);
+                Backend {
+                    why_not: better.map(|lack| format!("not cgroup: {lack}")),
+                    ..by(&what, word, &backend.to_string())
+                }
+            }
+            Enforcement::Unsupported { why } => not(&what, why),
+        });
+    }
+    out.sort();
+    out
+}
