@@ -2,7 +2,9 @@
 //! `NAME ok VALUE` or `NAME ERRNO`. Judging that is the tests' work; the same lines from a run without the sandbox show
 //! that an attack works where its guard is missing.
 
+mod around;
 mod calls;
+mod crowd;
 mod files;
 mod memory;
 mod paths;
@@ -44,6 +46,12 @@ fn main() -> ExitCode {
         ("udp-open", [open, forbidden]) => udp::run(number(open), number(forbidden)),
         ("udp-race", [open, forbidden, rounds]) => udp::race(number(open), number(forbidden), number(rounds)),
         ("parallel", [port, count]) => sockets::parallel(number(port), number(count)),
+        ("int80", [port]) => around::int80(number(port)),
+        ("ring", [port]) => around::ring(number(port)),
+        ("flock", [port, count]) => crowd::flock(number(port), number(count)),
+        ("crowd", [full, open, count, waiting]) => {
+            crowd::crowd(number(full), number(open), number(count), number(waiting))
+        }
         ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
         ("unix", paths) => unix::reach(paths),
         ("abstract", [name]) => unix::reach_abstract(name),

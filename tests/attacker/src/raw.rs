@@ -48,20 +48,29 @@ pub(crate) fn try_call(name: &str, number: c_long, args: &[u64]) -> i64 {
 /// `int 0x80` on a 64-bit kernel: the 32-bit table, with 32-bit arguments. Sets errno as libc does.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn int80(number: u32, b: u32, c: u32, d: u32) -> i64 {
+    int80_full(number, [b, c, d, 0, 0, 0])
+}
+
+/// The same with all six arguments.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn int80_full(number: u32, [b, c, d, si, di, bp]: [u32; 6]) -> i64 {
     let result: i32;
-    // SAFETY: the call reads or writes memory below 4 GiB only where an argument names it; rbx, which the compiler keeps
-    // for itself, is put back.
+    // SAFETY: the call reads or writes memory below 4 GiB only where an argument names it; rbx and rbp, which the compiler
+    // keeps for itself, are put back.
     unsafe {
         std::arch::asm!(
             "xchg rbx, {b}",
+            "xchg rbp, {bp}",
             "int 0x80",
+            "xchg rbp, {bp}",
             "xchg rbx, {b}",
             b = inout(reg) u64::from(b) => _,
+            bp = inout(reg) u64::from(bp) => _,
             inlateout("eax") number => result,
             in("ecx") c,
             in("edx") d,
-            in("esi") 0_u32,
-            in("edi") 0_u32,
+            in("esi") si,
+            in("edi") di,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }

@@ -142,7 +142,10 @@ impl Plan {
             environment: environment(subject, around),
             umask: around.umask,
             limits: around.limits.clone(),
-            filter: filter(&subject.profiles(), egress, ipc.sysv)?,
+            filter: filter(
+                &subject.profiles(),
+                &mediated(egress, ipc.sysv, subject.fds.allow_sockets),
+            )?,
             ipc,
             fence: around.fence,
         })
@@ -185,7 +188,7 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[&Profile], mediated: &[Mediated]) -> Result<Vec<Instruction>, PlanError> {
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -195,7 +198,7 @@ fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, &mediated(egress, sysv)).map_err(PlanError::Filter)?;
+    let program = compile(profiles, mediated).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()
@@ -208,8 +211,9 @@ fn filter(profiles: &[&Profile], egress: &EgressGate, sysv: SysV) -> Result<Vec<
         .collect())
 }
 
-/// The calls that are carried out by the supervisor although policy allows them.
-fn mediated(egress: &EgressGate, sysv: SysV) -> Vec<Mediated> {
+/// The calls that are carried out by the supervisor although policy allows them. `handed`: sockets of the host's may be handed
+/// in.
+fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
     use rustix::net::{AddressFamily, SocketType};
     use syscall::Width;
     let arg = |index, test| Condition::Arg {
@@ -224,7 +228,7 @@ fn mediated(egress: &EgressGate, sysv: SysV) -> Vec<Mediated> {
         calls.extend(["shmget", "msgget", "semget"].map(|name| (name, vec![])));
     }
     let (tcp, udp) = (egress.opens(Protocol::Tcp), egress.opens(Protocol::Udp));
-    if tcp || udp {
+    if tcp || udp || handed {
         // A socket of the host's side in the program's hands must never get a name or a queue there.
         calls.push(("bind", vec![]));
         calls.push(("listen", vec![]));
@@ -239,7 +243,7 @@ fn mediated(egress: &EgressGate, sysv: SysV) -> Vec<Mediated> {
             calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, kind)]));
         }
     }
-    if udp {
+    if udp || handed {
         // A datagram socket of the host's side sends to whatever address it is given: one in a register, and whatever may
         // lie in memory. What goes to a peer without an address is the kernel's.
         let given = Condition::Arg {

@@ -242,6 +242,17 @@ impl Handle {
         front.not_written(&refused);
     }
 
+    /// Counts what a subject was allowed, `count` times. Nothing is recorded of it; what [`Handle::record`] does with
+    /// [`Outcome::Allow`], without an event.
+    pub fn allowed(&self, subject: &Arc<str>, op: Operation, count: u64) {
+        let Some(counter) = Counter::of_allow(op) else { return };
+        let mut front = self.shared.front();
+        for _ in 0..count {
+            front.count(&self.shared.counters, subject, counter);
+            step(&mut front.tally.allows);
+        }
+    }
+
     /// Whether the journal could not be written when that was last tried. What then is the policy's to say.
     #[must_use]
     pub fn journal_failing(&self) -> bool {

@@ -22,6 +22,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     let socket = caller.take(fd)?;
     let domain = sys::domain(&socket)?;
     let bytes = caller.address(pointer, length)?;
+    caller.still()?;
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Bind, bytes);

@@ -34,7 +34,9 @@ impl<'a> Caller<'a> {
         self.call.tid
     }
 
-    /// Whatever was learnt by the thread's number was about the right thread only if its call still waits now.
+    /// Whatever was learnt by the thread's number was about the right thread only if its call still waits now. Asked once,
+    /// after the last look and before the first act: who waits now has waited all the time, and its number was nobody
+    /// else's meanwhile.
     pub(crate) fn still(&self) -> Result<(), Stop> {
         // Nobody hears the answer of a call that is gone.
         if self.listener.is_waiting(self.call.id) {
@@ -45,15 +47,13 @@ impl<'a> Caller<'a> {
     }
 
     /// Our own descriptor for the file behind the caller's: what we judge and what we act on are one thing, whatever
-    /// the caller does to its table. pidfd_getfd(2).
+    /// the caller does to its table. pidfd_getfd(2). Whose it is, [`Self::still`] says.
     pub(crate) fn take(&self, register: u64) -> Result<OwnedFd, Stop> {
         let number = int(register);
         if number < 0 {
             return Err(Errno::EBADF.into());
         }
-        let fd = self.get(number);
-        self.still()?;
-        fd
+        self.get(number)
     }
 
     /// A descriptor for a thread stays good as long as the thread lives, and no other gets its number before: the last few
@@ -97,7 +97,7 @@ impl<'a> Caller<'a> {
         rustix::process::pidfd_open(group, PidfdFlags::empty()).map_err(Into::into)
     }
 
-    /// The address that the caller gave, copied once.
+    /// The address that the caller gave, copied once, as [`Self::bytes`] does.
     pub(crate) fn address(&self, pointer: u64, length: u64) -> Result<Vec<u8>, Stop> {
         let length = usize::try_from(int(length)).map_err(|_| Errno::EINVAL)?;
         if length > ADDRESS_BYTES_MAX {
@@ -106,7 +106,8 @@ impl<'a> Caller<'a> {
         self.bytes(pointer, length)
     }
 
-    /// Bytes of the caller's memory, copied once, all or none. `length` is bounded by whoever asks.
+    /// Bytes of the caller's memory, copied once, all or none. `length` is bounded by whoever asks. Whose they are,
+    /// [`Self::still`] says.
     pub(crate) fn bytes(&self, pointer: u64, length: usize) -> Result<Vec<u8>, Stop> {
         let mut bytes = vec![0; length];
         let read = if length == 0 {
@@ -114,7 +115,6 @@ impl<'a> Caller<'a> {
         } else {
             memory::read(self.call.tid, pointer, &mut bytes)?
         };
-        self.still()?;
         if read == length {
             Ok(bytes)
         } else {

@@ -19,6 +19,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let caller = Caller::of(call, &netd.listener);
     let socket = caller.take(fd)?;
     let bytes = caller.address(pointer, length)?;
+    caller.still()?;
     let Traits { domain, protocol, side } = netd.traits(&socket)?;
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;

@@ -15,7 +15,9 @@ use rustix::net::{AddressFamily, SocketType};
 pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     let [fd, backlog, ..] = call.args;
     let backlog = int(backlog);
-    let socket = Caller::of(call, &netd.listener).take(fd)?;
+    let caller = Caller::of(call, &netd.listener);
+    let socket = caller.take(fd)?;
+    caller.still()?;
     let domain = sys::domain(&socket)?;
     if is(domain, AddressFamily::UNIX) {
         return unix::run(netd, call, socket, UnixAction::Listen(backlog), Vec::new());

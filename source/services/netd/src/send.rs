@@ -129,6 +129,9 @@ fn one(
     let socket = caller.take(fd)?;
     let traits = netd.traits(&socket)?;
     let domain = traits.domain;
+    if traits.protocol != Some(Protocol::Udp) {
+        caller.still()?;
+    }
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         let waits = first && stream::may_wait(&socket, outgoing.flags)?;
@@ -210,10 +213,11 @@ fn datagram(
     if outgoing.total() > DATAGRAM_BYTES_MAX {
         return Err(Errno::EMSGSIZE.into());
     }
-    let flags = stream::flags(&socket, outgoing.flags)?;
-    let control = control::of_internet(&outgoing.control)?;
+    // The last that is learnt of the caller; what was learnt before holds with it.
     let listener = Arc::clone(&netd.listener);
     let data = outgoing.data(&Caller::of(call, &listener))?;
+    let flags = stream::flags(&socket, outgoing.flags)?;
+    let control = control::of_internet(&outgoing.control)?;
     let Some((bytes, address)) = destination(outgoing, traits.domain)? else {
         judge_without_destination(netd, call, "connected")?;
         return deliver(socket, Vec::new(), data, control, flags, first);

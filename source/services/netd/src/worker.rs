@@ -1,4 +1,5 @@
-//! Calls that take as long as the other side likes: each waits in a thread of its own, so that none holds up another.
+//! Calls that take as long as the other side likes: each waits in a thread of its own, so that none holds up another. A
+//! thread that is done waits a while for the next call: most connects are short, and making a thread costs more than they.
 
 use crate::away::{Away, look};
 use crate::stream::Work;
@@ -12,7 +13,7 @@ use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno as HostErrno;
 use rustix::net::sockopt::{Timeout, socket_timeout};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -26,6 +27,9 @@ const WAITING_MAX: usize = 4096;
 
 /// What tells init's child to give up; what it says does not matter, only that it arrives.
 const GIVE_UP: &[u8] = b"give up";
+
+/// How many threads without a call are kept: as many as a busy program connects at once.
+const IDLE_MAX: usize = 8;
 
 /// A stack for a thread that makes three calls.
 const STACK_BYTES: usize = 64 * 1024;
@@ -53,6 +57,18 @@ struct Shared {
     changed: Condvar,
     /// Most programs never make a call that waits, and then nobody needs to look after them.
     watched: AtomicBool,
+    pool: Mutex<Pool>,
+    /// There is a job for a thread without one.
+    hired: Condvar,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for a call to carry out, and calls for which one of these was chosen.
+#[derive(Default)]
+struct Pool {
+    idle: usize,
+    jobs: VecDeque<Job>,
 }
 
 struct Waiting {
@@ -111,6 +127,10 @@ impl fmt::Debug for Workers {
 }
 
 impl Shared {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,6 +150,8 @@ impl Workers {
             waiting: Mutex::new(BTreeMap::new()),
             changed: Condvar::new(),
             watched: AtomicBool::new(false),
+            pool: Mutex::new(Pool::default()),
+            hired: Condvar::new(),
         });
         Ok(Self { shared })
     }
@@ -245,23 +267,64 @@ impl Workers {
         }
         self.shared.changed.notify_one();
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new()
-            .name("wait".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || shared.carry_out(id, wait, &give_way))
-            .map(drop)
+        self.begin(Box::new(move || shared.carry_out(id, wait, &give_way)))
             .inspect_err(|_| {
                 self.shared.waiting().remove(&id);
             })
     }
+
+    /// Gives a job to a thread that has none, or to a new one.
+    fn begin(&self, job: Job) -> std::io::Result<()> {
+        let mut pool = self.shared.pool();
+        if pool.idle > pool.jobs.len() {
+            pool.jobs.push_back(job);
+            drop(pool);
+            self.shared.hired.notify_one();
+            return Ok(());
+        }
+        drop(pool);
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            // Only in these threads may the nudge arrive. One without this mask would not look up.
+            if set_mask(&SignalSet::full_without(nudge())).is_ok() {
+                job();
+                shared.work_on();
+            } else {
+                job();
+            }
+        };
+        let thread = thread::Builder::new().name("wait".into()).stack_size(STACK_BYTES);
+        thread.spawn(work).map(drop)
+    }
 }
 
 impl Shared {
+    /// Carries out what comes, as one of the threads that are kept; returns where there are enough of these.
+    fn work_on(&self) {
+        let mut pool = self.pool();
+        if pool.idle >= IDLE_MAX {
+            return;
+        }
+        pool.idle = pool.idle.saturating_add(1);
+        loop {
+            if let Some(job) = pool.jobs.pop_front() {
+                pool.idle = pool.idle.saturating_sub(1);
+                drop(pool);
+                job();
+                pool = self.pool();
+                if pool.idle >= IDLE_MAX {
+                    return;
+                }
+                pool.idle = pool.idle.saturating_add(1);
+                continue;
+            }
+            pool = self.hired.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Makes a call, in a thread of its own, and answers it.
     fn carry_out(&self, id: u64, mut wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended>>, give_way: &GiveWay) {
-        // Only here may the nudge arrive.
-        let mask = set_mask(&SignalSet::full_without(nudge()));
-        if let (Ok(_), Some(entry)) = (mask, self.waiting().get_mut(&id)) {
+        if let Some(entry) = self.waiting().get_mut(&id) {
             entry.thread = Some(ThreadHandle::current());
         }
         let result = loop {

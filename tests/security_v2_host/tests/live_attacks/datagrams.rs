@@ -131,3 +131,69 @@ fn a_datagrams_address_that_changes_between_look_and_act_leads_nobody_elsewhere(
         forbidden.assert_something();
     }
 }
+
+#[test]
+fn a_datagram_socket_that_was_passed_on_is_judged_as_before() {
+    for user in users() {
+        let (open, forbidden) = (Catcher::udp(), Catcher::udp());
+        let attack = Attack::with_egress(user, &rules(&open));
+        let script = "
+import errno, os, socket
+open_, forbidden = ('127.0.0.1', OPEN), ('127.0.0.1', FORBIDDEN)
+def told(name, work):
+    try: print(name, work())
+    except OSError as error: print(name, errno.errorcode[error.errno])
+left, right = socket.socketpair()
+fresh, joined = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+joined.connect(open_)
+socket.send_fds(left, [b'two'], [fresh.fileno(), joined.fileno()]); fresh.close(); joined.close(); left.close()
+if os.fork() == 0:
+    _, fds, _, _ = socket.recv_fds(right, 9, 9)
+    fresh, joined = (socket.socket(fileno=fd) for fd in fds)
+    told('fresh-open', lambda: fresh.sendto(b'fresh', open_))
+    told('joined-open', lambda: joined.send(b'joined'))
+    told('fresh-sendto', lambda: fresh.sendto(b'sendto', forbidden))
+    told('fresh-sendmsg', lambda: fresh.sendmsg([b'sendmsg'], [], 0, forbidden))
+    told('fresh-connect', lambda: (fresh.connect(forbidden), fresh.send(b'connected')))
+    told('joined-sendto', lambda: joined.sendto(b'sendto', forbidden))
+    told('joined-sendmsg', lambda: joined.sendmsg([b'sendmsg'], [], 0, forbidden))
+    told('elsewhere-sendto', lambda: joined.sendto(b'sendto', ('203.0.113.7', 5)))
+    told('elsewhere-connect', lambda: joined.connect(('203.0.113.7', 5)))
+    told('still', lambda: joined.send(b'joined'))
+    told('joined-connect', lambda: (joined.connect(forbidden), joined.send(b'connected')))
+    os._exit(0)
+os.wait()
+"
+        .replace("OPEN", &open.port().to_string())
+        .replace("FORBIDDEN", &forbidden.port().to_string());
+        let words = ["/usr/bin/python3", "-u", "-c", &script];
+        let done = attack.prepare_any(words.map(Into::into).to_vec()).run();
+        // A port of the loopback that no rule names is the session's own.
+        let expected = [
+            "fresh-open 5",
+            "joined-open 6",
+            "fresh-sendto 6",
+            "fresh-sendmsg 7",
+            "fresh-connect (None, 9)",
+            "joined-sendto ENETUNREACH",
+            "joined-sendmsg ENETUNREACH",
+            "elsewhere-sendto EPERM",
+            "elsewhere-connect EPERM",
+            "still 6",
+            "joined-connect (None, 9)",
+        ];
+        assert_eq!(done.out().lines().collect::<Vec<_>>(), expected, "{done}");
+        forbidden.assert_nothing();
+        open.flush();
+        let mut caught = open.caught();
+        caught.sort_unstable();
+        assert_eq!(caught, ["fresh", "joined", "joined"]);
+        done.assert_nothing_left();
+        let mut bare = std::process::Command::new(words[0]);
+        assert!(bare.args(&words[1..]).output().unwrap().status.success());
+        forbidden.flush();
+        for what in ["sendto", "sendmsg", "connected"] {
+            assert!(forbidden.caught().iter().any(|line| line == what), "{what}");
+        }
+    }
+}

@@ -126,6 +126,92 @@ fn a_policy_that_opens_sockets_hands_them_on() {
     }
 }
 
+/// What a program does with the socket that is its stdin.
+const HANDED: &str = r#"
+import errno, os, socket, sys
+forbidden = ("127.0.0.1", FORBIDDEN)
+def told(name, work):
+    try: print(name, work())
+    except OSError as error: print(name, errno.errorcode[error.errno])
+one = socket.socket(fileno=0)
+if one.type == socket.SOCK_DGRAM:
+    told("send", lambda: one.send(b"to the peer"))
+    told("sendto", lambda: one.sendto(b"sendto", forbidden))
+    told("sendmsg", lambda: one.sendmsg([b"sendmsg"], [], 0, forbidden))
+    told("connect", lambda: (one.connect(forbidden), one.send(b"connected")))
+    told("bind", lambda: one.bind(("127.0.0.1", 0)))
+else:
+    told("connect", lambda: (one.connect(forbidden), one.send(b"connected")))
+    told("listen", lambda: one.listen(5))
+    print("port", one.getsockname()[1])
+print("end", flush=True)
+import time; time.sleep(60)
+"#;
+
+#[test]
+fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
+    use crate::kit::Catcher;
+    use std::io::{BufRead, BufReader};
+    for user in users() {
+        let mut attack = Attack::new(user);
+        let fds =
+            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
+        attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", fds);
+        let (peer, forbidden, streams) = (Catcher::udp(), Catcher::udp(), Catcher::tcp("127.0.0.1"));
+        let fresh = |kind| rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
+        for bare in [false, true] {
+            let said = |fd: OwnedFd, port: u16| {
+                let script = HANDED.replace("FORBIDDEN", &port.to_string());
+                let words = ["/usr/bin/python3", "-c", &script];
+                let mut command = if bare {
+                    let mut command = std::process::Command::new(words[0]);
+                    command.args(&words[1..]);
+                    command
+                } else {
+                    attack.prepare_any(words.map(Into::into).to_vec()).command()
+                };
+                let mut child = spawn(command.stdin(fd).stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+                let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+                let until_end = lines.map_while(Result::ok).take_while(|line| line != "end");
+                let out: String = until_end.map(|line| line + "\n").collect();
+                let listening = crate::sockets::listening();
+                child.kill().unwrap();
+                child.wait().unwrap();
+                (out, listening)
+            };
+            let connected = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            connected.connect(("127.0.0.1", peer.port())).unwrap();
+            let (out, _) = said(connected.into(), forbidden.port());
+            if bare {
+                forbidden.assert_something();
+            } else {
+                // Without a rule the loopback is the session's own.
+                let own = "send 11\nsendto ENETUNREACH\nsendmsg ENETUNREACH\nconnect (None, 9)\nbind EINVAL\n";
+                assert_eq!(out, own);
+                forbidden.assert_nothing();
+                peer.flush();
+                assert_eq!(peer.caught(), ["to the peer"]);
+            }
+            let (out, _) = said(fresh(rustix::net::SocketType::STREAM), streams.port());
+            if bare {
+                streams.assert_something();
+            } else {
+                assert!(out.starts_with("connect ECONNREFUSED\nlisten None\n"), "{out}");
+                streams.assert_nothing();
+            }
+            let (out, listening) = said(fresh(rustix::net::SocketType::STREAM), closed_port());
+            let port = out.lines().find_map(|line| line.strip_prefix("port ")).unwrap();
+            assert_eq!(listening.contains(&port.parse().unwrap()), bare, "{out}");
+        }
+        attack.home.assert_nothing_left();
+    }
+}
+
+fn closed_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 #[test]
 fn only_the_standard_descriptors_are_open_inside() {
     for user in users() {

@@ -4,6 +4,7 @@
 //! would be found out. Nothing here leaves the machine: destinations are loopback ones.
 
 mod calls;
+mod crowd;
 mod datagrams;
 mod files;
 mod input;
@@ -14,3 +15,4 @@ mod sockets;
 mod storm;
 mod terminal;
 mod unix;
+mod wire;

@@ -152,7 +152,7 @@ fn no_datagram_leaves() {
     }
 }
 
-fn listening() -> Vec<u16> {
+pub(crate) fn listening() -> Vec<u16> {
     const LISTEN: &str = "0A";
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -229,6 +229,37 @@ fn a_port_that_is_taken_on_the_host_is_free_inside_and_so_none_is_told_or_taken_
         let (answers, _) = attack.run(&["bind-taken", &port]);
         answers.assert_ok(&["bind-taken"]);
         attack.bare(&["bind-taken", &port]).assert_refused(&["bind-taken"]);
+    }
+}
+
+#[test]
+fn calls_of_another_table_and_rings_reach_nobody() {
+    for user in users() {
+        let (streams, datagrams) = (Catcher::tcp("127.0.0.1"), Catcher::udp());
+        // A neighbour is open: sockets for the outside are there to be used.
+        let closed = closed_port();
+        let rules = [format!("127.0.0.1:{closed}"), format!("udp 127.0.0.1:{closed}")];
+        let attack = Attack::with_egress(user, &rules);
+        for catcher in [&streams, &datagrams] {
+            let port = catcher.port().to_string();
+            let (answers, done) = attack.run(&["int80", &port]);
+            answers.assert_only(&[], 7);
+            assert_eq!(done.records_for("abi.foreign").len(), 7, "{done}");
+            let (answers, _) = attack.run(&["ring", &port]);
+            answers.assert_only(&[], 1);
+            catcher.assert_nothing();
+            attack.bare(&["int80", &port]);
+            catcher.flush();
+            let caught = catcher.caught();
+            assert!(caught.iter().any(|line| line == "socketcall"), "{caught:?}");
+        }
+        // Where the kernel gives everybody rings.
+        let bare = attack.bare(&["ring", &streams.port().to_string()]);
+        if bare.get("ring-setup") == "ok" {
+            streams.flush();
+            assert!(streams.caught().contains(&"ring".to_owned()), "{bare}");
+        }
+        attack.home.assert_nothing_left();
     }
 }
 
@@ -348,7 +379,7 @@ fn many_connects_at_once_are_all_answered_and_leave_the_session_alive() {
 }
 
 /// The supervisor of the `nx` that this process started: its child of that name.
-fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
+pub(crate) fn supervisor_of(nx: u32) -> Option<rustix::process::Pid> {
     let children = std::fs::read_to_string(format!("/proc/{nx}/task/{nx}/children")).ok()?;
     children.split_ascii_whitespace().find_map(|child| {
         let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;

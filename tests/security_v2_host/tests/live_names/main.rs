@@ -1,5 +1,6 @@
 //! Destinations by name: what is resolved, what that opens, and what it does not.
 
+mod clients;
 mod programs;
 
 use std::sync::Arc;

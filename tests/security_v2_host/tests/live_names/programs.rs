@@ -9,7 +9,7 @@ use crate::tree;
 
 const RULES: &str = r#"
 [subject.named]
-allow = ["git.example.org:80,8000", "*.example.net:8000"]
+allow = ["git.example.org:22,80,5432,8000", "*.example.net:8000", "udp git.example.org:4433"]
 "#;
 
 /// Files for everybody on port 8000.
@@ -26,7 +26,7 @@ while os.getppid() == parent: time.sleep(0.02)
 os._exit(0)
 "#;
 
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let there = Path::new(program).exists();
     let required = std::env::var_os(REQUIRE_LIVE).is_some_and(|value| value == "1");
     assert!(
@@ -40,7 +40,12 @@ fn has(program: &str) -> bool {
 }
 
 /// A line of bash in a network where files are served, for each user.
-fn each(prepare: &str, line: &str, look: impl Fn(&Arc<Home>, &Output)) {
+pub(crate) fn each(prepare: &str, line: &str, look: impl Fn(&Arc<Home>, &Output)) {
+    each_served(prepare, "", line, look);
+}
+
+/// The same, with more servers, which this starts in the background of the shell that becomes `nx`.
+pub(crate) fn each_served(prepare: &str, servers: &str, line: &str, look: impl Fn(&Arc<Home>, &Output)) {
     for user in users() {
         let home = Home::new(user);
         let Some(town) = Town::new(&home) else { return };
@@ -50,7 +55,7 @@ fn each(prepare: &str, line: &str, look: impl Fn(&Arc<Home>, &Output)) {
             .env(
                 "TOWN_MORE",
                 format!(
-                    "mkdir -p \"$here/www\"; ( cd \"$here/www\"; {prepare} ); chmod -R a+rX \"$here/www\"\n{FILES}"
+                    "mkdir -p \"$here/www\"; ( cd \"$here/www\"; {prepare}\n); chmod -R a+rX \"$here/www\"\n{FILES}\n{servers}"
                 ),
             )
             .policy(&tree(RULES))

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::need::{denied, in_room, lacking, place, succeeds};
-use security_v2_host::{Home, users};
+use crate::need::{denied, has, in_room, lacking, place, room, succeeds};
+use security_v2_host::{Home, Town, users};
 
 /// The toolchain that runs this test.
 fn sysroot() -> Option<PathBuf> {
@@ -113,6 +113,72 @@ fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
             .bash(&format!("cat {}", token.display()))
             .run();
         assert!(done.code() == Some(1) && done.err().contains("No such file"), "{done}");
+        home.assert_nothing_left();
+    }
+}
+
+/// A registry of one crate, and a repository of another, on port 8000 of every address.
+const REGISTRY: &str = r#"
+mkdir -p "$here/www/index/ow/n-" "$here/www/dl" "$here/own-one-1.0.0/src"; cd "$here"
+printf '[package]\nname = "own-one"\nversion = "1.0.0"\nedition = "2021"\n' > own-one-1.0.0/Cargo.toml
+echo 'pub fn said() -> &'"'"'static str { "from a registry" }' > own-one-1.0.0/src/lib.rs
+tar -czf www/dl/own-one-1.0.0.crate own-one-1.0.0
+printf '{"name":"own-one","vers":"1.0.0","deps":[],"cksum":"%s","features":{},"yanked":false}\n' "$(sha256sum www/dl/own-one-1.0.0.crate | cut -d' ' -f1)" > www/index/ow/n-/own-one
+echo '{"dl": "http://git.example.org:8000/dl/{crate}-{version}.crate"}' > www/index/config.json
+( mkdir -p two/src; cd two; printf '[package]\nname = "own-two"\nversion = "2.0.0"\nedition = "2021"\n' > Cargo.toml
+echo 'pub fn said() -> &'"'"'static str { "from a repository" }' > src/lib.rs
+export HOME=$here GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a
+git init -q -b main; git add .; git commit -qm one; git clone -q --bare . "$here/www/two.git"; git -C "$here/www/two.git" update-server-info ); chmod -R a+rX www
+/usr/bin/python3 -c 'import functools, http.server, os, sys, threading, time
+parent = os.getppid()
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+threading.Thread(target=http.server.ThreadingHTTPServer(("0.0.0.0", 8000), handler).serve_forever, daemon=True).start()
+while os.getppid() == parent: time.sleep(0.02)
+os._exit(0)' "$here/www" > "$here/served" 2>&1 &
+while ! ss -ltn | grep -q ':8000 '; do sleep 0.02; done
+"#;
+
+#[test]
+fn cargo_fetches_from_a_registry_and_a_repository_by_name_and_is_refused_elsewhere() {
+    let Some(from) = sysroot() else {
+        return lacking("no rustc that tells where its toolchain is");
+    };
+    if !has(&["git", "python3", "ss"]) {
+        return;
+    }
+    for user in users() {
+        let home = place(user);
+        let Some(town) = Town::new(&home) else { return };
+        let own = home_of_a_developer();
+        install(&home, own.path(), &from);
+        let tree = room().append("egress.toml", "[subject.room]\nallow = [\"git.example.org:8000\"]\n");
+        let path = format!(
+            "{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            own.path().display()
+        );
+        let script = r#"set -euo pipefail; cd /tmp; export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_NET_RETRY=0
+cargo new --quiet --vcs none whole; cd whole; mkdir .cargo
+printf '[source.crates-io]\nreplace-with = "near"\n[source.near]\nregistry = "sparse+http://git.example.org:8000/index/"\n' > .cargo/config.toml
+printf 'own-one = "1"\nown-two = { git = "http://git.example.org:8000/two.git" }\n' >> Cargo.toml
+echo 'fn main() { println!("{} {}", own_one::said(), own_two::said()) }' > src/main.rs
+cargo run --quiet; sed -i s/git.example.org/other.example.org/ .cargo/config.toml Cargo.toml; rm Cargo.lock
+cargo fetch > /tmp/said 2>&1 || grep -o -m 1 "Could not resolve host" /tmp/said"#;
+        let run = town
+            .run()
+            .policy(&tree)
+            .subject("room")
+            .deadline(std::time::Duration::from_secs(300));
+        let done = succeeds(
+            run.env("HOME", own.path())
+                .env("PATH", path)
+                .env("TOWN_MORE", REGISTRY)
+                .bash(script),
+        );
+        assert_eq!(
+            done.out(),
+            "from a registry from a repository\nCould not resolve host\n",
+            "{done}"
+        );
         home.assert_nothing_left();
     }
 }

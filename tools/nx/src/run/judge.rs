@@ -237,9 +237,7 @@ impl Loop {
             number if number == mediated.sendmmsg => self.netd.send_messages(call, &mut effects),
             _ => return None,
         };
-        for _ in 0..effects.egress_allowed {
-            self.records.egress_allowed();
-        }
+        self.records.egress_allowed(effects.egress_allowed);
         if let Some(denial) = effects.denied {
             self.records.denied(&denial);
         }

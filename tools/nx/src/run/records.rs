@@ -121,10 +121,11 @@ impl Records {
         }
     }
 
-    /// An outside destination was allowed: counted, not recorded.
-    pub(crate) fn egress_allowed(&self) {
-        self.handle
-            .record(self.event(Operation::Connect, String::new(), Outcome::Allow, None));
+    /// Outside destinations were allowed, so many: counted, not recorded.
+    pub(crate) fn egress_allowed(&self, count: u64) {
+        if count > 0 {
+            self.handle.allowed(&self.session.subject, Operation::Connect, count);
+        }
     }
 
     /// What the file server denied or warned of.

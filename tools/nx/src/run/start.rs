@@ -61,6 +61,34 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     start(args, status, &mut decided)
 }
 
+/// What a proof may change of a run that is decided and not started.
+pub(crate) struct Prepared<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) places: &'a mut Places,
+    pub(crate) plan: &'a mut Plan,
+    pub(crate) judges: &'a mut Judges,
+}
+
+/// A run whose program is a probe: decided, started and ended by the same code as any other.
+pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
+    let mut decided = ManuallyDrop::new(decide(args)?);
+    let Decided {
+        session,
+        places,
+        plan,
+        judges,
+        ..
+    } = &mut *decided;
+    prepare(Prepared {
+        session,
+        places,
+        plan,
+        judges,
+    })?;
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, &mut Status::new(None), &mut decided)
+}
+
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let loaded =
         policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
@@ -187,7 +215,7 @@ fn current_umask() -> u32 {
     mask.as_raw_mode()
 }
 
-fn policy_failure(error: &LoadError) -> Failure {
+pub(crate) fn policy_failure(error: &LoadError) -> Failure {
     let message = match error {
         LoadError::Invalid { origin, diagnostics } => format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
         other => other.to_string(),
@@ -195,7 +223,7 @@ fn policy_failure(error: &LoadError) -> Failure {
     Failure::rejected(message, &error.help())
 }
 
-fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
+pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
     let known: Vec<&str> = policy.subjects().take(20).collect();
     Failure::rejected(
         error.to_string(),

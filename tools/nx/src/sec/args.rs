@@ -2,6 +2,7 @@
 
 use super::audit::AuditArgs;
 use super::counters::CountersArgs;
+use super::test::TestCommand;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -33,4 +34,12 @@ pub(crate) enum SecCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Prove it: a probe in the subject's real sandbox tries what policy speaks of
+    ///
+    /// Nothing is proven that was not seen from three sides: the errno, the journal's record, the counter's step. Running
+    /// sessions are not disturbed, nothing is left behind, and nothing leaves the machine. Ends with 0 (proven), 2 (usage),
+    /// 3 (not proven, or policy allows what was to be seen denied), 4 (something is missing), 6 (unsupported here),
+    /// 7 (internal).
+    #[command(subcommand)]
+    Test(TestCommand),
 }

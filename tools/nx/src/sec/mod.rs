@@ -8,6 +8,7 @@ mod journal;
 mod output;
 mod ps;
 mod time;
+pub(crate) mod test;
 
 pub(crate) use args::SecCommand;
 
@@ -18,5 +19,6 @@ pub(crate) fn main(command: &SecCommand) -> u8 {
         SecCommand::Counters(args) => output::finish(counters::counters(args), args.says_json()),
         SecCommand::Doctor { json } => doctor::doctor(*json),
         SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
+        SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }
