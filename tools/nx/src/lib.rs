@@ -12,6 +12,7 @@ mod man;
 mod policy;
 pub mod registry;
 mod run;
+mod screen;
 mod sec;
 
 pub use cli::main;

@@ -1,8 +1,8 @@
 //! The whole screen of a terminal, given back whatever happens.
 
-use nexus_sys::signal::{SignalSet, descriptor, set_mask, set_default, take};
+use nexus_sys::signal::{SignalSet, descriptor, set_default, set_mask, take};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpid, kill_current_process_group, kill_process};
+use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -26,6 +26,10 @@ pub(crate) enum SecCommand {
     /// Summed over all sessions and kept across restarts. Unlike the journal's records, counters are held back by no rate
     /// limit. Ends with 0, or 3 for a subject that nobody knows, 4 where they cannot be read.
     Counters(CountersArgs),
+    /// Watch it live: who runs, what of each budget is used, and each deny as it comes
+    ///
+    /// Needs a terminal, of any size. `q` ends it; Ctrl-Z stops it as any job. Changes nothing.
+    Top,
     /// Try what this machine can give, and say how to mend what it lacks
     ///
     /// Ends with 0 if `nx run` works here, with 4 if something is missing.

@@ -7,8 +7,9 @@ mod doctor;
 mod journal;
 mod output;
 mod ps;
-mod time;
 pub(crate) mod test;
+mod time;
+mod top;
 
 pub(crate) use args::SecCommand;
 
@@ -19,6 +20,7 @@ pub(crate) fn main(command: &SecCommand) -> u8 {
         SecCommand::Counters(args) => output::finish(counters::counters(args), args.says_json()),
         SecCommand::Doctor { json } => doctor::doctor(*json),
         SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
+        SecCommand::Top => output::finish(top::top(), false),
         SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }

@@ -38,7 +38,10 @@ fn digits(text: &str) -> Option<u64> {
 fn calendar(text: &str) -> Option<UnixMillis> {
     let (date, rest) = match text.find(['T', 't', ' ']) {
         // What begins a time of day must be one.
-        Some(at) => (text.get(..at)?, text.get(at.checked_add(1)?..).filter(|rest| !rest.is_empty())?),
+        Some(at) => (
+            text.get(..at)?,
+            text.get(at.checked_add(1)?..).filter(|rest| !rest.is_empty())?,
+        ),
         None => (text, ""),
     };
     let zone_at = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());

@@ -79,10 +79,26 @@ impl Columns {
     /// 80 columns hold a name of 14, two bars of 10 with their shares, and all counts; less leaves out what says least.
     const fn of(width: usize) -> Self {
         match width {
-            0..50 => Self { name: 12, bar: 0, sizes: false },
-            50..80 => Self { name: 12, bar: 4, sizes: false },
-            80..120 => Self { name: 16, bar: 10, sizes: false },
-            _ => Self { name: 24, bar: 16, sizes: true },
+            0..50 => Self {
+                name: 12,
+                bar: 0,
+                sizes: false,
+            },
+            50..80 => Self {
+                name: 12,
+                bar: 4,
+                sizes: false,
+            },
+            80..120 => Self {
+                name: 16,
+                bar: 10,
+                sizes: false,
+            },
+            _ => Self {
+                name: 24,
+                bar: 16,
+                sizes: true,
+            },
         }
     }
 
@@ -102,7 +118,11 @@ impl Columns {
 
     fn row(&self, name: &str, subject: &Subject, paint: Paint) -> Line<'static> {
         let (width, area) = (self.name, self.area());
-        let mut spans = vec![Span::raw(format!("{:width$} {:>3} ", cut(&plain(name), width), subject.sessions))];
+        let mut spans = vec![Span::raw(format!(
+            "{:width$} {:>3} ",
+            cut(&plain(name), width),
+            subject.sessions
+        ))];
         match (&subject.usage, subject.wrong) {
             (_, Some(wrong)) => spans.push(Span::styled(
                 format!("{:both$} ", cut(wrong, area * 2 + 1), both = area * 2 + 1),
@@ -114,7 +134,11 @@ impl Columns {
             }
             (Some(Usage::Unknown(why)), None) => {
                 let text = format!("unsupported: {}", plain(why));
-                spans.push(Span::raw(format!("{:both$} ", cut(&text, area * 2 + 1), both = area * 2 + 1)));
+                spans.push(Span::raw(format!(
+                    "{:both$} ",
+                    cut(&text, area * 2 + 1),
+                    both = area * 2 + 1
+                )));
             }
             (None, None) => spans.push(Span::raw(format!("{:area$} {:area$} ", "-", "-"))),
         }
@@ -145,10 +169,9 @@ impl Columns {
             let sizes = format!("{} of {}", bytes(usage.used_bytes), bytes(usage.budget.hard_bytes));
             text.push_str(&format!("{:<19} ", cut(&sizes, 19)));
         }
-        let soft = usage.budget.soft_bytes;
         let style = match percent {
             100 => paint.of(Color::Red),
-            _ if soft > 0 && usage.used_bytes >= soft => paint.of(Color::Yellow),
+            _ if usage.budget.soft_bytes.is_some_and(|soft| usage.used_bytes >= soft) => paint.of(Color::Yellow),
             _ => paint.of(Color::Green),
         };
         Span::styled(format!("{:1$} ", text.trim_end(), self.area()), style)
