@@ -10,6 +10,7 @@ mod limits;
 mod link;
 mod made;
 mod markers;
+mod mask;
 mod metered;
 mod places;
 mod print;
@@ -28,7 +29,9 @@ mod watch;
 mod work;
 
 pub(crate) use failure::{Exit, Failure};
+pub(crate) use mask::{Class, filter_hash, mask};
 pub(crate) use places::Places;
+pub(crate) use print::describe as describe_entry;
 pub(crate) use session::Session;
 pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
 pub(crate) use summary::{json_line, plain};
