@@ -47,7 +47,8 @@ pub(crate) struct Screen {
 
 /// Whether there is a screen to take over.
 pub(crate) fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb
 }
 
 impl Screen {
@@ -164,4 +165,75 @@ fn write_all(mut bytes: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::LocalModes;
+    use std::process::{Command, Stdio};
+
+    const CHILD: &str = "NEXUS_TEST_SCREEN";
+
+    #[test]
+    #[ignore = "run by another test as a process of its own, with a terminal"]
+    fn child_that_panics_with_the_screen_taken_over() {
+        if std::env::var_os(CHILD).is_some() {
+            let _screen = Screen::enter().unwrap();
+            assert_eq!(1 + 1, 3, "as it must");
+        }
+    }
+
+    #[test]
+    fn a_panic_gives_the_screen_back_before_it_says_anything() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+        let before = tcgetattr(&slave).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args([
+                "--exact",
+                "screen::tests::child_that_panics_with_the_screen_taken_over",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(CHILD, "1")
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::from(slave.try_clone().unwrap()))
+            .stdout(Stdio::from(slave.try_clone().unwrap()))
+            .stderr(Stdio::from(slave.try_clone().unwrap()));
+        let mut child = child.spawn().unwrap();
+        let mut said = Vec::new();
+        let mut bytes = [0; 4096];
+        // Read while it runs: a terminal holds only so much.
+        while !String::from_utf8_lossy(&said).contains("test result") {
+            let count = rustix::io::read(&master, &mut bytes).unwrap();
+            said.extend_from_slice(&bytes[..count]);
+        }
+        assert!(!child.wait().unwrap().success());
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let at = |text: &str| {
+            said.find(text)
+                .unwrap_or_else(|| unreachable!("{text:?} is in {said:?}"))
+        };
+        assert!(at("\x1b[?1049h") < at("\x1b[?1049l"));
+        assert!(at("\x1b[?1049l") < at("as it must"), "{said:?}");
+        let after = tcgetattr(&slave).unwrap();
+        assert_eq!(after.local_modes, before.local_modes);
+        assert!(
+            after
+                .local_modes
+                .contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+        );
+        assert_eq!(
+            (after.input_modes, after.output_modes),
+            (before.input_modes, before.output_modes)
+        );
+    }
 }

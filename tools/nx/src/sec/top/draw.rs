@@ -34,8 +34,9 @@ pub(super) fn lines(model: &Model, width: u16, height: u16, paint: Paint) -> Vec
     let (width, height) = (usize::from(width), usize::from(height));
     let running: usize = model.subjects.values().map(|subject| subject.sessions).sum();
     let title = format!(
-        "nx sec top  {running} sessions, {} subjects   {KEYS}",
-        model.subjects.len()
+        "nx sec top  {}, {}   {KEYS}",
+        count(running, "session"),
+        count(model.subjects.len(), "subject")
     );
     let mut out = vec![Line::styled(title, HEAD)];
     for trouble in model.troubles.iter().take(TROUBLES_TOLD) {
@@ -73,6 +74,8 @@ struct Columns {
     bar: usize,
     /// Whether the used bytes and the limit stand beside the bar.
     sizes: bool,
+    /// Whether denies are told apart by what refused.
+    kinds: bool,
 }
 
 impl Columns {
@@ -83,21 +86,25 @@ impl Columns {
                 name: 12,
                 bar: 0,
                 sizes: false,
+                kinds: false,
             },
             50..80 => Self {
                 name: 12,
                 bar: 4,
                 sizes: false,
+                kinds: false,
             },
             80..120 => Self {
-                name: 16,
+                name: 14,
                 bar: 10,
                 sizes: false,
+                kinds: true,
             },
             _ => Self {
                 name: 24,
                 bar: 16,
                 sizes: true,
+                kinds: true,
             },
         }
     }
@@ -110,9 +117,14 @@ impl Columns {
 
     fn head(&self) -> String {
         let (name, area) = (self.name, self.area());
+        let denies = if self.kinds {
+            "  QUOTA  EGRESS     ABI"
+        } else {
+            "DENIES"
+        };
         format!(
-            "{:name$} {:>3} {:area$} {:area$} {:>7} {:>7} {:>7}",
-            "SUBJECT", "RUN", "TMP", "STATE", "QUOTA", "EGRESS", "ABI"
+            "{:name$} {:>3} {:area$} {:area$} {denies}",
+            "SUBJECT", "RUN", "TMP", "STATE"
         )
     }
 
@@ -143,7 +155,11 @@ impl Columns {
             (None, None) => spans.push(Span::raw(format!("{:area$} {:area$} ", "-", "-"))),
         }
         let [quota, egress, abi] = subject.denies;
-        spans.push(Span::raw(format!("{quota:>7} {egress:>7} {abi:>7}")));
+        spans.push(Span::raw(if self.kinds {
+            format!("{quota:>7} {egress:>7} {abi:>7}")
+        } else {
+            format!("{:>6}", quota.saturating_add(egress).saturating_add(abi))
+        }));
         Line::from(spans)
     }
 
@@ -194,9 +210,14 @@ fn record(entry: &Entry, paint: Paint) -> Line<'static> {
     };
     Line::from(vec![
         Span::raw(format!("{clock} {:<12} ", cut(&plain(&record.subject), 12))),
-        Span::styled(format!("{:<20} ", record.reason.as_str()), style),
+        Span::styled(format!("{:<22} ", record.reason.as_str()), style),
         Span::raw(format!("{} {}{held}", record.op, plain(&record.object))),
     ])
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 fn cut(text: &str, width: usize) -> String {

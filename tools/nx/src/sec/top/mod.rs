@@ -16,7 +16,7 @@ use gather::Gather;
 use keys::Key;
 use model::Model;
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::widgets::Paragraph;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -40,11 +40,10 @@ enum Ended {
 
 pub(super) fn top() -> Result<Said, Failure> {
     if !screen::is_there() {
-        return Err(
-            Failure::usage("`nx sec top` needs a terminal to draw on and to read keys from".to_owned()).with_help(
-                "`nx sec ps`, `nx sec counters` and `nx sec audit --follow` say the same to a pipe or a file",
-            ),
-        );
+        return Err(Failure::usage(
+            "`nx sec top` needs a terminal to draw on and to read keys from, and not one of the kind `dumb`".to_owned(),
+        )
+        .with_help("`nx sec ps`, `nx sec counters` and `nx sec audit --follow` say the same to a pipe or a file"));
     }
     let failed = |error: io::Error| Failure::new(Exit::Missing, format!("the terminal cannot be used: {error}"));
     let screen = Screen::enter().map_err(failed)?;
@@ -96,7 +95,7 @@ fn watch(screen: &Screen, mut gather: Gather) -> io::Result<Ended> {
             match key {
                 Key::Quit => return Ok(Ended::Quit),
                 Key::Stop => stop(screen, &mut terminal)?,
-                Key::Redraw => terminal.clear()?,
+                Key::Redraw => anew(&mut terminal)?,
                 Key::Up => model.scroll_by(-1),
                 Key::Down => model.scroll_by(1),
                 Key::PageUp => model.scroll_by(-PAGE),
@@ -109,7 +108,15 @@ fn watch(screen: &Screen, mut gather: Gather) -> io::Result<Ended> {
 fn stop(screen: &Screen, terminal: &mut Terminal<CrosstermBackend<Stdout>>) -> io::Result<()> {
     screen.stop()?;
     // Nothing of what was drawn is there any more.
-    terminal.clear()
+    anew(terminal)
+}
+
+/// A view that knows nothing of what is on the screen, and draws all of it. Ratatui's own `clear` asks the terminal where
+/// its cursor is, and waits two seconds for one that does not answer.
+fn anew(terminal: &mut Terminal<CrosstermBackend<Stdout>>) -> io::Result<()> {
+    terminal.backend_mut().clear()?;
+    *terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    Ok(())
 }
 
 fn draw(terminal: &mut Terminal<CrosstermBackend<Stdout>>, model: &Model, paint: Paint) -> io::Result<()> {
