@@ -21,11 +21,17 @@ fn a_running_session_is_shown_and_one_that_ended_is_not() {
         let [session] = value["sessions"].as_array().unwrap().as_slice() else {
             panic!("{said}");
         };
-        assert_eq!((&session["subject"], &session["state"]), (&"demo".into(), &"running".into()));
+        assert_eq!(
+            (&session["subject"], &session["state"]),
+            (&"demo".into(), &"running".into())
+        );
         assert_eq!(session["front"], running.child.id());
         let program = &session["program"];
         assert_eq!(program["name"], "sleep", "{said}");
-        assert_eq!((&program["filtered"], &program["own_pid_namespace"]), (&true.into(), &true.into()));
+        assert_eq!(
+            (&program["filtered"], &program["own_pid_namespace"]),
+            (&true.into(), &true.into())
+        );
         // What is told of its user is the kernel's word.
         let status = std::fs::read_to_string(format!("/proc/{}/status", program["pid"])).unwrap();
         let uid = status.lines().find_map(|line| line.strip_prefix("Uid:\t")).unwrap();
@@ -51,7 +57,11 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         kill_process(pid, Signal::KILL).unwrap();
         let _ = running.end();
         let entries = home.state().join("nexus/run/sessions");
-        assert_eq!(std::fs::read_dir(&entries).unwrap().count(), 1, "what a killed supervisor leaves");
+        assert_eq!(
+            std::fs::read_dir(&entries).unwrap().count(),
+            1,
+            "what a killed supervisor leaves"
+        );
         let (value, said) = sec_json(home, &["ps"]);
         assert_eq!(value["sessions"].as_array().unwrap().len(), 0, "{said}");
         assert_eq!(said.code, Some(0), "{said}");

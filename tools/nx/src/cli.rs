@@ -76,3 +76,14 @@ pub fn main() -> ExitCode {
         Command::Sec(command) => ExitCode::from(sec::main(&command)),
     }
 }
+
+/// `nx` with these arguments after its name, as long as it is `nx sec test`, with something broken by a test.
+pub(crate) fn prove_with(arguments: impl IntoIterator<Item = OsString>, tamper: &dyn sec::test::Tamper) -> u8 {
+    let arguments = std::iter::once(OsString::from("nx")).chain(arguments);
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli {
+            command: Command::Sec(sec::SecCommand::Test(command)),
+        }) => sec::test::main(&command, tamper),
+        _ => run::Exit::Usage.code(),
+    }
+}

@@ -13,3 +13,5 @@ mod run;
 mod sec;
 
 pub use cli::main;
+#[doc(hidden)]
+pub use sec::test::{Tamper, prove_with};

@@ -1,5 +1,6 @@
 //! What a subject may do, after its domain, its own overrides and the ceilings.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
 
@@ -284,6 +285,14 @@ impl SubjectPolicy {
     pub fn profiles(&self) -> Vec<&Profile> {
         let written = self.syscalls.iter().map(|layer| &layer.profile);
         written.chain(std::iter::once(self.floor)).collect()
+    }
+
+    /// As [`SubjectPolicy::profiles`], as a session has them in force: what a rule asks of a budget is judged by the file server,
+    /// when something grows (`Profile::in_front_of_the_ledger`).
+    #[must_use]
+    pub fn profiles_in_force(&self) -> Vec<Cow<'_, Profile>> {
+        let written = self.profiles().into_iter();
+        written.map(Profile::in_front_of_the_ledger).collect()
     }
 
     /// A number that is the same for subjects that have the very same syscall rules at the same places: to do once what

@@ -9,6 +9,7 @@ pub mod interface;
 pub mod memory;
 pub mod message;
 pub mod mount;
+pub mod probe;
 pub mod process;
 pub mod schedule;
 pub mod seccomp;

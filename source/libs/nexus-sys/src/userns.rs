@@ -17,6 +17,23 @@ pub fn unshare_user_and_mounts() -> io::Result<()> {
     result.map_err(io::Error::from)
 }
 
+/// `unshare(CLONE_NEWNET)` unshare(2), with `CLONE_NEWUSER` before it where `user` says so: a network namespace that leads
+/// nowhere. Without a user namespace of one's own it takes `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// As [`unshare_user_and_mounts`]; `ENOSPC` past the limit of network namespaces.
+pub fn unshare_network(user: bool) -> io::Result<()> {
+    let flags = if user {
+        rustix::thread::UnshareFlags::NEWUSER | rustix::thread::UnshareFlags::NEWNET
+    } else {
+        rustix::thread::UnshareFlags::NEWNET
+    };
+    // SAFETY: the flags do not hold CLONE_FILES, so no thread is left with another table of descriptors than it was
+    // given; the kernel refuses CLONE_NEWUSER to a process with several threads.
+    let result = unsafe { rustix::thread::unshare_unsafe(flags) };
+    result.map_err(io::Error::from)
+}
+
 /// Maps the caller's own user and group to themselves in its new namespace: `/proc/self/{setgroups,uid_map,gid_map}`.
 ///
 /// `uid` and `gid` are those that the caller had before it entered the namespace.

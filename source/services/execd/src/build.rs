@@ -8,6 +8,7 @@ use nexus_abi::{Protocol, syscall};
 use nexus_abi_policy::{ArgTest, Call, CompileError, Condition, Mediated, Profile, ScalarVerdict, compile};
 use nexus_policy::{Device, EgressGate, IpcBudget, IpcLimit, SubjectPolicy};
 use nexus_sys::seccomp::Instruction;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -143,7 +144,7 @@ impl Plan {
             umask: around.umask,
             limits: around.limits.clone(),
             filter: filter(
-                &subject.profiles(),
+                &subject.profiles_in_force(),
                 &mediated(egress, ipc.sysv, subject.fds.allow_sockets),
             )?,
             ipc,
@@ -188,7 +189,8 @@ fn environment(subject: &SubjectPolicy, around: &Surroundings) -> BTreeMap<OsStr
 }
 
 /// The kernel's filter: what policy allows runs; what it denies, and what must be seen, comes to the supervisor.
-fn filter(profiles: &[&Profile], mediated: &[Mediated]) -> Result<Vec<Instruction>, PlanError> {
+fn filter(profiles: &[Cow<'_, Profile>], mediated: &[Mediated]) -> Result<Vec<Instruction>, PlanError> {
+    let profiles: Vec<&Profile> = profiles.iter().map(AsRef::as_ref).collect();
     // execve and exit_group run between the filter and the first moment at which anybody could answer.
     for name in ["execve", "exit_group"] {
         let number = syscall::number(name).ok_or(PlanError::CannotStart(name))?;
@@ -198,7 +200,7 @@ fn filter(profiles: &[&Profile], mediated: &[Mediated]) -> Result<Vec<Instructio
             return Err(PlanError::CannotStart(name));
         }
     }
-    let program = compile(profiles, mediated).map_err(PlanError::Filter)?;
+    let program = compile(&profiles, mediated).map_err(PlanError::Filter)?;
     Ok(program
         .instructions()
         .iter()

@@ -40,18 +40,26 @@ impl SysV {
 }
 
 /// What is written where, below `/proc/sys/kernel`. sysvipc(7), proc_sys_kernel(5).
-fn settings(ipc: &Ipc) -> [(&'static str, String); 7] {
+fn settings(ipc: &Ipc) -> [(Step, &'static str, String); 7] {
     let semaphores = ipc.semaphores;
     let operations = semaphores.min(SEMAPHORE_OPERATIONS_MAX);
     [
-        ("shmmax", ipc.shm_bytes.to_string()),
-        ("shmall", ipc.shm_bytes.checked_div(PAGE_BYTES).unwrap_or(0).to_string()),
-        ("shmmni", ipc.segments.to_string()),
-        ("msgmax", ipc.queue_bytes.to_string()),
-        ("msgmnb", ipc.queue_bytes.to_string()),
-        ("msgmni", ipc.queues.to_string()),
+        (Step::IpcShm, "shmmax", ipc.shm_bytes.to_string()),
+        (
+            Step::IpcShm,
+            "shmall",
+            ipc.shm_bytes.checked_div(PAGE_BYTES).unwrap_or(0).to_string(),
+        ),
+        (Step::IpcSegments, "shmmni", ipc.segments.to_string()),
+        (Step::IpcQueue, "msgmax", ipc.queue_bytes.to_string()),
+        (Step::IpcQueue, "msgmnb", ipc.queue_bytes.to_string()),
+        (Step::IpcQueues, "msgmni", ipc.queues.to_string()),
         // The most in one set, in all, at once in one call, and sets: each semaphore may be a set of its own.
-        ("sem", format!("{semaphores} {semaphores} {operations} {semaphores}")),
+        (
+            Step::IpcSemaphores,
+            "sem",
+            format!("{semaphores} {semaphores} {operations} {semaphores}"),
+        ),
     ]
 }
 
@@ -72,12 +80,14 @@ pub(crate) fn begin(ipc: &Ipc, uid: u32, gid: u32) -> Result<Bounding, Failed> {
     match clone(CloneFlags::USER_AND_IPC).map_err(Failed::io(Step::Ipc))? {
         Fork::Child => {
             drop(ours);
-            let errno = match bound(ipc, &proc, uid, gid) {
-                Ok(namespace) => return_namespace(&theirs, &namespace),
-                Err(errno) => errno.raw_os_error(),
-            };
-            if errno != 0 {
-                let _ = theirs.send(&errno.to_le_bytes(), &[]);
+            let result = bound(ipc, &proc, uid, gid).and_then(|namespace| {
+                theirs
+                    .send(b"made", &[namespace.as_fd()])
+                    .map_err(Failed::at(Step::Ipc))
+            });
+            if let Err(Failed { step, errno }) = result {
+                let words = [step.number().to_le_bytes(), errno.to_le_bytes()];
+                let _ = theirs.send(words.as_flattened(), &[]);
             }
             exit_now(0)
         }
@@ -90,12 +100,8 @@ impl Bounding {
     pub(crate) fn enter(&self) -> Result<(), Failed> {
         let failed = Failed::at(Step::Ipc);
         let mut packet = self.link.receive().map_err(&failed)?;
-        let errno = packet
-            .bytes()
-            .first_chunk::<4>()
-            .map_or(0, |bytes| i32::from_le_bytes(*bytes));
         let Some(namespace) = packet.descriptors.pop() else {
-            return Err(Failed { step: Step::Ipc, errno });
+            return Err(said(packet.bytes()));
         };
         let kind = Some(LinkNameSpaceType::InterProcessCommunication);
         move_into_link_name_space(namespace.as_fd(), kind).map_err(failed)
@@ -109,32 +115,42 @@ impl Bounding {
     }
 }
 
-fn return_namespace(link: &PacketSocket, namespace: &OwnedFd) -> i32 {
-    match link.send(&0_i32.to_le_bytes(), &[namespace.as_fd()]) {
-        Ok(()) => 0,
-        Err(errno) => errno.raw_os_error(),
+/// What the child says of a failure: the step and the errno. Nothing, if it was ended.
+fn said(words: &[u8]) -> Failed {
+    let number = |words: Option<&[u8; 4]>| words.copied().unwrap_or_default();
+    let (step, errno) = (words.first_chunk(), words.get(4..).and_then(<[u8]>::first_chunk));
+    Failed {
+        step: Step::from_number(u32::from_le_bytes(number(step)))
+            .filter(|step| step.ipc_limit().is_some())
+            .unwrap_or(Step::Ipc),
+        errno: i32::from_le_bytes(number(errno)),
     }
 }
 
 /// Becomes root of the new user namespace, sets the limits, and reads one back: what was not refused may still not be in
 /// force.
-fn bound(ipc: &Ipc, proc: &OwnedFd, uid: u32, gid: u32) -> Result<OwnedFd, Errno> {
+fn bound(ipc: &Ipc, proc: &OwnedFd, uid: u32, gid: u32) -> Result<OwnedFd, Failed> {
+    let failed = Failed::at(Step::Ipc);
     // Else this process's own files in /proc are the host's root's.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
-    write(proc, "self/setgroups", "deny")?;
-    write(proc, "self/uid_map", &format!("0 {uid} 1"))?;
-    write(proc, "self/gid_map", &format!("0 {gid} 1"))?;
-    for (name, value) in settings(ipc) {
-        let path = format!("sys/kernel/{name}");
-        write(proc, &path, &value)?;
-        if read(proc, &path)?
-            .split_ascii_whitespace()
-            .ne(value.split_ascii_whitespace())
-        {
-            return Err(Errno::NOTSUP);
-        }
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(&failed)?;
+    write(proc, "self/setgroups", "deny").map_err(&failed)?;
+    write(proc, "self/uid_map", &format!("0 {uid} 1")).map_err(&failed)?;
+    write(proc, "self/gid_map", &format!("0 {gid} 1")).map_err(&failed)?;
+    for (step, name, value) in settings(ipc) {
+        set(proc, name, &value).map_err(Failed::at(step))?;
     }
-    rustix::fs::openat(proc, "self/ns/ipc", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(proc, "self/ns/ipc", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
+}
+
+/// Sets one limit and sees that it is in force.
+fn set(proc: &OwnedFd, name: &str, value: &str) -> Result<(), Errno> {
+    let path = format!("sys/kernel/{name}");
+    write(proc, &path, value)?;
+    let is = read(proc, &path)?;
+    if is.split_ascii_whitespace().ne(value.split_ascii_whitespace()) {
+        return Err(Errno::NOTSUP);
+    }
+    Ok(())
 }
 
 fn write(proc: &OwnedFd, path: &str, text: &str) -> Result<(), Errno> {
@@ -173,7 +189,7 @@ impl Held {
         let memory = match ipc.memfd_bytes {
             // 0 would mean that there is no limit.
             0 => None,
-            _ => Some(mount("tmpfs", &options).map_err(failed)?),
+            _ => Some(mount("tmpfs", &options).map_err(Failed::at(Step::IpcMemfd))?),
         };
         Ok(Self { memory, queues })
     }
@@ -212,7 +228,7 @@ mod tests {
             memfd_bytes: 0,
             sysv: SysV::Bounded,
         };
-        let written: Vec<_> = settings(&ipc).map(|(name, value)| format!("{name}={value}")).into();
+        let written: Vec<_> = settings(&ipc).map(|(_, name, value)| format!("{name}={value}")).into();
         assert_eq!(
             written,
             [
@@ -225,5 +241,17 @@ mod tests {
                 "sem=1000 1000 500 1000"
             ]
         );
+    }
+
+    #[test]
+    fn what_the_child_says_of_a_limit_is_heard_and_anything_else_is_no_limit() {
+        let words = |step: Step, errno: i32| [step.number().to_le_bytes(), errno.to_le_bytes()].concat();
+        for step in [Step::IpcShm, Step::IpcQueues, Step::IpcMemfd, Step::Ipc] {
+            let failed = said(&words(step, 22));
+            assert_eq!((failed.step, failed.errno), (step, 22));
+        }
+        for words in [&b""[..], b"made", &[255; 8], &words(Step::Filter, 1)] {
+            assert_eq!(said(words).step, Step::Ipc);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The steps in which a sandbox is built, so that a failure can say where.
 
+use nexus_policy::IpcLimit;
+
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         /// A step of building a sandbox.
@@ -47,8 +49,20 @@ steps! {
     Pivot = "leave the host's root",
     /// The start directory.
     Directory = "enter the working directory",
-    /// Limits of shared memory and queues.
-    Ipc = "bound shared memory and message queues as the `ipc` budget in quotas.toml says",
+    /// An IPC namespace, and the file systems of queues and memory files.
+    Ipc = "make shared memory and message queues of its own",
+    /// `kernel.shmmax` and `kernel.shmall`.
+    IpcShm = "bound shared memory as `shm` of the `ipc` budget says",
+    /// `kernel.shmmni`.
+    IpcSegments = "bound shared memory as `segments` of the `ipc` budget says",
+    /// `kernel.msgmax` and `kernel.msgmnb`.
+    IpcQueue = "bound message queues as `queue` of the `ipc` budget says",
+    /// `kernel.msgmni`.
+    IpcQueues = "bound message queues as `queues` of the `ipc` budget says",
+    /// `kernel.sem`.
+    IpcSemaphores = "bound semaphores as `semaphores` of the `ipc` budget says",
+    /// A tmpfs of that size.
+    IpcMemfd = "bound memory files as `memfd` of the `ipc` budget says",
     /// Forking the program.
     Fork = "fork",
     /// setrlimit.
@@ -72,6 +86,20 @@ impl Step {
     #[must_use]
     pub fn number(self) -> u32 {
         u32::try_from(Self::ALL.iter().position(|step| *step == self).unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// The key of the `ipc` budget that it puts in force.
+    #[must_use]
+    pub const fn ipc_limit(self) -> Option<IpcLimit> {
+        match self {
+            Self::IpcShm => Some(IpcLimit::Shm),
+            Self::IpcSegments => Some(IpcLimit::Segments),
+            Self::IpcQueue => Some(IpcLimit::Queue),
+            Self::IpcQueues => Some(IpcLimit::Queues),
+            Self::IpcSemaphores => Some(IpcLimit::Semaphores),
+            Self::IpcMemfd => Some(IpcLimit::Memfd),
+            _ => None,
+        }
     }
 
     /// The step of a number.
@@ -114,5 +142,17 @@ mod tests {
             assert_eq!(Step::from_number(step.number()), Some(*step));
         }
         assert_eq!(Step::from_number(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_step_that_puts_an_ipc_limit_in_force_says_its_key() {
+        for step in Step::ALL {
+            if let Some(limit) = step.ipc_limit() {
+                assert!(
+                    step.as_str()
+                        .contains(&format!("`{}` of the `ipc` budget", limit.as_str()))
+                );
+            }
+        }
     }
 }

@@ -52,6 +52,38 @@ fn the_plan_says_of_every_limit_what_holds_and_why_no_cgroup_does() {
 }
 
 #[test]
+fn the_plan_says_of_every_ipc_limit_what_it_is_who_holds_it_and_where_it_is_given() {
+    let tree = Tree::shipped().append(
+        "quotas.toml",
+        "[subject.demo.ipc]\nshm = \"64KiB\"\nmqueue = \"32KiB\"\nmemfd = \"0B\"\n",
+    );
+    for user in users() {
+        let run = || Run::new(user).policy(&tree).option("--print-plan");
+        let done = run().option("--json").args(["true"]).run();
+        let plan: Value = serde_json::from_str(&done.out()).unwrap();
+        let text = run().args(["true"]).run().out();
+        for (name, limit) in [("shm", 64 << 10), ("mqueue", 32 << 10), ("memfd", 0)] {
+            let one = &plan["ipc"][name];
+            assert_eq!(one["limit"], Value::from(limit), "{done}");
+            let how = one["held_by"].as_str().unwrap();
+            assert!(how.contains(", quotas.toml:"), "{how}");
+            let line = text
+                .lines()
+                .find(|line| line.trim_start().starts_with(&format!("{name} ")));
+            assert!(line.is_some_and(|line| line.ends_with(how)), "{text}");
+        }
+        // What the domain gives stands at the domain's place.
+        assert!(
+            plan["ipc"]["queues"]["held_by"]
+                .as_str()
+                .unwrap()
+                .contains(", quotas.toml:"),
+            "{done}"
+        );
+    }
+}
+
+#[test]
 fn the_program_has_as_many_processes_and_files_as_policy_says_and_no_more() {
     for user in users() {
         let done = Run::new(user)

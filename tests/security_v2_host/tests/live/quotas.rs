@@ -110,6 +110,115 @@ fn writing_until_the_limit_is_passed_gets_edquot_and_one_record_and_one_count() 
     }
 }
 
+/// The calls that make a file grow.
+const GROW: [&str; 12] = [
+    "copy_file_range",
+    "creat",
+    "fallocate",
+    "ftruncate",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "sendfile",
+    "splice",
+    "truncate",
+    "write",
+    "writev",
+];
+
+/// As [`tree`], where these calls are open by one rule, with these conditions, and by nothing else.
+fn tree_that_asks(calls: &[&str], conditions: &str) -> Tree {
+    let quoted = |names: Vec<&str>| {
+        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        names.join(", ")
+    };
+    let others = nexus_abi::syscall::all()
+        .filter(|call| call.number().is_some() && !calls.contains(&call.name()))
+        .map(|call| call.name());
+    let known = calls
+        .iter()
+        .copied()
+        .filter(|name| nexus_abi::syscall::number(name).is_some());
+    let rule = format!(
+        "[[domain.small.rule]]\nsyscall = [{}]\neffect = \"allow\"\nwhen = [{conditions}]\n",
+        quoted(known.collect())
+    );
+    small()
+        .edit("abi.toml", "\"@everything\"", &quoted(others.collect()))
+        .append("abi.toml", &rule)
+}
+
+#[test]
+fn a_rule_that_asks_for_a_budget_denies_the_write_that_does_not_fit_with_the_ledgers_reason_and_counts_it_once() {
+    let asks = tree_that_asks(&GROW, "{ budget = \"tmp\" }, { budget = \"state\" }");
+    for user in users() {
+        let home = Home::new(user);
+        let run = |probe: &[&str]| {
+            let run = Run::at(&home).policy(&asks).subject("one");
+            run.probe(probe.iter().copied()).run()
+        };
+        let done = run(&[
+            "append", "/tmp/a", "65536", ",", "append", "/tmp/a", "1", ",", "append", "/state/a", "32769", ",",
+            "append", "/state/a", "1",
+        ]);
+        let wanted = ["ok", "errno 122 after 0", "errno 122 after 32768", "errno 122 after 0"];
+        assert_eq!(answers(&done), wanted, "{done}");
+        let denied = done.records_for("quota.hard_bytes");
+        assert_eq!(denied.len(), 3, "{done}");
+        let at_budget = |at: &str| at.starts_with("quotas.toml:");
+        assert!(
+            denied.iter().all(|record| record.at.as_deref().is_some_and(at_budget)),
+            "{done}"
+        );
+        for reason in ["abi.no_rule", "abi.arg_mismatch", "abi.deny_rule"] {
+            assert!(
+                done.records_for(reason).is_empty(),
+                "the guard is no second authority: {done}"
+            );
+        }
+        assert_denies(&home, "one", 3);
+    }
+}
+
+#[test]
+fn each_way_to_grow_that_a_rule_asks_a_budget_for_is_denied_where_it_does_not_fit_and_done_where_it_does() {
+    let asks = tree_that_asks(&GROW, "{ budget = \"state\" }");
+    for user in users() {
+        let home = Home::new(user);
+        let script = "cd /state; head -c 12000 /dev/zero > from
+            truncate -s 16K a && echo done; truncate -s 1M a || echo denied
+            rm a; fallocate -l 16K a && echo done; fallocate -l 1M a || echo denied
+            rm a; cp from a && echo done; cp from b || echo denied; stat -c %s from";
+        let done = Run::at(&home).policy(&asks).subject("one").bash(script).run();
+        assert_eq!(
+            done.out(),
+            "done\ndenied\ndone\ndenied\ndone\ndenied\n12000\n",
+            "{done}"
+        );
+        // Who copies may try in several ways.
+        let denied = done.records_for("quota.hard_bytes").len();
+        assert!(denied >= 3, "{done}");
+        assert_denies(&home, "one", u64::try_from(denied).expect("a few"));
+    }
+}
+
+#[test]
+fn what_a_rule_asks_of_an_argument_beside_a_budget_is_asked_all_the_same() {
+    // Standard output alone may be written to, by this rule.
+    let asks = tree_that_asks(&["write"], "{ budget = \"tmp\" }, { arg = 0, range = [0, 2] }");
+    for user in users() {
+        let home = Home::new(user);
+        let done = Run::at(&home)
+            .policy(&asks)
+            .subject("one")
+            .probe(["append", "/tmp/a", "1", ",", "create", "/tmp/b"])
+            .run();
+        assert_eq!(answers(&done), ["errno 1 after 0", "ok"], "{done}");
+        assert_eq!(done.records_for("abi.arg_mismatch").len(), 1, "{done}");
+        assert_denies(&home, "one", 0);
+    }
+}
+
 #[test]
 fn the_last_file_is_made_and_the_next_is_not() {
     for user in users() {

@@ -8,13 +8,20 @@ fn says(file: &str, text: &str) -> Tree {
 
 #[test]
 fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
-    let rule = |call: &str, when: &str| {
+    let rule = |call: &str, effect: &str, when: &str| {
         says(
             "abi.toml",
-            &format!("[[subject.demo.rule]]\nsyscall = \"{call}\"\neffect = \"allow\"\nwhen = [{when}]\n"),
+            &format!("[[subject.demo.rule]]\nsyscall = \"{call}\"\neffect = \"{effect}\"\nwhen = [{when}]\n"),
         )
     };
-    let cases = [(rule("ftruncate", "{ budget = \"tmp\" }"), "abi.toml:")];
+    let unmetered = |tree: Tree| tree.append("sandbox.toml", "[subject.demo]\nwork = \"unmetered\"\n");
+    let cases = [
+        (rule("ftruncate", "deny", "{ budget = \"tmp\" }"), "abi.toml:"),
+        (
+            unmetered(rule("ftruncate", "allow", "{ budget = \"work\" }")),
+            "abi.toml:",
+        ),
+    ];
     for user in users() {
         let home = Home::new(user);
         for (tree, place) in &cases {
@@ -23,11 +30,14 @@ fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
             assert!(done.err().contains(place), "{done}");
         }
         // The nearest that can be enforced.
-        let done = Run::at(&home)
-            .policy(&rule("sendto", "{ egress = true }"))
-            .args(["echo", "ran"])
-            .run();
-        assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+        for tree in [
+            rule("sendto", "allow", "{ egress = true }"),
+            rule("ftruncate", "allow", "{ budget = \"tmp\" }"),
+            unmetered(rule("ftruncate", "allow", "{ budget = \"state\" }")),
+        ] {
+            let done = Run::at(&home).policy(&tree).args(["echo", "ran"]).run();
+            assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+        }
     }
 }
 

@@ -29,7 +29,10 @@ mod work;
 
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use places::Places;
+pub(crate) use session::Session;
+pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
 pub(crate) use summary::{json_line, plain};
+pub(crate) use syscall::describe;
 
 use crate::cli::RunArgs;
 

@@ -1,7 +1,8 @@
 //! The plan in words, for `--print-plan`.
 
 use super::session::Session;
-use execd::{Access, AreaMount, Enforcement, Entry, Plan};
+use execd::{Access, AreaMount, Enforcement, Entry, Plan, SysV};
+use nexus_policy::IpcLimit;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -52,6 +53,10 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     if let Some(Err(lack)) = &plan.limits.cgroup {
         line!(out, "  no cgroup of its own: {lack}");
     }
+    line!(out, "ipc");
+    for (name, value, how) in ipc(plan, session) {
+        line!(out, "  {name:<12} {value:<17} {how}");
+    }
     line!(out, "view");
     for entry in &plan.view {
         line!(out, "  {:<32} {}", entry.at().display().to_string(), describe(entry));
@@ -75,6 +80,27 @@ fn plain(value: &Value) -> String {
         Value::Null => "none".into(),
         other => other.to_string(),
     }
+}
+
+/// The `ipc` budget: each limit, what it is, and who holds it, with the place of the rule that gives it.
+fn ipc(plan: &Plan, session: &Session) -> Vec<(&'static str, u64, String)> {
+    let budget = &session.rules.budgets.ipc;
+    let said = IpcLimit::ALL.into_iter().map(|which| {
+        let limit = budget.get(which);
+        let holder = match which {
+            IpcLimit::Mqueue => "rlimit (session's user namespace)",
+            IpcLimit::Memfd => "tmpfs of that size",
+            _ if plan.ipc.sysv == SysV::Denied => "denied: this kernel lets nobody bound it (Linux 6.9 does)",
+            _ => "sysctl (session's ipc namespace)",
+        };
+        let rule = limit.and_then(|limit| session.rule(Some(limit.rule)));
+        let how = match rule {
+            Some(rule) => format!("{holder}, {}", rule.at),
+            None => holder.to_owned(),
+        };
+        (which.as_str(), limit.map_or(0, |limit| limit.value), how)
+    });
+    said.collect()
 }
 
 fn access(access: Access) -> &'static str {
@@ -163,6 +189,10 @@ fn to_json(plan: &Plan, session: &Session) -> Value {
             Some(Ok(place)) => json!({"below": place.path().to_string_lossy()}),
             Some(Err(lack)) => json!({"why_not": lack.to_string()}),
         },
+        "ipc": ipc(plan, session)
+            .into_iter()
+            .map(|(name, value, how)| (name.to_owned(), json!({"limit": value, "held_by": how})))
+            .collect::<serde_json::Map<String, Value>>(),
         "view": view,
         "environment": environment,
     })

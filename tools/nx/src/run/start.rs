@@ -61,6 +61,34 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     start(args, status, &mut decided)
 }
 
+/// What a proof may change of a run that is decided and not started.
+pub(crate) struct Prepared<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) places: &'a mut Places,
+    pub(crate) plan: &'a mut Plan,
+    pub(crate) judges: &'a mut Judges,
+}
+
+/// A run whose program is a probe: decided, started and ended by the same code as any other.
+pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
+    let mut decided = ManuallyDrop::new(decide(args)?);
+    let Decided {
+        session,
+        places,
+        plan,
+        judges,
+        ..
+    } = &mut *decided;
+    prepare(Prepared {
+        session,
+        places,
+        plan,
+        judges,
+    })?;
+    limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
+    start(args, &mut Status::new(None), &mut decided)
+}
+
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let loaded =
         policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
@@ -125,7 +153,9 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     };
     let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
     let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let guard = Guard::new(&rules.profiles()).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+    let profiles = rules.profiles_in_force();
+    let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
+    let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
     let judges = Judges {
         guard: Arc::new(guard),
         egress,
@@ -187,7 +217,7 @@ fn current_umask() -> u32 {
     mask.as_raw_mode()
 }
 
-fn policy_failure(error: &LoadError) -> Failure {
+pub(crate) fn policy_failure(error: &LoadError) -> Failure {
     let message = match error {
         LoadError::Invalid { origin, diagnostics } => format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
         other => other.to_string(),
@@ -195,7 +225,7 @@ fn policy_failure(error: &LoadError) -> Failure {
     Failure::rejected(message, &error.help())
 }
 
-fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
+pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
     let known: Vec<&str> = policy.subjects().take(20).collect();
     Failure::rejected(
         error.to_string(),
@@ -262,7 +292,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
     };
     let Decided { session, plan, .. } = &*decided;
     if !out_of_memory {
-        return finish(ended?, plan, &mut signals, status);
+        return finish(ended?, plan, session, &mut signals, status);
     }
     let end = ended.map_err(|_| {
         Failure::rejected(
@@ -278,7 +308,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
         End::InitLost => End::Signaled(rustix::process::Signal::KILL.as_raw()),
         other => other,
     };
-    finish(end, plan, &mut signals, status)
+    finish(end, plan, session, &mut signals, status)
 }
 
 /// From the first process of the session to the last.
@@ -326,7 +356,7 @@ fn run_session(
     };
     drop((supervisor, broker));
     let front = Link::new(front, child.pid);
-    if let Err(failure) = begin(&spawned, joining, &control, &front, signals) {
+    if let Err(failure) = begin(&spawned, joining, &control, &front, signals, session) {
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
         drop((control, front));
@@ -353,6 +383,7 @@ fn begin(
     control: &PacketSocket,
     front: &Link,
     signals: &Signals,
+    session: &Session,
 ) -> Result<(), Failure> {
     let files = signals
         .while_open(|| joining.finish())
@@ -369,11 +400,11 @@ fn begin(
     areas.extend(files.work.as_ref().map(AsFd::as_fd));
     spawned
         .provide(control, &areas)
-        .map_err(|error| said_by_init(control).unwrap_or_else(|| spawn_failure(&error)))
+        .map_err(|error| said_by_init(control, session).unwrap_or_else(|| spawn_failure(&error)))
 }
 
 /// Why init ended before it got the areas, if it said so.
-fn said_by_init(control: &PacketSocket) -> Option<Failure> {
+fn said_by_init(control: &PacketSocket, session: &Session) -> Option<Failure> {
     loop {
         let packet = match control.try_receive() {
             // It ended without reading all that was sent to it; what it said is there all the same, unix(7).
@@ -381,16 +412,23 @@ fn said_by_init(control: &PacketSocket) -> Option<Failure> {
             other => other.ok()?,
         };
         match Event::decode(packet.bytes()) {
-            Some(Event::SetupFailed { step, errno }) => return Some(setup_failure(step, errno)),
+            Some(Event::SetupFailed { step, errno }) => return Some(setup_failure(step, errno, session)),
             Some(_) => {}
             None => return None,
         }
     }
 }
 
-fn setup_failure(step: u32, errno: i32) -> Failure {
-    let what = Step::from_number(step).map_or("build the sandbox", Step::as_str);
+fn setup_failure(step: u32, errno: i32, session: &Session) -> Failure {
+    let step = Step::from_number(step);
+    let what = step.map_or("build the sandbox", Step::as_str);
     let error = std::io::Error::from_raw_os_error(errno);
+    let budget = &session.rules.budgets.ipc;
+    let limit = step.and_then(Step::ipc_limit).and_then(|limit| budget.get(limit));
+    if let Some(info) = limit.and_then(|limit| session.rule(Some(limit.rule))) {
+        let help = format!("the kernel does not take the limit of {} at {}", info.id, info.at);
+        return Failure::unsupported(format!("cannot {what}: {error}"), &help);
+    }
     Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine()
 }
 
@@ -418,7 +456,7 @@ fn wait(child: &nexus_sys::process::Child) {
     );
 }
 
-fn finish(end: End, plan: &Plan, signals: &mut Signals, status: &mut Status) -> Result<u8, Failure> {
+fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, status: &mut Status) -> Result<u8, Failure> {
     let name = plan.program.name.to_string_lossy();
     match end {
         End::Exited(code) => {
@@ -442,7 +480,7 @@ fn finish(end: End, plan: &Plan, signals: &mut Signals, status: &mut Status) -> 
                 failure
             })
         }
-        End::SetupFailed { step, errno } => Err(setup_failure(step, errno)),
+        End::SetupFailed { step, errno } => Err(setup_failure(step, errno, session)),
         End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
         End::SupervisorLost { words } => {
             Err(Failure::internal(words.unwrap_or_else(|| {

@@ -1,5 +1,6 @@
 //! The words of `nx sec`.
 
+use super::test::TestCommand;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -21,4 +22,12 @@ pub(crate) enum SecCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Prove it: a probe in the subject's real sandbox tries what policy speaks of
+    ///
+    /// Nothing is proven that was not seen from three sides: the errno, the journal's record, the counter's step. Running
+    /// sessions are not disturbed, nothing is left behind, and nothing leaves the machine. Ends with 0 (proven), 2 (usage),
+    /// 3 (not proven, or policy allows what was to be seen denied), 4 (something is missing), 6 (unsupported here),
+    /// 7 (internal).
+    #[command(subcommand)]
+    Test(TestCommand),
 }

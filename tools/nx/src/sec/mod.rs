@@ -4,6 +4,7 @@ mod args;
 mod doctor;
 mod output;
 mod ps;
+pub(crate) mod test;
 
 pub(crate) use args::SecCommand;
 
@@ -12,5 +13,6 @@ pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
         SecCommand::Doctor { json } => doctor::doctor(*json),
         SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
+        SecCommand::Test(command) => test::main(command, &test::Honest),
     }
 }

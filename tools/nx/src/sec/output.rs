@@ -89,6 +89,11 @@ impl Paint {
         self.with("1", text)
     }
 
+    /// What is as it should be.
+    pub(crate) fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
     /// What is not as it should be.
     pub(crate) fn bad(self, text: &str) -> String {
         self.with("31", text)

@@ -1,5 +1,6 @@
 //! Rules, and what can be said of a call by its registers alone.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use nexus_abi::syscall::{self, Arch, Width, X32_BIT};
 use nexus_abi::{Area, Effect, Errno, Reason, RuleRef, Verdict};
@@ -59,7 +60,8 @@ pub enum Condition {
     },
     /// The destination address of the call is one that the subject's egress rules allow. Judged by the supervisor.
     Egress,
-    /// The call's growth fits what is left of this area's budget. Judged by the supervisor.
+    /// The call's growth fits what is left of this area's budget. Judged by whoever knows the growth; in front of a ledger that
+    /// judges all growth itself, by that ledger alone ([`Profile::in_front_of_the_ledger`]).
     Budget(Area),
 }
 
@@ -160,6 +162,34 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// The profile as it is judged in front of a ledger that every growth has to pass, at the moment when it happens: what an
+    /// allow rule asks of a budget is left to that ledger.
+    ///
+    /// The two together allow exactly what the ledger and a profile that knows the growth allow together: where only the budget
+    /// refuses, the call runs, and the ledger refuses it with its own reason and errno, once. A budget condition of a *deny*
+    /// rule cannot be left out so, and stays: it would turn "denied where it fits" into "denied always".
+    #[must_use]
+    pub fn in_front_of_the_ledger(&self) -> Cow<'_, Self> {
+        let left = |rule: &SyscallRule, condition: &Condition| {
+            rule.effect == Effect::Allow && matches!(condition, Condition::Budget(_))
+        };
+        let mut leaves = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.conditions.iter().map(move |one| left(rule, one)));
+        if !leaves.any(|left| left) {
+            return Cow::Borrowed(self);
+        }
+        let rules = self.rules.iter().map(|rule| SyscallRule {
+            conditions: rule.conditions.iter().filter(|one| !left(rule, one)).cloned().collect(),
+            ..rule.clone()
+        });
+        Cow::Owned(Self {
+            rules: rules.collect(),
+            probed: self.probed.clone(),
+        })
+    }
+
     /// Judges a call by its registers alone, as the kernel's filter does.
     ///
     /// `Known(Allow)` is exactly what the filter of this profile lets through without asking; which of several allow

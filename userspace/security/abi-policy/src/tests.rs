@@ -6,6 +6,7 @@ mod filter;
 mod floor;
 mod generators;
 mod interpreter;
+mod ledger;
 mod oracle;
 mod sets;
 mod shape;

@@ -164,10 +164,23 @@ impl Vfs {
         Ok(())
     }
 
-    /// Counts one handle less.
+    /// A handle is about to be closed: of several that are closed at once, one has to know that it is the last.
+    fn closing(&self, node: &Arc<Node>) {
+        let mut state = node.state();
+        state.closing = state.closing.saturating_add(1);
+    }
+
+    /// Counts one handle less, that was never used.
     fn closed(&self, node: &Arc<Node>) {
+        self.closing(node);
+        self.left(node);
+    }
+
+    /// Counts one handle less, of which [`Vfs::closing`] was told.
+    fn left(&self, node: &Arc<Node>) {
         let mut state = node.state();
         state.handles = state.handles.saturating_sub(1);
+        state.closing = state.closing.saturating_sub(1);
         if state.unlinked && state.handles == 0 && !state.reclaimed {
             self.books.orphaned(node, node.cost(&state));
             if state.forgotten {

@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) attributes: Option<u64>,
     /// Open handles.
     pub(crate) handles: u32,
+    /// How many of these are being closed.
+    pub(crate) closing: u32,
     /// It has no name any more.
     pub(crate) unlinked: bool,
     /// It was emptied and given back to the ledger: nobody may open it again.

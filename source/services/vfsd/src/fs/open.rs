@@ -66,8 +66,9 @@ impl Vfs {
 
     pub(crate) fn op_release(&self, number: u64) {
         if let Some(handle) = self.handles.remove(number) {
+            self.closing(&handle.node);
             self.trim(&handle.node);
-            self.closed(&handle.node);
+            self.left(&handle.node);
         }
     }
 }

@@ -28,6 +28,8 @@ impl Vfs {
         if parent.zone != new_parent.zone {
             return Err(Errno::XDEV);
         }
+        self.works.let_go(&parent, name)?;
+        self.works.let_go(&new_parent, new_name)?;
         let (dir, new_dir) = (self.fd(&parent)?, self.fd(&new_parent)?);
         // The lower number first, so that two renames never wait for each other.
         let _entries = if parent.id == new_parent.id {

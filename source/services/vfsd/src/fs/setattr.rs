@@ -101,7 +101,9 @@ impl Vfs {
     /// Before the last close of a file: lets go of what was preallocated past its end. It is charged only while the file
     /// is open, since a restart measures lengths.
     pub(crate) fn trim(&self, node: &Arc<Node>) {
-        let spare = |state: &State| state.handles == 1 && charged_bytes(state.len).is_some_and(|len| state.paid > len);
+        let spare = |state: &State| {
+            state.handles == state.closing && charged_bytes(state.len).is_some_and(|len| state.paid > len)
+        };
         if node.kind != FileType::RegularFile || !spare(&node.state()) {
             return;
         }

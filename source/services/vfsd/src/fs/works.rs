@@ -137,6 +137,15 @@ impl Works {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.get(&(parent.id, name.to_owned())).cloned()
     }
+
+    /// `EBUSY` for a name that is held: the kernel says so to a session that has something mounted on it, and would let go of
+    /// that mount for one of the same subject that has not.
+    pub(crate) fn let_go(&self, parent: &Node, name: &CStr) -> Result<(), Errno> {
+        match self.held(parent, name) {
+            Some(_) => Err(Errno::BUSY),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether a descriptor is a directory that can be served.

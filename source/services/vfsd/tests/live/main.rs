@@ -10,8 +10,10 @@
 )]
 
 mod bytes;
+mod corners;
 mod hostile;
 mod kills;
+mod locks;
 mod mapping;
 mod nameless;
 mod names;
@@ -49,6 +51,8 @@ fn main() {
         names::CASES,
         nameless::CASES,
         hostile::CASES,
+        corners::CASES,
+        locks::CASES,
         random::CASES,
         trees::CASES,
         sessions::CASES,

@@ -1,8 +1,9 @@
-//! Files as memory: all that is unsafe in these tests.
+//! Files as memory, and calls that only libc has: all that is unsafe in these tests.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -71,4 +72,63 @@ impl Drop for Mapping {
         let removed = unsafe { rustix::mm::munmap(self.start.cast(), self.length) };
         removed.unwrap();
     }
+}
+
+/// Takes a lock on bytes of a file that belongs to the open file description (`F_OFD_SETLK`, fcntl_locking(2)), or lets go of
+/// it; never waits.
+pub(crate) fn ofd_lock(file: &File, kind: i32, from: i64, length: i64) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: i16::try_from(kind).unwrap(),
+        l_whence: 0,
+        l_start: from,
+        l_len: length,
+        l_pid: 0,
+    };
+    // SAFETY: an open descriptor, and a whole `struct flock` that the kernel only reads.
+    #[expect(unsafe_code, reason = "rustix has no locks of open file descriptions")]
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// What open_by_handle_at(2) says to the handle of `path`, with `change` done to the handle's bytes.
+pub(crate) fn open_by_handle(path: &CStr, below: &File, change: impl FnOnce(&mut [u8])) -> io::Result<()> {
+    const BYTES: usize = 128;
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        handle: [u8; BYTES],
+    }
+    let mut handle = Handle {
+        bytes: BYTES as u32,
+        kind: 0,
+        handle: [0; BYTES],
+    };
+    let mut mount = 0;
+    // SAFETY: a path that ends, a handle with room for as many bytes as it says, and a place for the mount's number.
+    #[expect(unsafe_code, reason = "rustix has no file handles")]
+    let named = unsafe {
+        libc::name_to_handle_at(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount,
+            0,
+        )
+    };
+    if named < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let used = usize::try_from(handle.bytes).unwrap();
+    change(&mut handle.handle[..used]);
+    // SAFETY: an open descriptor, and a handle whose bytes are all there.
+    #[expect(unsafe_code, reason = "rustix has no file handles")]
+    let opened = unsafe { libc::open_by_handle_at(below.as_raw_fd(), (&raw mut handle).cast(), libc::O_RDONLY) };
+    if opened < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

@@ -1,11 +1,11 @@
-//! What is beside names and lengths: files without a name, attributes, room past the end, locks, times.
+//! What is beside names and lengths: files without a name, attributes, room past the end, times.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
 use crate::Case;
 use crate::world::{KIB, MIB, World, budget, errno};
@@ -21,7 +21,6 @@ pub(crate) const CASES: &[Case] = &[
         "room_past_the_end_that_a_killed_server_left_is_let_go_of",
         reserved_and_killed,
     ),
-    ("locks_hold_between_sessions_and_end_with_their_holder", locks),
     ("a_birth_time_is_told_and_times_before_1970_are_exact", times),
     ("opening_to_empty_frees_at_once_also_for_reading_alone", open_to_empty),
     ("offsets_at_the_edge_of_64_bits_are_refused_whole", edges),
@@ -31,7 +30,6 @@ const ENODATA: i32 = 61;
 const EOPNOTSUPP: i32 = 95;
 const EDQUOT: i32 = 122;
 const ENOENT: i32 = 2;
-const EAGAIN: i32 = 11;
 const EFBIG: i32 = 27;
 
 fn nameless(dir: &Path, more: OFlags) -> File {
@@ -283,47 +281,6 @@ fn reserved_and_killed(world: &World) {
         assert_eq!(fs::read(dirs.state.join("f")).unwrap(), b"content");
         assert!(fs::metadata(dirs.state.join("f")).unwrap().blocks() * 512 <= 8 * KIB);
     });
-}
-
-fn locks(world: &World) {
-    let (one, two) = (world.join_roomy(), world.join_roomy());
-    let (mut told, tell) = std::io::pipe().unwrap();
-    let (wait, mut go_on) = std::io::pipe().unwrap();
-    let holder = world.begin(&one, move |dirs| {
-        use std::io::{Read, Write};
-        let (mut tell, mut wait) = (tell, wait);
-        let flocked = File::create(dirs.state.join("flock")).unwrap();
-        rustix::fs::flock(&flocked, FlockOperation::LockExclusive).unwrap();
-        let posix = File::create(dirs.state.join("posix")).unwrap();
-        rustix::fs::fcntl_lock(&posix, FlockOperation::LockExclusive).unwrap();
-        tell.write_all(b"x").unwrap();
-        wait.read_exact(&mut [0]).unwrap();
-    });
-    std::io::Read::read_exact(&mut told, &mut [0]).unwrap();
-    world.inside(&two, |dirs| {
-        let open = |name| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(dirs.state.join(name))
-                .unwrap()
-        };
-        let (flocked, posix) = (open("flock"), open("posix"));
-        let flock = |operation| rustix::fs::flock(&flocked, operation).map_err(std::io::Error::from);
-        let lock = |operation| rustix::fs::fcntl_lock(&posix, operation).map_err(std::io::Error::from);
-        assert_eq!(errno(flock(FlockOperation::NonBlockingLockShared)), EAGAIN);
-        assert_eq!(errno(lock(FlockOperation::NonBlockingLockExclusive)), EAGAIN);
-        std::io::Write::write_all(&mut go_on, b"x").unwrap();
-        // Waits until the other session's program has ended, whose locks end with it.
-        flock(FlockOperation::LockExclusive).unwrap();
-        lock(FlockOperation::LockExclusive).unwrap();
-        // The standard library's are flock's; a second description of one process is another holder.
-        let again = open("flock");
-        assert!(again.try_lock().is_err());
-        flock(FlockOperation::Unlock).unwrap();
-        again.try_lock().unwrap();
-    });
-    holder.end();
 }
 
 fn times(world: &World) {

@@ -4,13 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nexus_abi::{Area, Reason};
 use vfsd::{VfsdError, join};
 
 use crate::Case;
-use crate::world::{MIB, Mode, World, budget, errno};
+use crate::world::{MIB, Mode, World, budget, errno, eventually};
 
 pub(crate) const CASES: &[Case] = &[
     ("what_is_there_is_the_start_and_only_growth_counts", growth),
@@ -39,17 +39,6 @@ pub(crate) const CASES: &[Case] = &[
 const BLOCK: u64 = 4096;
 const EDQUOT: i32 = 122;
 const EACCES: i32 = 13;
-
-/// How long something that others did may take to be seen: a second by promise, and what a busy machine adds.
-const SEEN_WITHIN: Duration = Duration::from_secs(20);
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + SEEN_WITHIN;
-    while !holds() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// Makes a file as its owner would, outside.
 fn put(world: &World, path: &Path, bytes: &[u8]) {

@@ -151,3 +151,29 @@ fn without_the_charge_a_write_would_pass_the_limit() {
     assert_eq!(write(HARD_BYTES), Ok(4096));
     assert!(on_disk(&scratch, Zone::Tmp).bytes > HARD_BYTES);
 }
+
+/// Of two closes that are served at once each sees the other's handle.
+#[test]
+fn of_two_closes_at_once_one_lets_go_of_the_room_past_the_end() {
+    const KEEP_SIZE: u32 = 1;
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, one) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    vfs.op_open(attr.id, 2, 0).unwrap();
+    match vfs.op_fallocate(one, 0, 4 * 4096, KEEP_SIZE, 0) {
+        // No such room on this host: nothing to let go of.
+        Err(Errno::OPNOTSUPP) => return,
+        reserved => reserved.unwrap(),
+    }
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 4 * 4096);
+    let node = vfs.table.get(attr.id).unwrap();
+    for _ in 0..2 {
+        vfs.closing(&node);
+        vfs.trim(&node);
+    }
+    for _ in 0..2 {
+        vfs.left(&node);
+    }
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 0);
+}

@@ -1,0 +1,162 @@
+//! With enforcement broken on purpose, `nx sec test` fails, each time for its own reason.
+
+use nx_sec_host::Said;
+use security_v2_host::{Home, Tree, as_everybody, copy_program, spawn};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+/// `broken WORDS`, as the home's user.
+fn broken(home: &Home, words: &[&str]) -> Said {
+    let program = home.work().join("broken");
+    if !program.exists() {
+        copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &program).unwrap();
+    }
+    let mut command = home.command(program);
+    command
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let done = spawn(&mut command).unwrap().wait_with_output().unwrap();
+    Said {
+        code: done.status.code(),
+        out: String::from_utf8_lossy(&done.stdout).into_owned(),
+        err: String::from_utf8_lossy(&done.stderr).into_owned(),
+    }
+}
+
+fn lacks(said: &Said) -> Vec<&str> {
+    let lines = said.out.lines();
+    lines
+        .filter_map(|line| line.trim_start().strip_prefix("lacks    "))
+        .collect()
+}
+
+const DENY: [&str; 6] = ["sec", "test", "deny", "--subject", "demo", "--syscall"];
+
+fn deny<'a>(what: &'a str, call: &'a str) -> Vec<&'a str> {
+    std::iter::once(what).chain(DENY).chain([call]).collect()
+}
+
+#[test]
+fn a_filter_that_is_not_loaded_is_seen_by_the_kernels_own_errno() {
+    as_everybody(|home| {
+        let said = broken(home, &deny("filter", "unshare"));
+        assert_eq!(said.code, Some(3), "{said}");
+        let lacks = lacks(&said);
+        assert!(lacks[0].starts_with("EINVAL, not EPERM"), "{said}");
+        assert!(lacks.iter().any(|lack| lack.starts_with("no record of it")), "{said}");
+        assert!(
+            lacks.iter().any(|lack| lack.contains("stepped by 0, not by 1")),
+            "{said}"
+        );
+        // A call that the kernel itself refuses with the same errno is no proof either.
+        let said = broken(home, &deny("filter", "vhangup"));
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(
+            said.out.contains("errno    EPERM") && said.out.contains("no record of it"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_ledger_that_is_not_charged_is_seen_by_the_byte_that_was_written() {
+    as_everybody(|home| {
+        let directory = home.write_work("uncharged", "");
+        std::fs::remove_file(&directory).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        home.give(&directory);
+        let place = directory.to_string_lossy().into_owned();
+        let quota = ["sec", "test", "quota", "--subject", "demo", "--area", "tmp"];
+        let said = broken(home, &[&["ledger", place.as_str()], &quota[..]].concat());
+        assert_eq!(said.code, Some(3), "{said}");
+        let lacks_text = lacks(&said);
+        assert!(
+            lacks_text.iter().any(|lack| lack.starts_with("returned 0, not EDQUOT")),
+            "{said}"
+        );
+        assert!(lacks_text.iter().any(|lack| lack.contains("bytes long, not")), "{said}");
+        let said = broken(home, &[&["budget"], &quota[..]].concat());
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(
+            lacks(&said)
+                .iter()
+                .any(|lack| lack.starts_with("returned 0, not EDQUOT")),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_journal_that_drops_is_seen_by_the_record_that_is_not_there() {
+    as_everybody(|home| {
+        let said = broken(home, &deny("journal", "unshare"));
+        assert_eq!(said.code, Some(3), "{said}");
+        let [lack] = lacks(&said)[..] else { panic!("{said}") };
+        assert!(lack.starts_with("no record of it in the journal"), "{said}");
+    });
+}
+
+#[test]
+fn a_journal_that_was_changed_is_seen_by_its_chain() {
+    as_everybody(|home| {
+        let said = broken(home, &deny("chain", "unshare"));
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(lacks(&said).iter().any(|lack| lack.contains("does not hold")), "{said}");
+    });
+}
+
+#[test]
+fn counters_that_do_not_step_are_seen() {
+    as_everybody(|home| {
+        let said = broken(home, &deny("counters", "unshare"));
+        assert_eq!(said.code, Some(3), "{said}");
+        let [lack] = lacks(&said)[..] else { panic!("{said}") };
+        assert_eq!(lack, "the counter abi_denies_total stepped by 0, not by 1", "{said}");
+    });
+}
+
+#[test]
+fn a_rule_widened_after_load_is_seen_by_what_arrives() {
+    as_everybody(|home| {
+        let tree = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", "192.0.2.0/24:443");
+        let directory = home.policy();
+        tree.write(&directory).unwrap();
+        let wider = directory.to_string_lossy().into_owned();
+        let words = [
+            "egress",
+            &wider,
+            "sec",
+            "test",
+            "egress",
+            "--subject",
+            "demo",
+            "--to",
+            "192.0.2.1:443",
+        ];
+        let said = broken(home, &words);
+        assert_eq!(said.code, Some(3), "{said}");
+        let lacks = lacks(&said);
+        assert!(
+            lacks.iter().any(|lack| lack.starts_with("returned 0, not EPERM")),
+            "{said}"
+        );
+        assert!(lacks.contains(&"it arrived at the proof's listener"), "{said}");
+    });
+}
+
+#[test]
+fn records_that_are_held_back_are_seen() {
+    as_everybody(|home| {
+        let words = ["rate", "sec", "test", "quota", "--subject", "demo", "--area", "tmp"];
+        let said = broken(home, &words);
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(
+            lacks(&said).iter().any(|lack| lack.starts_with("no record of it")),
+            "{said}"
+        );
+    });
+}

@@ -1,0 +1,305 @@
+//! `nx sec test` on the kernel: what policy says is seen in force.
+
+use nx_sec_host::{Said, sec, sec_json};
+use security_v2_host::{Home, Running, Server, Tree, as_everybody, eventually};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// What proofs leave in the state directory.
+fn left(home: &Home) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(home.state().join("nexus/proof")) else {
+        return Vec::new();
+    };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+fn write(home: &Home, tree: &Tree) -> String {
+    let directory = home.policy();
+    tree.write(&directory).unwrap();
+    directory.to_string_lossy().into_owned()
+}
+
+fn test(home: &Home, words: &[&str]) -> Said {
+    sec(home, &[&["test"], words].concat())
+}
+
+/// Every finding's part and name, with how it fared.
+fn findings(value: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let subjects = value["subjects"].as_array().unwrap();
+    let all = subjects.iter().flat_map(|one| one["findings"].as_array().unwrap());
+    all.map(|one| (text(&one["status"]), text(&one["says"]), text(&one["name"])))
+        .collect()
+}
+
+#[test]
+fn a_denied_call_is_proven_by_its_errno_its_record_and_its_counter_and_an_allowed_one_is_not() {
+    as_everybody(|home| {
+        for (name, reason) in [
+            ("unshare", "abi.arg_mismatch"),
+            ("reboot", "abi.deny_rule"),
+            ("kexec_load", "abi.deny_rule"),
+            ("clone", "abi.deny_rule"),
+        ] {
+            let (value, said) = sec_json(home, &["test", "deny", "--subject", "demo", "--syscall", name]);
+            assert_eq!((said.code, &value["ok"]), (Some(0), &true.into()), "{said}");
+            let [finding] = value["subjects"][0]["findings"].as_array().unwrap().as_slice() else {
+                panic!("{said}");
+            };
+            let seen: Vec<_> = finding["seen"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| &one["what"])
+                .collect();
+            assert_eq!(seen, ["errno", "record", "counter"], "{said}");
+            assert!(finding["seen"][1]["text"].as_str().unwrap().ends_with(reason), "{said}");
+            assert!(finding["at"].as_str().unwrap().starts_with("abi.toml:"), "{said}");
+        }
+        let said = test(home, &["deny", "--subject", "demo", "--syscall", "getpid"]);
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(
+            said.err.contains("policy allows `getpid` to demo") && said.err.contains("abi.toml:"),
+            "{said}"
+        );
+        assert_eq!(left(home), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn chosen_arguments_are_attempted_where_policy_denies_them_and_named_where_it_does_not() {
+    as_everybody(|home| {
+        let deny = ["deny", "--subject", "demo", "--syscall", "socket"];
+        let said = test(home, &[&deny[..], &["AF_PACKET", "3", "0"]].concat());
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(said.out.contains("socket socket(0x11, 0x3, 0x0)"), "{said}");
+        let said = test(home, &[&deny[..], &["AF_INET", "1", "0"]].concat());
+        assert_eq!(said.code, Some(3), "{said}");
+    });
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_with_the_next_step() {
+    as_everybody(|home| {
+        for (words, code, text) in [
+            (
+                &["deny", "--subject", "demo", "--syscall", "unshar"][..],
+                2,
+                "did you mean `unshare`",
+            ),
+            (
+                &["deny", "--subject", "nobody", "--syscall", "unshare"],
+                3,
+                "subjects that can run: demo",
+            ),
+            (
+                &["deny", "--subject", "demo", "--syscall", "connect"],
+                6,
+                "nx sec test egress",
+            ),
+            (
+                &["egress", "--subject", "demo", "--to", "example.org:443"],
+                2,
+                "a proof asks no name server",
+            ),
+        ] {
+            let said = test(home, words);
+            assert_eq!(said.code, Some(code), "{said}");
+            assert!(said.err.contains(text), "{said}");
+        }
+    });
+}
+
+#[test]
+fn the_last_address_of_a_range_arrives_at_the_proof_and_the_next_is_refused() {
+    as_everybody(|home| {
+        let tree = Tree::shipped().edit(
+            "egress.toml",
+            "allow = [\n    # A service",
+            "allow = [\n    \"203.0.113.0/24:443\", \"udp [2001:db8::]/32:53\",\n    # A service",
+        );
+        let policy = write(home, &tree);
+        let (_, range) = (policy.len(), ["--subject", "demo", "--policy", policy.as_str()]);
+        for (to, udp, says) in [
+            ("203.0.113.255:443", false, "allow"),
+            ("203.0.114.0:443", false, "deny"),
+            ("203.0.113.255:444", false, "deny"),
+            ("203.0.113.255:443", true, "deny"),
+            ("[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:53", true, "allow"),
+            ("[2001:db9::]:53", true, "deny"),
+            ("[::ffff:203.0.113.1]:443", false, "allow"),
+            ("[::ffff:203.0.114.1]:443", false, "deny"),
+        ] {
+            let mut words = vec!["test", "egress", "--to", to];
+            words.extend(range);
+            words.extend(udp.then_some("--udp"));
+            let (value, said) = sec_json(home, &words);
+            assert_eq!(said.code, Some(0), "{to}: {said}");
+            let finding = &value["subjects"][0]["findings"][0];
+            assert_eq!(finding["says"], says, "{to}: {said}");
+            let arrived = said.out.contains("\"arrived at the proof's listener\"");
+            assert_eq!(arrived, says == "allow", "{to}: {said}");
+        }
+        let mut words = vec!["egress", "--to", "203.0.113.1:443", "--expect", "deny"];
+        words.extend(range);
+        let said = test(home, &words);
+        assert_eq!(said.code, Some(3), "{said}");
+        assert!(said.err.contains("egress.toml:"), "the rule that allows it: {said}");
+    });
+}
+
+#[test]
+fn what_policy_allows_arrives_nowhere_but_at_the_proof() {
+    as_everybody(|home| {
+        let server = Server::new([127, 0, 0, 1].into());
+        let to = server.address().to_string();
+        let tree = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", &to);
+        let policy = write(home, &tree);
+        let said = test(home, &["egress", "--subject", "demo", "--policy", &policy, "--to", &to]);
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(said.out.contains("arrived at the proof's listener"), "{said}");
+        assert_eq!(server.connections(), 0, "nobody came to the host's own server");
+    });
+}
+
+#[test]
+fn an_area_stops_at_its_last_byte_and_its_last_inode_whatever_the_budget() {
+    as_everybody(|home| {
+        let tree = Tree::shipped().edit(
+            "quotas.toml",
+            "[domain.tools.tmp]\nsoft = \"48MiB\"\nhard = \"64MiB\"",
+            "[domain.tools.tmp]\nsoft = \"3TiB\"\nhard = \"5TiB\"",
+        );
+        let policy = write(home, &tree);
+        let (value, said) = sec_json(
+            home,
+            &[
+                "test",
+                "quota",
+                "--subject",
+                "demo",
+                "--area",
+                "tmp",
+                "--policy",
+                &policy,
+            ],
+        );
+        assert_eq!(said.code, Some(0), "{said}");
+        let found = findings(&value);
+        let all: Vec<_> = found
+            .iter()
+            .map(|(status, says, name)| [status.as_str(), says, name])
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ["ok", "allow", "tmp soft bytes"],
+                ["ok", "warn", "tmp soft bytes + 1"],
+                ["ok", "allow", "tmp hard bytes - 4096"],
+                ["ok", "allow", "tmp hard bytes - 1"],
+                ["ok", "allow", "tmp hard bytes"],
+                ["ok", "deny", "tmp hard bytes + 1"],
+                ["ok", "deny", "tmp hard bytes + 1 written"],
+                ["ok", "allow", "tmp hard inodes - 1"],
+                ["ok", "allow", "tmp hard inodes"],
+                ["ok", "deny", "tmp hard inodes + 1"],
+            ],
+            "{said}"
+        );
+        assert_eq!(left(home), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn a_running_session_its_areas_its_journal_and_its_counters_are_as_they_were() {
+    as_everybody(|home| {
+        let script = "echo kept > /tmp/file; echo begun; read line; cat /tmp/file; df --output=used /tmp | tail -n 1";
+        let mut running = Running::start(
+            home,
+            &[],
+            &["/bin/sh", "-c", &script.replace("read line", "sleep 1000 & wait")],
+        );
+        assert_eq!(running.line(), "begun");
+        let journal = |home: &Home| {
+            let mut files: Vec<_> = std::fs::read_dir(home.journal())
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| (entry.path(), std::fs::read(entry.path()).unwrap_or_default()))
+                .collect();
+            files.sort();
+            files
+        };
+        let before = journal(home);
+        for words in [
+            &["quota", "--subject", "demo", "--area", "state"][..],
+            &["deny", "--subject", "demo", "--syscall", "unshare"],
+            &["egress", "--subject", "demo", "--to", "192.0.2.1:443"],
+        ] {
+            let said = test(home, words);
+            assert_eq!(said.code, Some(0), "{said}");
+        }
+        assert!(journal(home) == before, "the journal and the counters of real sessions");
+        running.signal(rustix::process::Signal::KILL);
+        drop(running.end());
+        assert_eq!(left(home), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn all_that_the_shipped_policy_says_is_proven_and_said_in_every_format() {
+    as_everybody(|home| {
+        let (value, said) = sec_json(home, &["test", "all", "--subject", "demo"]);
+        let found = findings(&value);
+        let failed: Vec<_> = found.iter().filter(|(status, ..)| status != "ok").collect();
+        assert!(failed.is_empty() && said.code == Some(0), "{failed:#?} {}", said.err);
+        for says in ["allow", "deny", "warn"] {
+            assert!(found.iter().any(|(_, said, _)| said == says), "{says}");
+        }
+        // Each call of the table, but those that are said not to be tried.
+        assert!(found.len() > 400, "{}", found.len());
+        assert_eq!(left(home), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn tap_and_junit_say_the_same_as_text() {
+    as_everybody(|home| {
+        let deny = ["deny", "--subject", "demo", "--syscall", "mount", "--format"];
+        let tap = test(home, &[&deny[..], &["tap"]].concat());
+        assert!(
+            tap.out.starts_with("TAP version 14\n1..1\nok 1 - demo syscall mount("),
+            "{tap}"
+        );
+        let junit = test(home, &[&deny[..], &["junit"]].concat());
+        assert!(junit.out.starts_with("<?xml version=\"1.0\""), "{junit}");
+        assert!(
+            junit.out.contains("tests=\"1\" failures=\"0\" skipped=\"0\""),
+            "{junit}"
+        );
+        let text = test(home, &[&deny[..], &["text"]].concat());
+        assert!(text.out.starts_with("ok      syscall  deny  mount("), "{text}");
+        assert!(!text.out.contains('\u{1b}'), "no colour but on a terminal");
+    });
+}
+
+#[test]
+fn what_a_killed_proof_leaves_is_gone_after_the_next() {
+    as_everybody(|home| {
+        let mut command = home.command(home.nx());
+        command
+            .args(["sec", "test", "all", "--subject", "demo"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mut killed = security_v2_host::spawn(&mut command).unwrap();
+        eventually("a proof has begun", || !left(home).is_empty());
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        // Its session ends with it; then nobody holds its directory.
+        eventually("everything of it has ended", || home.left().is_empty());
+        let said = test(home, &["deny", "--subject", "demo", "--syscall", "unshare"]);
+        assert_eq!(said.code, Some(0), "{said}");
+        assert_eq!(left(home), Vec::<PathBuf>::new());
+    });
+}

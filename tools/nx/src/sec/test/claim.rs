@@ -1,0 +1,290 @@
+//! What policy says, and whether that was seen.
+
+use super::context::{Context, Rule};
+use super::evidence::Evidence;
+use super::live::Lost;
+use nexus_abi::{Errno, Operation, Reason};
+use nexus_audit::{Counter, Judgement, Record};
+
+/// One thing that policy says, to be seen in the sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    /// Which part of policy says it: `syscall`, `egress`, `quota`.
+    pub(super) part: &'static str,
+    /// What is attempted: stable words, unlike any other claim's of a proof.
+    pub(super) name: String,
+    /// What must be seen.
+    pub(super) wants: Wants,
+    /// The rule that says so.
+    pub(super) rule: Rule,
+}
+
+/// What must be seen.
+#[derive(Clone, Debug)]
+pub(super) enum Wants {
+    /// A refusal: its errno, its record, and a step of its counter.
+    Refusal(Refusal),
+    /// It goes through, and this counter steps, if any.
+    Passage(Option<Counter>),
+    /// It reaches the kernel, which says of its own what it says; nothing is recorded and no counter steps.
+    Kernel,
+    /// It goes to the subject's own loopback, where nobody listens: this errno, nothing recorded, no counter's step.
+    Nobody(Errno),
+    /// It goes through, and a warning is recorded, once.
+    Warning(Refusal),
+}
+
+/// A refusal as it is told and recorded.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) op: Operation,
+    pub(super) object: String,
+    pub(super) reason: Reason,
+    pub(super) errno: Errno,
+}
+
+/// What was seen of an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// What the call returned.
+    pub(super) value: Result<i64, Lost>,
+    /// What else was looked at: as it has to be, or what it is instead.
+    pub(super) checks: Vec<Result<String, String>>,
+}
+
+/// How a claim fared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Proven,
+    Failed,
+    /// It could not be looked at.
+    Skipped,
+}
+
+/// A claim and what was seen of it.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub(super) part: &'static str,
+    pub(super) name: String,
+    pub(super) status: Status,
+    /// What policy says: `deny`, `allow` or `warn`.
+    pub(super) says: &'static str,
+    pub(super) rule: Rule,
+    /// What was seen, in order: a word and what.
+    pub(super) seen: Vec<(&'static str, String)>,
+    /// What should have been seen and was not.
+    pub(super) lacks: Vec<String>,
+}
+
+impl Wants {
+    pub(super) const fn says(&self) -> &'static str {
+        match self {
+            Self::Refusal(_) => "deny",
+            Self::Passage(_) | Self::Kernel | Self::Nobody(_) => "allow",
+            Self::Warning(_) => "warn",
+        }
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        match self {
+            Self::Refusal(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
+            Self::Passage(counter) => *counter,
+            Self::Warning(_) | Self::Kernel | Self::Nobody(_) => None,
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn value(value: Result<i64, Lost>) -> Self {
+        Self {
+            value,
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// An errno as people write it.
+pub(super) fn errno_text(value: i64) -> String {
+    let errno = value
+        .checked_neg()
+        .and_then(|errno| u16::try_from(errno).ok())
+        .and_then(Errno::from_raw);
+    match errno {
+        Some(errno) => errno.to_string(),
+        None => format!("returned {value}"),
+    }
+}
+
+/// Judges claims by what was seen and by what was written down, in this order; and after them what belongs to none.
+pub(super) fn judge(
+    context: &Context,
+    session: &str,
+    claims: &[(Claim, Seen)],
+    evidence: &mut Evidence,
+) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = claims
+        .iter()
+        .map(|(claim, seen)| judge_one(context, session, claim, seen, evidence))
+        .collect();
+    for counter in Counter::ALL {
+        let of_counter = |claim: &Claim| claim.wants.counter() == Some(counter);
+        let expected = claims.iter().filter(|(claim, _)| of_counter(claim)).count() as u64;
+        let stepped = evidence.counter(counter);
+        let name = counter.name();
+        if stepped == expected {
+            for (finding, (claim, _)) in findings.iter_mut().zip(claims) {
+                if of_counter(claim) {
+                    let of = if expected == 1 {
+                        String::new()
+                    } else {
+                        format!(", one of {expected}")
+                    };
+                    finding.seen.push(("counter", format!("{name} +1{of}")));
+                }
+            }
+            continue;
+        }
+        // Of one claim it is that one's; of several nobody can tell whose.
+        let lack = format!("the counter {name} stepped by {stepped}, not by {expected}");
+        let mut of_claims = findings
+            .iter_mut()
+            .zip(claims)
+            .filter(|(_, (claim, _))| of_counter(claim));
+        match (of_claims.next(), expected) {
+            (Some((finding, _)), 1) => finding.lack(lack),
+            _ => findings.push(Finding::failed("counter", name.to_owned(), lack)),
+        }
+    }
+    for record in evidence.rest() {
+        let lack = format!(
+            "a record that nothing attempted here explains: {} {}",
+            record.reason, record.object
+        );
+        findings.push(Finding::failed(
+            "journal",
+            format!("no other record, such as {}", record.op),
+            lack,
+        ));
+    }
+    if let Some(flaw) = evidence.flaw.take() {
+        findings.push(Finding::failed("journal", "the chain holds".to_owned(), flaw));
+    }
+    findings
+}
+
+fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evidence: &mut Evidence) -> Finding {
+    let mut finding = Finding {
+        part: claim.part,
+        name: claim.name.clone(),
+        status: Status::Proven,
+        says: claim.wants.says(),
+        rule: claim.rule.clone(),
+        seen: Vec::new(),
+        lacks: Vec::new(),
+    };
+    match (&claim.wants, &seen.value) {
+        (Wants::Refusal(_), Err(lost)) => finding.lack(format!("{lost}: nothing refused it")),
+        (_, Err(lost)) => finding.lack(lost.to_string()),
+        (Wants::Kernel, Ok(value)) => {
+            let got = if *value < 0 {
+                errno_text(*value)
+            } else {
+                "done".to_owned()
+            };
+            finding.seen.push(("kernel", format!("answered: {got}")));
+        }
+        (Wants::Nobody(errno), Ok(value)) if *value == -i64::from(errno.raw()) => {
+            finding
+                .seen
+                .push(("result", format!("{errno} of the subject's own loopback")));
+        }
+        (Wants::Refusal(refusal), Ok(value)) => {
+            let wanted = -i64::from(refusal.errno.raw());
+            if *value == wanted {
+                finding.seen.push(("errno", refusal.errno.to_string()));
+            } else {
+                let got = errno_text(*value);
+                finding.lack(format!(
+                    "{got}, not {}: the kernel was not told to refuse it",
+                    refusal.errno
+                ));
+            }
+        }
+        (Wants::Passage(_) | Wants::Warning(_), Ok(value)) if *value >= 0 => {
+            finding.seen.push(("result", "goes through".to_owned()));
+        }
+        (Wants::Passage(_) | Wants::Warning(_) | Wants::Nobody(_), Ok(value)) => {
+            finding.lack(format!("{}, where policy allows it", errno_text(*value)));
+        }
+    }
+    for check in &seen.checks {
+        match check {
+            Ok(text) => finding.seen.push(("seen", text.clone())),
+            Err(text) => finding.lack(text.clone()),
+        }
+    }
+    let (refusal, verdict) = match &claim.wants {
+        Wants::Refusal(refusal) => (refusal, Judgement::Deny(refusal.errno)),
+        Wants::Warning(refusal) => (refusal, Judgement::Warn),
+        Wants::Passage(_) | Wants::Kernel | Wants::Nobody(_) => return finding,
+    };
+    let same = |record: &Record| {
+        record.op == refusal.op && *record.object == *refusal.object && record.reason == refusal.reason
+    };
+    let Some(record) = evidence.take(same) else {
+        let Refusal { op, object, reason, .. } = refusal;
+        finding.lack(format!("no record of it in the journal: {op} `{object}` {reason}"));
+        return finding;
+    };
+    for (what, is, wanted) in [
+        ("verdict", record.verdict == verdict, verdict.as_str()),
+        ("subject", *record.subject == *context.subject(), context.subject()),
+        ("session", *record.session == *session, session),
+        (
+            "rule",
+            record.rule == claim.rule.id,
+            claim.rule.id.as_deref().unwrap_or("none"),
+        ),
+        (
+            "place",
+            record.at == claim.rule.at,
+            claim.rule.at.as_deref().unwrap_or("none"),
+        ),
+        ("policy", *record.policy == *context.version(), context.version()),
+    ] {
+        if !is {
+            finding.lack(format!("its record's {what} is not {wanted}"));
+        }
+    }
+    finding
+        .seen
+        .push(("record", format!("{} {} {}", record.op, record.object, record.reason)));
+    finding
+}
+
+impl Finding {
+    fn lack(&mut self, lack: String) {
+        self.status = Status::Failed;
+        self.lacks.push(lack);
+    }
+
+    pub(super) fn failed(part: &'static str, name: String, lack: String) -> Self {
+        Self {
+            part,
+            name,
+            status: Status::Failed,
+            says: "",
+            rule: Rule::default(),
+            seen: Vec::new(),
+            lacks: vec![lack],
+        }
+    }
+
+    /// Something that could not be looked at, and why.
+    pub(super) fn skipped(part: &'static str, name: String, why: String) -> Self {
+        Self {
+            status: Status::Skipped,
+            ..Self::failed(part, name, why)
+        }
+    }
+}

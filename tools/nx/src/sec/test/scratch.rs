@@ -1,0 +1,132 @@
+//! Where a proof keeps its journal, its counters, its areas and its probe: a directory of its own beside those of real
+//! sessions, on the same file system, gone when the proof is over.
+
+use crate::run::{Exit, Failure};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use std::fs::DirBuilder;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The directory of all proofs, in the state directory.
+const PROOFS: &str = "proof";
+
+/// The file that tells a running proof from one that was killed: locked by all its processes.
+const LOCK: &str = "lock";
+
+/// More leftovers than this are not looked at in one go: a proof leaves one if it is killed.
+const SWEPT_MAX: usize = 1024;
+
+/// One proof's directory.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Scratch {
+    /// Removes what killed proofs left, and makes a directory for this one.
+    pub(super) fn new(state: &Path) -> Result<Self, Failure> {
+        let proofs = state.join(PROOFS);
+        let failed = |what: &str, path: &Path, error: std::io::Error| {
+            Failure::new(
+                Exit::Missing,
+                format!("a proof's directory `{}` cannot be {what}: {error}", path.display()),
+            )
+            .with_help("a proof needs room beside the subjects' own areas: see that the directory can be written")
+        };
+        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make(&proofs).map_err(|error| failed("made", &proofs, error))?;
+        sweep(&proofs);
+        let mut random = [0_u8; 4];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| failed("named", &proofs, error.into()))?;
+        // Short: a socket's path has room for about a hundred bytes.
+        let path = proofs.join(format!("{:08x}", u32::from_ne_bytes(random)));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| failed("made", &path, error))?;
+        let lock = lock(&path).map_err(|error| failed("locked", &path, error.into()))?;
+        let Some(lock) = lock else {
+            return Err(failed("locked", &path, std::io::ErrorKind::WouldBlock.into()));
+        };
+        let scratch = Self { path, _lock: lock };
+        let probe = scratch.probe();
+        write_probe(&probe).map_err(|error| failed("given a probe", &probe, error))?;
+        Ok(scratch)
+    }
+
+    /// The state directory of the proof's session.
+    pub(super) fn state(&self) -> &Path {
+        &self.path
+    }
+
+    /// The program that the session runs.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.path.join("probe")
+    }
+
+    /// The journal of the proof's session, with its counters.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+}
+
+fn write_probe(path: &Path) -> std::io::Result<()> {
+    let program = nexus_sys::probe::program()?;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create_new(true).write(true).mode(0o755).open(path)?;
+    // The umask has no say: the program runs as somebody else where nx is root.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o755))?;
+    file.write_all(&program)
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Removes a proof's directory. The file server ends a moment after its last session and removes what was in `tmp` itself:
+/// what it is quicker at is gone, and what it makes meanwhile is found at the next try.
+fn remove(path: &Path) {
+    const TRIES_MAX: u32 = 64;
+    for _ in 0..TRIES_MAX {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::yield_now(),
+            // What still cannot be removed is swept by the next proof.
+            _ => return,
+        }
+    }
+}
+
+/// Removes what nobody holds.
+fn sweep(proofs: &Path) {
+    let Ok(entries) = std::fs::read_dir(proofs) else { return };
+    for entry in entries.flatten().take(SWEPT_MAX) {
+        let path = entry.path();
+        // One that is just being made has no lock yet and is held by nobody for a moment: it is empty, and then not ours.
+        let held = match openat(
+            CWD,
+            path.join(LOCK),
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_err(),
+            Err(_) => std::fs::remove_dir(&path).is_err(),
+        };
+        if !held {
+            remove(&path);
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Option<OwnedFd>, rustix::io::Errno> {
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path.join(LOCK), flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .is_ok()
+        .then_some(file))
+}
