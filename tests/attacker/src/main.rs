@@ -16,6 +16,7 @@ mod storm;
 mod terminal;
 mod udp;
 mod unix;
+mod without_internet;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         ("dump", []) => processes::dump(),
         ("ipc", [shared, queue]) => processes::ipc(number(shared), number(queue)),
         ("status", []) => processes::status(),
+        ("without-internet", command) => without_internet::run(command),
         ("environment", []) => {
             for (name, value) in std::env::vars() {
                 println!("{name}={value}");

@@ -34,6 +34,7 @@ mod unix;
 mod worker;
 
 pub use broker::Broker;
+pub use pins::{OpenName, OpenNames};
 pub use worker::LateDenial;
 
 use host::Host;
@@ -182,6 +183,12 @@ impl Netd {
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,
         })
+    }
+
+    /// The names that are open, now and later.
+    #[must_use]
+    pub fn names(&self) -> OpenNames {
+        OpenNames::of(self.pins.clone())
     }
 
     /// `memfd_create(name, flags)`: a memory file is made where it is bounded.

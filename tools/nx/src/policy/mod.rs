@@ -4,10 +4,10 @@ mod args;
 mod diff;
 mod explain;
 mod init;
-mod json;
+pub(crate) mod json;
 mod overview;
-mod show;
-mod snapshot;
+pub(crate) mod show;
+pub(crate) mod snapshot;
 mod validate;
 
 pub(crate) use args::PolicyArgs;

@@ -4,7 +4,7 @@
 
 use super::records::Records;
 use super::syscall::describe;
-use netd::{Answer, Broker, Denial, Effects, Judges, Netd};
+use netd::{Answer, Broker, Denial, Effects, Judges, Netd, OpenNames};
 use nexus_abi::{Errno, Operation, Reason, Verdict, syscall};
 use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_sys::seccomp::{Listener, Notification};
@@ -22,6 +22,7 @@ pub(crate) struct Judge {
     done: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
     handle: ThreadHandle,
+    names: OpenNames,
 }
 
 /// Numbers of the calls that are carried out here.
@@ -91,6 +92,7 @@ impl Judge {
         };
         let guard = Arc::clone(&judges.guard);
         let netd = Netd::start(judges, &inside, Broker::new(link), Arc::clone(&listener), late)?;
+        let names = netd.names();
         let mut loop_ = Loop {
             listener: Arc::clone(&listener),
             guard,
@@ -127,12 +129,18 @@ impl Judge {
             done,
             thread,
             handle,
+            names,
         })
     }
 
     /// What to watch for the end: it hangs up when nobody is filtered any more.
     pub(crate) fn listener(&self) -> impl AsFd + '_ {
         self.listener.as_fd()
+    }
+
+    /// The names that are open.
+    pub(crate) fn names(&self) -> OpenNames {
+        self.names.clone()
     }
 
     /// Ends the judge, which may be waiting for a call that never comes.

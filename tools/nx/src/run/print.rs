@@ -118,7 +118,7 @@ fn access(access: Access) -> &'static str {
     }
 }
 
-fn describe(entry: &Entry) -> String {
+pub(crate) fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Directory { .. } => "directory".into(),
         Entry::Bind { access: mode, .. } => format!("the host's, {}", access(*mode)),

@@ -442,7 +442,11 @@ fn refusals(world: &World) {
     };
     assert_eq!(say(&hello(b"demo", odd)), refused(Refusal::Budget));
     assert_eq!(say(b"nonsense"), refused(Refusal::Protocol));
-    assert_eq!(say(&ToVfsd::QueryUsage.encode()), refused(Refusal::Protocol));
+    // Who only looks is told what is used, and gets nothing else.
+    let FromVfsd::Usage { tmp, .. } = say(&ToVfsd::QueryUsage.encode()) else {
+        panic!("no usage");
+    };
+    assert_eq!(tmp.budget.hard_bytes, 256 * MIB);
     // None of them changed anything.
     assert_eq!(connection.usage().unwrap().0.budget.hard_bytes, 256 * MIB);
 }
