@@ -1,8 +1,11 @@
 //! The command line's words.
 
-use crate::{policy, run, sec};
+use crate::plain::plain_lines;
+
+use crate::{completions, man, policy, run, sec};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +35,14 @@ enum Command {
     /// See what is in force and what this machine can give
     #[command(subcommand)]
     Sec(sec::SecCommand),
+    /// Print a manual page, or write all of them into a directory
+    ///
+    /// `nx man sec audit | man -l -` shows one.
+    Man(man::ManArgs),
+    /// Print what a shell needs to complete nx's command lines
+    ///
+    /// For bash: `nx completions bash > ~/.local/share/bash-completion/completions/nx`.
+    Completions(completions::CompletionsArgs),
 }
 
 /// `nx run`.
@@ -69,12 +80,31 @@ pub(crate) struct RunArgs {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let command = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(error) => return refuse(&error),
+    };
     match command {
         Command::Run(args) => ExitCode::from(run::run(&args)),
         Command::Policy(args) => ExitCode::from(policy::main(&args)),
         Command::Sec(command) => ExitCode::from(sec::main(&command)),
+        Command::Man(args) => ExitCode::from(man::man(&args)),
+        Command::Completions(args) => ExitCode::from(completions::completions(&args)),
     }
+}
+
+/// Says what is wrong with the words, or what was asked for. Words that would speak to the terminal are told plainly, and
+/// then without paint.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let plainly = plain_lines(&text);
+    // Who closed the stream does not want to know.
+    let _ = if plainly == text {
+        error.print()
+    } else {
+        std::io::stderr().write_all(plainly.as_bytes())
+    };
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(run::Exit::Usage.code()))
 }
 
 /// `nx` with these arguments after its name, as long as it is `nx sec test`, with something broken by a test.

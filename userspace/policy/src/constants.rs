@@ -125,6 +125,11 @@ pub(crate) fn constant(name: &str) -> Option<u64> {
         .map(|(_, value)| *value)
 }
 
+/// Every name with its integer, sorted by name.
+pub fn constants() -> impl Iterator<Item = (&'static str, u64)> {
+    CONSTANTS.iter().copied()
+}
+
 /// Every name.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     CONSTANTS.iter().map(|(name, _)| *name)

@@ -59,6 +59,7 @@ mod source;
 mod tree;
 mod tree_rules;
 
+pub use constants::constants;
 pub use diagnostic::{Code, Diagnostic, Diagnostics, FileId, Place, Related, SourceFile, Sources, SpanBytes};
 pub use diff::{Change, Diff, DiffError, SubjectDiff, Where};
 pub use effective::{

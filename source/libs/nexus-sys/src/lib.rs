@@ -11,6 +11,7 @@ pub mod message;
 pub mod mount;
 pub mod probe;
 pub mod process;
+pub mod ptrace;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;

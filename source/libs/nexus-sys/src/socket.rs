@@ -7,6 +7,33 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// The longest socket address the kernel takes (`sizeof(struct sockaddr_storage)`).
 pub const ADDRESS_BYTES_MAX: usize = 128;
 
+/// Who the other end of a Unix socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The process that connected, or for one that connects, that listened; 0 if it cannot be seen from here.
+    pub pid: i32,
+    /// Its effective user, as of then.
+    pub uid: u32,
+}
+
+/// `getsockopt(fd, SOL_SOCKET, SO_PEERCRED)` unix(7). The number of a process in another pid namespace is 0 here, which
+/// rustix's type cannot hold.
+///
+/// # Errors
+/// `EBADF`, `ENOTSOCK`.
+pub fn peer(fd: impl AsFd) -> io::Result<Peer> {
+    let none = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let found = option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, none)?;
+    Ok(Peer {
+        pid: found.pid,
+        uid: found.uid,
+    })
+}
+
 /// `connect(fd, address, length)` connect(2), with the bytes that were judged.
 ///
 /// # Errors
@@ -48,10 +75,10 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-// `T` is an integer or an array of bytes.
+// `T` is an integer, an array of bytes or a struct of integers.
 fn option<T: Copy>(fd: impl AsFd, level: i32, name: i32, mut value: T) -> io::Result<T> {
     let mut length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` is a live `T` (only integers and bytes here) of `length` bytes, exclusively borrowed.
+    // SAFETY: `value` is a live `T` (only integers, bytes and structs of integers here) of `length` bytes, exclusively borrowed.
     let result = unsafe {
         libc::getsockopt(
             fd.as_fd().as_raw_fd(),

@@ -85,6 +85,53 @@ impl Pins {
     }
 }
 
+/// The names that are open now, for whoever wants to show them.
+#[derive(Clone, Debug, Default)]
+pub struct OpenNames {
+    pins: Pins,
+}
+
+/// An address that is open because a name was resolved to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenName {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// For how many more seconds, rounded up.
+    pub left_s: u64,
+}
+
+impl OpenNames {
+    pub(crate) const fn of(pins: Pins) -> Self {
+        Self { pins }
+    }
+
+    /// Those that have not ended, by name and address; at most `ADDRESSES_MAX` times `NAMES_MAX`.
+    #[must_use]
+    pub fn list(&self, now: Instant) -> Vec<OpenName> {
+        let open = self.pins.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out: Vec<OpenName> = open
+            .iter()
+            .flat_map(|(address, pins)| pins.iter().map(move |pin| (address, pin)))
+            .filter(|(_, pin)| pin.until > now)
+            .map(|(address, pin)| OpenName {
+                name: pin.name.to_string(),
+                address: *address,
+                left_s: pin
+                    .until
+                    .saturating_duration_since(now)
+                    .as_millis()
+                    .div_ceil(1000)
+                    .try_into()
+                    .unwrap_or(u64::MAX),
+            })
+            .collect();
+        out.sort();
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +168,10 @@ mod tests {
         // A shorter answer does not shorten an earlier one.
         pins.open(to.ip(), &"b".into(), &grants, now, now);
         assert!(open());
+        let names = OpenNames::of(pins.clone());
+        let shown: Vec<(String, u64)> = names.list(now).into_iter().map(|one| (one.name, one.left_s)).collect();
+        assert_eq!(shown, [("b".to_owned(), 60)], "one that ended is not shown");
+        assert_eq!(names.list(now + Duration::from_secs(60)), []);
     }
 
     #[test]

@@ -98,18 +98,22 @@ impl VfsdConfig {
     /// A socket's path has room for about 100 bytes, a base directory and a subject's name may have more: hence a
     /// hash, of the base directory too, so that two of them never share a server.
     pub(crate) fn socket_path(&self) -> PathBuf {
-        let base = std::fs::canonicalize(&self.base_dir).unwrap_or_else(|_| self.base_dir.clone());
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(base.as_os_str().as_encoded_bytes());
-        hasher.update(&[0]);
-        hasher.update(self.subject.as_bytes());
-        let hex = hasher.finalize().to_hex();
-        self.runtime_dir
-            .join(format!("vfsd-{}.sock", hex.get(..32).unwrap_or_default()))
+        socket_path(&self.base_dir, &self.runtime_dir, &self.subject)
     }
 
     /// Where the subject's files live.
     pub(crate) fn subject_dir(&self) -> PathBuf {
         Path::new(&self.base_dir).join("subjects").join(&self.subject)
     }
+}
+
+/// [`VfsdConfig::socket_path`] of a subject.
+pub(crate) fn socket_path(base_dir: &Path, runtime_dir: &Path, subject: &str) -> PathBuf {
+    let base = std::fs::canonicalize(base_dir).unwrap_or_else(|_| base_dir.to_path_buf());
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(base.as_os_str().as_encoded_bytes());
+    hasher.update(&[0]);
+    hasher.update(subject.as_bytes());
+    let hex = hasher.finalize().to_hex();
+    runtime_dir.join(format!("vfsd-{}.sock", hex.get(..32).unwrap_or_default()))
 }

@@ -135,14 +135,19 @@ fn packet_socket() -> Result<OwnedFd, Errno> {
 
 /// Connects if somebody listens.
 fn connect(path: &Path) -> Result<Option<PacketSocket>, VfsdError> {
+    // Nobody is there, or there are too many at the door.
+    reach(path).map(Result::ok)
+}
+
+/// Connects without waiting; `ENOENT` and `ECONNREFUSED` where nobody listens, `EAGAIN` where too many are at the door.
+pub(crate) fn reach(path: &Path) -> Result<Result<PacketSocket, Errno>, VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     let socket = packet_socket().map_err(failed)?;
     rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
-        // Nobody is there, or there are too many at the door.
-        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => return Ok(None),
+        Err(errno @ (Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN)) => return Ok(Err(errno)),
         Err(errno) => return Err(failed(errno)),
     }
     rustix::io::ioctl_fionbio(&socket, false).map_err(failed)?;
@@ -155,7 +160,7 @@ fn connect(path: &Path) -> Result<Option<PacketSocket>, VfsdError> {
     if peer != me {
         Err(VfsdError::Peer { uid: peer })
     } else {
-        Ok(Some(PacketSocket::from(socket)))
+        Ok(Ok(PacketSocket::from(socket)))
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod fs;
 mod join;
 mod layout;
+mod look;
 mod server;
 mod walk;
 
@@ -20,3 +21,4 @@ pub use config::{Identity, SUBJECT_BYTES_MAX, VfsdConfig, WorkConfig};
 pub use connection::{VfsdConnection, VfsdMessage, VfsdSession, VfsdUsage};
 pub use error::VfsdError;
 pub use join::{Joining, begin, join};
+pub use look::{LOOK_WAIT, look};

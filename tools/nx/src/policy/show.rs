@@ -2,12 +2,12 @@
 
 use super::args::ShowArgs;
 use super::json::{self, VERSION};
-use super::{Result, Said, at, in_force, plain, subject};
+use super::{Result, Said, in_force, plain, subject};
 use nexus_abi::{Area, Effect, RuleRef, syscall};
 use nexus_abi_policy::{ArgTest, Condition, SyscallRule};
 use nexus_net_egress::PortRange;
 use nexus_policy::{IpcLimit, Limit, Policy, SubjectPolicy, render_size};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// One line of what a subject may do.
@@ -36,41 +36,68 @@ pub(crate) fn show(args: &ShowArgs) -> Result<Said> {
 }
 
 fn one(subject: &SubjectPolicy, policy: &Policy, as_json: bool, out: &mut String) {
-    let lines = lines(subject);
+    let value = value(subject, policy);
     if as_json {
-        let lines: Vec<_> = lines
-            .iter()
-            .map(|line| {
-                let rules: Vec<_> = line.rules.iter().map(|rule| json::rule(policy, *rule)).collect();
-                json!({"section": line.section, "text": line.text, "rules": rules})
-            })
-            .collect();
-        let value = json!({
-            "version": VERSION,
-            "ok": true,
-            "policy": policy.version().to_string(),
-            "subject": subject.name,
-            "domain": subject.domain,
-            "profile": subject.profile_name,
-            "profile_id": subject.profile_id().to_string(),
-            "lines": lines,
-        });
         let _ = writeln!(out, "{value}");
-        return;
+    } else {
+        out.push_str(&text(&value));
     }
-    let domain = subject.domain.as_ref().map(|domain| format!(" (domain {domain})"));
-    let _ = writeln!(out, "subject      {}{}", subject.name, domain.unwrap_or_default());
-    let _ = writeln!(out, "policy       {}", policy.version());
-    let _ = writeln!(out, "profile      {} {}", subject.profile_name, subject.profile_id());
-    let mut section = "";
-    for line in lines {
-        if line.section != section {
-            section = line.section;
-            let _ = writeln!(out, "{section}");
+}
+
+/// What a subject may do, line by line, as JSON.
+pub(crate) fn value(subject: &SubjectPolicy, policy: &Policy) -> Value {
+    let lines: Vec<_> = lines(subject)
+        .iter()
+        .map(|line| {
+            let rules: Vec<_> = line.rules.iter().map(|rule| json::rule(policy, *rule)).collect();
+            json!({"section": line.section, "text": line.text, "rules": rules})
+        })
+        .collect();
+    json!({
+        "version": VERSION,
+        "ok": true,
+        "policy": policy.version().to_string(),
+        "subject": subject.name,
+        "domain": subject.domain,
+        "profile": subject.profile_name,
+        "profile_id": subject.profile_id().to_string(),
+        "lines": lines,
+    })
+}
+
+/// [`value`] for reading; one that came from elsewhere too: what is not there is left out.
+pub(crate) fn text(value: &Value) -> String {
+    let field = |of: &Value, name: &str| plain(of.get(name).and_then(Value::as_str).unwrap_or_default());
+    let items = |of: &Value, name: &str| of.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut out = String::new();
+    let domain = value
+        .get("domain")
+        .and_then(Value::as_str)
+        .map(|domain| format!(" (domain {})", plain(domain)));
+    let _ = writeln!(
+        out,
+        "subject      {}{}",
+        field(value, "subject"),
+        domain.unwrap_or_default()
+    );
+    let _ = writeln!(out, "policy       {}", field(value, "policy"));
+    let _ = writeln!(
+        out,
+        "profile      {} {}",
+        field(value, "profile"),
+        field(value, "profile_id")
+    );
+    let mut section = String::new();
+    for line in items(value, "lines") {
+        let of = field(&line, "section");
+        if of != section {
+            let _ = writeln!(out, "{of}");
+            section = of;
         }
-        let places: Vec<String> = line.rules.iter().map(|rule| at(policy, *rule)).collect();
-        let _ = writeln!(out, "  {:<58} {}", plain(&line.text), places.join(", "));
+        let places: Vec<String> = items(&line, "rules").iter().map(|rule| field(rule, "at")).collect();
+        let _ = writeln!(out, "  {:<58} {}", field(&line, "text"), places.join(", "));
     }
+    out
 }
 
 fn lines(subject: &SubjectPolicy) -> Vec<Line> {
@@ -132,7 +159,7 @@ fn ipc(which: IpcLimit, value: u64) -> String {
     }
 }
 
-pub(super) fn ports(ports: &[PortRange]) -> String {
+pub(crate) fn ports(ports: &[PortRange]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 

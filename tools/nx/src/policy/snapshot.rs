@@ -65,6 +65,17 @@ fn subject_of(args: &SnapshotArgs) -> Result<(Policy, PathBuf)> {
     }
 }
 
+/// What `policy.bin` in a tree's directory holds, once it is seen to be what the tree there gives.
+pub(crate) fn verified(directory: &Path) -> Result<Policy> {
+    let bytes = read(&directory.join(BIN))?;
+    // Before the tree: bytes that are none are told of as such, also where there is no tree.
+    let policy = Policy::from_snapshot(&bytes).map_err(|error| refused(&error))?;
+    tree(directory)?
+        .verify_snapshot(&bytes)
+        .map_err(|error| refused(&error))?;
+    Ok(policy)
+}
+
 fn refused(error: &SnapshotError) -> Failure {
     Failure::rejected(error.to_string(), error.help())
 }

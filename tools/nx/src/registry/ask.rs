@@ -2,7 +2,7 @@
 
 use super::SESSIONS;
 use super::facts::Facts;
-use super::list::connect;
+use super::list::{Peer, connect, peer};
 use super::publish::DIRECTORY;
 use nexus_wire::packet::PacketSocket;
 use nexus_wire::session::{Answer, Question};
@@ -37,12 +37,41 @@ pub enum AskError {
     Kernel(#[from] Errno),
 }
 
+/// A question that was put.
+struct Asked {
+    socket: PacketSocket,
+}
+
 /// Asks a session, and waits for [`ANSWER_WAIT`] at most. The answer is what the supervisor wrote as one JSON object.
 ///
 /// # Errors
 /// [`AskError`].
 pub fn ask(runtime: &Path, facts: &Facts, question: Question) -> Result<serde_json::Value, AskError> {
     let until = Instant::now() + ANSWER_WAIT;
+    put(runtime, facts, question)?.answer(until)
+}
+
+/// Asks several at once: all of them together take [`ANSWER_WAIT`] at most, and one that hangs costs the others nothing. Each
+/// costs a descriptor.
+pub fn ask_all<'a>(
+    runtime: &Path,
+    sessions: impl Iterator<Item = &'a Facts>,
+    question: Question,
+) -> Vec<Result<serde_json::Value, AskError>> {
+    let asked: Vec<_> = sessions.map(|facts| put(runtime, facts, question)).collect();
+    let until = Instant::now() + ANSWER_WAIT;
+    asked.into_iter().map(|asked| asked?.answer(until)).collect()
+}
+
+fn over(error: Errno) -> AskError {
+    match error {
+        Errno::PIPE | Errno::CONNRESET => AskError::Gone,
+        other => AskError::Kernel(other),
+    }
+}
+
+/// Puts a question, without waiting.
+fn put(runtime: &Path, facts: &Facts, question: Question) -> Result<Asked, AskError> {
     let path = runtime.join(SESSIONS).join(&facts.session);
     let gone = |error| match error {
         Errno::NOENT | Errno::CONNREFUSED => AskError::Gone,
@@ -51,34 +80,38 @@ pub fn ask(runtime: &Path, facts: &Facts, question: Question) -> Result<serde_js
     let entry = rustix::fs::openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(gone)?;
     // A full queue means that it has taken nobody for a while.
     let socket = connect(entry.as_fd()).map_err(gone)?.ok_or(AskError::Hung)?;
-    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-    if peer.uid != rustix::process::geteuid() || peer.pid.as_raw_nonzero().get() != facts.supervisor.pid {
+    let peer = peer(socket.as_fd())?;
+    if peer != Peer::this_user(facts.supervisor.pid) {
         return Err(AskError::Kernel(Errno::PERM));
     }
     let socket = PacketSocket::from(socket);
-    let over = |error| match error {
-        Errno::PIPE | Errno::CONNRESET => AskError::Gone,
-        other => AskError::Kernel(other),
-    };
     socket.try_send(&question.encode(), &[]).map_err(over)?;
-    let mut packet = loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let wait = Timespec::try_from(left).map_err(|_| AskError::Hung)?;
-        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait)) {
-            Ok(0) => return Err(AskError::Hung),
-            Ok(_) => break socket.try_receive().map_err(over)?,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+    Ok(Asked { socket })
+}
+
+impl Asked {
+    fn answer(self, until: Instant) -> Result<serde_json::Value, AskError> {
+        let socket = self.socket;
+        let mut packet = loop {
+            // Past the end too it is looked whether the answer is there.
+            let left = until.saturating_duration_since(Instant::now());
+            let wait = Timespec::try_from(left).map_err(|_| AskError::Hung)?;
+            match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait)) {
+                Ok(0) => return Err(AskError::Hung),
+                Ok(_) => break socket.try_receive().map_err(over)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if packet.bytes().is_empty() {
+            return Err(AskError::Gone);
         }
-    };
-    if packet.bytes().is_empty() {
-        return Err(AskError::Gone);
-    }
-    let answer = Answer::decode(packet.bytes()).map_err(|error| AskError::Garbled(error.to_string()))?;
-    match (answer, packet.descriptors.pop()) {
-        (Answer::File { bytes }, Some(file)) => read(&file, bytes),
-        (Answer::None { why }, _) => Err(AskError::Refused(String::from_utf8_lossy(why.as_bytes()).into_owned())),
-        (Answer::File { .. }, None) => Err(AskError::Garbled("no file came along".to_owned())),
+        let answer = Answer::decode(packet.bytes()).map_err(|error| AskError::Garbled(error.to_string()))?;
+        match (answer, packet.descriptors.pop()) {
+            (Answer::File { bytes }, Some(file)) => read(&file, bytes),
+            (Answer::None { why }, _) => Err(AskError::Refused(String::from_utf8_lossy(why.as_bytes()).into_owned())),
+            (Answer::File { .. }, None) => Err(AskError::Garbled("no file came along".to_owned())),
+        }
     }
 }
 

@@ -177,13 +177,36 @@ fn look(sessions: BorrowedFd<'_>, name: &str) -> Seen {
 /// Who listens: connect(2) to a Unix socket is done once the connection is queued, whatever the other side does.
 /// `Ok(None)` if somebody does whose queue is full.
 fn knock(entry: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
-    let socket = connect(entry)?;
-    let Some(socket) = socket else { return Ok(None) };
-    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-    if peer.uid != rustix::process::geteuid() {
+    let Some(socket) = connect(entry)? else { return Ok(None) };
+    let peer = peer(socket.as_fd())?;
+    if peer.uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::PERM);
     }
-    Ok(Some(peer.pid.as_raw_nonzero().get()))
+    Ok(Some(peer.pid))
+}
+
+/// Who a socket's other end is, by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) pid: i32,
+    pub(super) uid: u32,
+}
+
+impl Peer {
+    /// A process of the caller's own user.
+    pub(super) fn this_user(pid: i32) -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        Self { pid, uid }
+    }
+}
+
+/// `SO_PEERCRED`, unix(7): who listened, as of then.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> Result<Peer, Errno> {
+    let peer = nexus_sys::socket::peer(socket).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(Peer {
+        pid: peer.pid,
+        uid: peer.uid,
+    })
 }
 
 /// Connects without waiting; `None` if the queue is full.

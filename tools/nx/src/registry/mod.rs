@@ -15,7 +15,7 @@ mod list;
 mod publish;
 mod serve;
 
-pub use ask::{ANSWER_WAIT, AskError, ask};
+pub use ask::{ANSWER_WAIT, AskError, ask, ask_all};
 pub use facts::{Backend, FACTS_BYTES_MAX, FACTS_VERSION, Facts, Filter, Mask, ProcessFact, WorkFact};
 pub use kernel::{Process, ProcessState};
 pub use list::{Listing, Live, Program, SESSIONS_MAX, Trouble, list};

@@ -4,7 +4,7 @@
 
 use super::records::Records;
 use super::syscall::describe;
-use netd::{Answer, Broker, Denial, Effects, Judges, Netd};
+use netd::{Answer, Broker, Denial, Effects, Judges, Netd, OpenNames};
 use nexus_abi::{Errno, Operation, Reason, Verdict, syscall};
 use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_sys::seccomp::{Listener, Notification};
@@ -22,6 +22,7 @@ pub(crate) struct Judge {
     done: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
     handle: ThreadHandle,
+    names: OpenNames,
 }
 
 /// Numbers of the calls that are carried out here.
@@ -38,6 +39,7 @@ struct Mediated {
     sendto: u32,
     sendmsg: u32,
     sendmmsg: u32,
+    ioctl: u32,
 }
 
 impl Mediated {
@@ -55,6 +57,7 @@ impl Mediated {
             sendto: syscall::number("sendto")?,
             sendmsg: syscall::number("sendmsg")?,
             sendmmsg: syscall::number("sendmmsg")?,
+            ioctl: syscall::number("ioctl")?,
         })
     }
 }
@@ -91,6 +94,7 @@ impl Judge {
         };
         let guard = Arc::clone(&judges.guard);
         let netd = Netd::start(judges, &inside, Broker::new(link), Arc::clone(&listener), late)?;
+        let names = netd.names();
         let mut loop_ = Loop {
             listener: Arc::clone(&listener),
             guard,
@@ -127,12 +131,18 @@ impl Judge {
             done,
             thread,
             handle,
+            names,
         })
     }
 
     /// What to watch for the end: it hangs up when nobody is filtered any more.
     pub(crate) fn listener(&self) -> impl AsFd + '_ {
         self.listener.as_fd()
+    }
+
+    /// The names that are open.
+    pub(crate) fn names(&self) -> OpenNames {
+        self.names.clone()
     }
 
     /// Ends the judge, which may be waiting for a call that never comes.
@@ -194,6 +204,7 @@ impl Loop {
         let answer = match judged.number {
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
+            number if number == self.mediated.ioctl => self.netd.interfaces(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
             number if number == self.mediated.memfd_create && self.records.has_memory_files() => {
                 self.netd.memory_file(call)

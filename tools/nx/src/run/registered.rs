@@ -1,33 +1,46 @@
 //! A session as others find it: its facts, and what it answers.
 
+use super::mask::{filter_hash, mask};
 use super::session::Session;
 use super::supervisor::Subject;
-use crate::registry::{Answers, Backend, FACTS_VERSION, Facts, Filter, Mask, Process, ProcessFact, WorkFact};
+use crate::registry::{Answers, Backend, FACTS_VERSION, Facts, Filter, Process, ProcessFact, WorkFact};
+use crate::sec::view::{InForce, Of};
 use execd::{Access, AreaMount, Enforcement, Entry, Fence, Plan};
-use nexus_abi::{Effect, syscall};
-use nexus_abi_policy::Profile;
-use nexus_sys::seccomp::Instruction;
+use netd::OpenNames;
 use nexus_wire::session::Question;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 /// What a session answers about itself.
 pub(crate) struct Views {
     session: Session,
+    plan: Plan,
+    names: Arc<OnceLock<OpenNames>>,
 }
 
 impl Views {
-    pub(crate) fn new(subject: &Subject<'_>) -> Self {
+    /// `names` is set once the program's resolver stands.
+    pub(crate) fn new(subject: &Subject<'_>, names: Arc<OnceLock<OpenNames>>) -> Self {
         Self {
             session: subject.session.clone(),
+            plan: subject.plan.clone(),
+            names,
         }
     }
 }
 
 impl Answers for Views {
     fn answer(&mut self, question: Question) -> Result<serde_json::Value, String> {
-        let _ = &self.session;
-        Err(format!("`{}` is not answered", question.as_str()))
+        let of = Of {
+            policy: &self.session.policy,
+            rules: &self.session.rules,
+            live: Some(InForce {
+                plan: &self.plan,
+                names: self.names.get(),
+            }),
+        };
+        of.answer(question)
     }
 }
 
@@ -58,74 +71,11 @@ pub(crate) fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Fac
             hash: filter_hash(&plan.filter),
             instructions: u32::try_from(plan.filter.len()).unwrap_or(u32::MAX),
         },
-        syscalls: mask(&rules.profiles()),
+        syscalls: mask(&rules.profiles()).counts(),
         work: work(plan),
         backends: backends(plan),
         started_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
     })
-}
-
-/// BLAKE3 over the instructions as the kernel takes them: the same for the same filter on every machine.
-pub(crate) fn filter_hash(filter: &[Instruction]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for one in filter {
-        hasher.update(&one.code.to_le_bytes());
-        hasher.update(&[one.jump_true, one.jump_false]);
-        hasher.update(&one.k.to_le_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
-/// How many of the known calls are allowed whatever their arguments, how many it depends for, and how many are denied: what
-/// is said of a call by the first words of its rules, in one pass.
-pub(crate) fn mask(profiles: &[&Profile]) -> Mask {
-    const ALLOWED: u8 = 1;
-    const SOMETIMES: u8 = 2;
-    const DENIED: u8 = 4;
-    const DENIED_SOMETIMES: u8 = 8;
-    let numbers = usize::try_from(syscall::NUMBERS_MAX).unwrap_or(0);
-    let mut whole = vec![ALLOWED; numbers];
-    for profile in profiles {
-        let mut says = vec![0_u8; numbers];
-        for rule in &profile.rules {
-            let bit = match (rule.effect, rule.conditions.is_empty()) {
-                (Effect::Allow, true) => ALLOWED,
-                (Effect::Allow, false) => SOMETIMES,
-                (Effect::Deny, true) => DENIED,
-                (Effect::Deny, false) => DENIED_SOMETIMES,
-            };
-            if let Some(said) = usize::try_from(rule.number).ok().and_then(|at| says.get_mut(at)) {
-                *said |= bit;
-            }
-        }
-        for number in &profile.probed {
-            if let Some(said) = usize::try_from(*number).ok().and_then(|at| says.get_mut(at)) {
-                *said |= DENIED;
-            }
-        }
-        for (whole, said) in whole.iter_mut().zip(says) {
-            let here = if said & DENIED != 0 || said & (ALLOWED | SOMETIMES) == 0 {
-                DENIED
-            } else if said & ALLOWED != 0 && said & DENIED_SOMETIMES == 0 {
-                ALLOWED
-            } else {
-                SOMETIMES
-            };
-            *whole = (*whole).max(here);
-        }
-    }
-    let mut mask = Mask::default();
-    for (number, said) in (0..syscall::NUMBERS_MAX).zip(whole) {
-        if syscall::name(number).is_none() {
-            continue;
-        }
-        match said {
-            ALLOWED => mask.allowed += 1,
-            SOMETIMES => mask.conditional += 1,
-            _ => mask.denied += 1,
-        }
-    }
-    mask
 }
 
 fn work(plan: &Plan) -> Option<WorkFact> {

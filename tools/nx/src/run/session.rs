@@ -18,7 +18,7 @@ pub(crate) struct Session {
     /// The policy, to look rules up.
     pub(crate) policy: Policy,
     /// The subject's own.
-    pub(crate) rules: SubjectPolicy,
+    pub(crate) rules: Arc<SubjectPolicy>,
 }
 
 impl Session {
@@ -32,7 +32,7 @@ impl Session {
             origin: origin.into(),
             version: policy.version().to_string().into(),
             policy,
-            rules,
+            rules: Arc::new(rules),
         })
     }
 

@@ -4,7 +4,7 @@
 //! as long as it takes to write the last record.
 
 use super::areas;
-use super::judge::Judge;
+use super::judge::{Judge, SuperviseError};
 use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
@@ -13,11 +13,11 @@ use super::session::Session;
 use super::summary;
 use crate::registry::{self, Entry};
 use execd::Plan;
-use netd::Judges;
+use netd::{Judges, OpenNames};
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use vfsd::VfsdSession;
 
 /// How much the user wants to hear.
@@ -70,7 +70,8 @@ fn supervise(
     let session = subject.session;
     let records = Arc::new(Records::open(session, places, options)?);
     // Before the program can begin: a session that runs is a session that `nx sec ps` shows.
-    let registered = register(subject, places).map_err(|error| {
+    let names = Arc::new(OnceLock::new());
+    let registered = register(subject, places, Arc::clone(&names)).map_err(|error| {
         format!(
             "the session cannot be made known in `{}`: {error}",
             places.runtime.display()
@@ -83,10 +84,15 @@ fn supervise(
         return Ok(());
     };
     let mut files = VfsdSession::from(files);
-    let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
+    let judge = match Judge::start(broker, judges, Arc::clone(&records)) {
+        Ok(judge) => judge,
         // The program never began; the first process knows why from init.
-        return Ok(());
+        Err(SuperviseError::NoListener) => return Ok(()),
+        // It has begun, and nobody would answer it.
+        Err(error) => return Err(error.to_string()),
     };
+    // Nobody else sets it.
+    let _ = names.set(judge.names());
     let mut front_gone = false;
     loop {
         let (ended, event, word, heard) = {
@@ -143,10 +149,10 @@ fn supervise(
 }
 
 /// Makes the session known. The entry is there until the value is dropped; a killed supervisor leaves it to be found as left over.
-fn register(subject: &Subject<'_>, places: &Places) -> std::io::Result<Entry> {
+fn register(subject: &Subject<'_>, places: &Places, names: Arc<OnceLock<OpenNames>>) -> std::io::Result<Entry> {
     let facts = registered::facts(subject.session, subject.plan, subject.init)?;
     let (entry, listener) = registry::publish(&places.runtime, &facts)?;
-    registry::serve(listener, registered::Views::new(subject))?;
+    registry::serve(listener, registered::Views::new(subject, names))?;
     Ok(entry)
 }
 

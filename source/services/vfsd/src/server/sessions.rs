@@ -107,7 +107,7 @@ impl Sessions {
             open.retain(|_, session| !session.asks_usage || self.tell_usage(session));
             // After what woke us was taken: what is measured from here on wakes us again.
             open.retain(|_, session| self.go_on(session));
-            if open.is_empty() {
+            if !open.iter().any(|(number, session)| session.keeps_alive(*number)) {
                 break;
             }
             for session in knocking {
@@ -246,6 +246,11 @@ impl Sessions {
                 session.init_pid = Some(init_pid);
                 true
             }
+            (Ok(ToVfsd::QueryUsage), Some(_)) if session.wish.is_none() => {
+                // Who only looks is told and gone.
+                self.tell_usage(session);
+                false
+            }
             (Ok(ToVfsd::QueryUsage), None) => {
                 session.asks_usage = true;
                 true
@@ -382,6 +387,12 @@ impl Session {
             waiting: None,
             lost: Vec::new(),
         }
+    }
+
+    /// Whether the server goes on for it: for the one that it was started for, and for those that have said who they are.
+    /// Another that has said nothing yet may only want to look; one that joins tries again.
+    const fn keeps_alive(&self, number: u64) -> bool {
+        number == 0 || self.hello_until.is_none() || self.waiting.is_some()
     }
 
     fn send(&self, message: &FromVfsd, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where the probe is in the subject's view: the one path more than in a run.
@@ -317,14 +318,15 @@ fn inside(
         } = prepared;
         *places = of_proof(places, scratch);
         // Every record of a proof counts; a flood cannot come of it, the proof being bounded itself.
-        session.rules.audit.rate = u64::MAX;
-        session.rules.audit.burst = u64::MAX;
+        let rules = Arc::make_mut(&mut session.rules);
+        rules.audit.rate = u64::MAX;
+        rules.audit.burst = u64::MAX;
         plan.view.push(Entry::Bind {
             source: scratch.probe(),
             at: PathBuf::from(PROBE),
             access: Access::ReadOnly,
         });
-        setup.tamper.decided(plan, judges, &mut session.rules);
+        setup.tamper.decided(plan, judges, Arc::make_mut(&mut session.rules));
         let sinks = network::enter(setup.own, setup.ports)?;
         die_with_parent()?;
         let mut said = vec![b'S'];

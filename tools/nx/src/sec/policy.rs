@@ -1,0 +1,172 @@
+//! `nx sec policy show`
+
+use super::about::{load, load_failure, subject};
+use super::args::PolicyShowArgs;
+use super::output::{Paint, Said, VERSION, places};
+use super::ps::{session, sessions};
+use crate::policy::{self, Refusal};
+use crate::registry::{AskError, Live, ask_all};
+use crate::run::{Exit, Failure, plain};
+use nexus_policy::Policy;
+use nexus_wire::session::Question;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// How many sessions are asked: each costs a descriptor, of which a process has 1024 as a rule.
+const ASKED_MAX: usize = 512;
+
+/// Where a policy comes from.
+enum From {
+    /// Sessions that run; an answer, or why there is none.
+    Sessions(Vec<Live>),
+    /// A tree or a snapshot.
+    Files(String),
+}
+
+struct Shown {
+    from: From,
+    answer: Result<Value, String>,
+}
+
+pub(super) fn show(args: &PolicyShowArgs) -> Result<Said, Failure> {
+    let files = |policy: &Policy, origin: String| of_policy(policy, args.subject.as_deref(), &origin);
+    let (all, left_out) = if let Some(directory) = &args.snapshot {
+        let policy = policy::snapshot::verified(directory).map_err(refusal)?;
+        let origin = format!(
+            "snapshot {}, verified against its tree",
+            directory.join("policy.bin").display()
+        );
+        (files(&policy, origin)?, 0)
+    } else if args.policy.is_some() {
+        let loaded = load(args.policy.as_ref())?;
+        (files(&loaded.policy, format!("tree {}", loaded.origin))?, 0)
+    } else {
+        let (live, left_out) = of_sessions(args.subject.as_deref())?;
+        if live.is_empty() {
+            let loaded = load(None)?;
+            let origin = format!("{}: no session runs{}", loaded.origin, of_whom(args));
+            (files(&loaded.policy, origin)?, left_out)
+        } else {
+            (live, left_out)
+        }
+    };
+    Ok(say(&all, left_out, args.json))
+}
+
+fn of_whom(args: &PolicyShowArgs) -> String {
+    args.subject
+        .as_deref()
+        .map_or_else(String::new, |name| format!(" of `{name}`"))
+}
+
+fn refusal(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Load(error) => load_failure(&error),
+        Refusal::Other(failure) => failure,
+    }
+}
+
+fn of_policy(policy: &Policy, name: Option<&str>, origin: &str) -> Result<Vec<Shown>, Failure> {
+    let names: Vec<&str> = match name {
+        Some(name) => vec![name],
+        None => policy.subjects().collect(),
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            Ok(Shown {
+                from: From::Files(origin.to_owned()),
+                answer: Ok(policy::show::value(&subject(policy, name)?, policy)),
+            })
+        })
+        .collect()
+}
+
+/// What the running sessions are under: one of each subject and policy is asked, for they say the same.
+fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize), Failure> {
+    let places = places()?;
+    let listing = sessions(&places)?;
+    let mut groups: BTreeMap<(String, String, String), Vec<Live>> = BTreeMap::new();
+    for live in listing.live {
+        if name.is_none_or(|name| live.facts.subject == name) {
+            let facts = &live.facts;
+            let key = (facts.subject.clone(), facts.policy.clone(), facts.origin.clone());
+            groups.entry(key).or_default().push(live);
+        }
+    }
+    let left_out = groups.len().saturating_sub(ASKED_MAX);
+    let groups: Vec<Vec<Live>> = groups.into_values().take(ASKED_MAX).collect();
+    // One that is stopped is asked last.
+    let speakers = groups
+        .iter()
+        .filter_map(|lives| lives.iter().find(|live| !live.stopped).or_else(|| lives.first()));
+    let answers = ask_all(&places.runtime, speakers.map(|live| &live.facts), Question::Policy);
+    let shown = groups.into_iter().zip(answers).filter_map(|(lives, answer)| {
+        let answer = match answer {
+            Err(AskError::Gone) => return None,
+            other => other.map_err(|error| error.to_string()),
+        };
+        Some(Shown {
+            from: From::Sessions(lives),
+            answer,
+        })
+    });
+    Ok((shown.collect(), left_out))
+}
+
+fn say(all: &[Shown], left_out: usize, as_json: bool) -> Said {
+    let silent = left_out > 0 || all.iter().any(|shown| shown.answer.is_err());
+    let code = if silent { Exit::Missing.code() } else { 0 };
+    if as_json {
+        let views: Vec<Value> = all.iter().map(to_json).collect();
+        return Said::json(
+            &json!({"version": VERSION, "ok": code == 0, "views": views, "left_out": left_out}),
+            code,
+        );
+    }
+    let mut out = String::new();
+    for (number, shown) in all.iter().enumerate() {
+        if number > 0 {
+            out.push('\n');
+        }
+        let _ = match &shown.from {
+            From::Sessions(lives) => {
+                let names: Vec<String> = lives.iter().map(|live| plain(&live.facts.session)).collect();
+                let origin = lives.first().map(|live| plain(&live.facts.origin)).unwrap_or_default();
+                writeln!(out, "in force     session {} ({origin})", names.join(" "))
+            }
+            From::Files(origin) => writeln!(out, "not in force {}", plain(origin)),
+        };
+        match &shown.answer {
+            Ok(value) => out.push_str(&policy::show::text(value)),
+            Err(why) => {
+                let text = Paint::of_stdout().bad(&format!("unsupported: {}", plain(why)));
+                let _ = writeln!(out, "{text}");
+            }
+        }
+    }
+    if left_out > 0 {
+        let _ = writeln!(out, "and {left_out} more subjects: name one with `--subject NAME`");
+    }
+    Said { text: out, code }
+}
+
+fn to_json(shown: &Shown) -> Value {
+    let (source, sessions, origin): (_, Vec<Value>, _) = match &shown.from {
+        From::Sessions(lives) => (
+            "session",
+            lives.iter().map(session).collect(),
+            lives.first().map(|live| live.facts.origin.clone()),
+        ),
+        From::Files(origin) => ("files", Vec::new(), Some(origin.clone())),
+    };
+    json!({
+        "source": source,
+        "in_force": source == "session",
+        "sessions": sessions,
+        "origin": origin,
+        "why_not": shown.answer.as_ref().err(),
+        "answer": shown.answer.as_ref().ok(),
+    })
+}
