@@ -300,3 +300,81 @@ fn a_session_that_has_ended_is_gone_and_nobody_is_waited_for() {
         Err(AskError::Gone)
     ));
 }
+
+/// What a supervisor says of a filter that nobody loaded.
+struct Lies;
+
+impl registry::Answers for Lies {
+    fn answer(&mut self, _: Question) -> Result<serde_json::Value, String> {
+        let filter = serde_json::json!({"hash": "0".repeat(64), "instructions": 1});
+        Ok(serde_json::json!({"filter": filter, "counts": {}, "folded": ["read"], "profile_id": "0"}))
+    }
+}
+
+/// Where the helper below finds what it is to be.
+const HELPER: &str = "NX_SEC_HOST_HELPER";
+
+/// No test: the supervisor of the session of the next one, in a process of its own.
+#[test]
+fn helper_supervisor_of_a_session_that_lies() {
+    let Ok(words) = std::env::var(HELPER) else { return };
+    let (init, runtime) = words.split_once(' ').unwrap();
+    let mut facts = facts("a", "s");
+    facts.init = Process::of(init.parse().unwrap()).unwrap().fact();
+    let (_entry, socket) = publish(Path::new(runtime), &facts).unwrap();
+    registry::serve(socket, Lies).unwrap();
+    println!("published");
+    // Until the test closes our input.
+    let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+}
+
+#[test]
+fn a_program_without_its_filter_is_told_and_no_word_of_the_supervisor_helps() {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    let state = place();
+    let runtime = state.path().join("nexus/run");
+    // Supervisor and init are children of this process, the program is init's.
+    let mut init = Command::new("/bin/sh")
+        .args(["-c", "sleep 1000 & echo begun; read line; kill $!"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(init.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let mut supervisor = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_supervisor_of_a_session_that_lies", "--nocapture"])
+        .env(HELPER, format!("{} {}", init.id(), runtime.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = std::io::BufReader::new(supervisor.stdout.as_mut().unwrap());
+    assert!(out.lines().any(|line| line.unwrap().contains("published")));
+    let sec = |words: &[&str]| {
+        let mut command = Command::new(security_v2_host::nx());
+        let done = command
+            .arg("sec")
+            .args(words)
+            .env("XDG_STATE_HOME", state.path())
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (code, ps) = sec(&["ps"]);
+    assert!(code == Some(0) && ps.contains(" unfiltered "), "{ps}");
+    for words in [
+        &["syscalls", "--subject", "s"][..],
+        &["syscalls", "--subject", "s", "--read-back"],
+    ] {
+        let (code, said) = sec(words);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("NO filter"), "{said}");
+    }
+    drop((init.stdin.take(), supervisor.stdin.take()));
+    let _ = (init.wait(), supervisor.wait());
+    assert_eq!(names(&runtime), [""; 0]);
+}
