@@ -7,6 +7,7 @@
 mod cli;
 mod diagnostics;
 pub mod doctor;
+mod plain;
 mod policy;
 pub mod registry;
 mod run;
