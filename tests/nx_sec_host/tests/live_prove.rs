@@ -375,7 +375,10 @@ fn nothing_is_removed_where_somebody_else_could_have_planted_it() {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
-        let done = security_v2_host::spawn(&mut command).unwrap().wait_with_output().unwrap();
+        let done = security_v2_host::spawn(&mut command)
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
         let err = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(3), "{err}");
         assert!(err.contains("everybody may write it"), "{err}");
