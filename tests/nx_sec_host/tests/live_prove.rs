@@ -263,6 +263,26 @@ fn all_that_the_shipped_policy_says_is_proven_and_said_in_every_format() {
 }
 
 #[test]
+fn what_a_first_tree_says_is_proven_whatever_it_is_for() {
+    as_everybody(|home| {
+        for preset in ["agent", "ci", "service"] {
+            let directory = home.work().join(preset).to_string_lossy().into_owned();
+            let made = home.shell(&format!("nx policy init --preset {preset} --dir {directory}"));
+            assert!(made.status.success(), "{made:?}");
+            let parts = ["--part", "syscall,egress,view,ipc", "--policy", &directory];
+            let (value, said) = sec_json(home, &[&["test", "all"], &parts[..]].concat());
+            let found = findings(&value);
+            let failed: Vec<_> = found.iter().filter(|(status, ..)| status != "ok").collect();
+            assert!(
+                failed.is_empty() && said.code == Some(0),
+                "{preset}: {failed:#?} {}",
+                said.err
+            );
+        }
+    });
+}
+
+#[test]
 fn tap_and_junit_say_the_same_as_text() {
     as_everybody(|home| {
         let deny = ["deny", "--subject", "demo", "--syscall", "mount", "--format"];
@@ -375,7 +395,10 @@ fn nothing_is_removed_where_somebody_else_could_have_planted_it() {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
-        let done = security_v2_host::spawn(&mut command).unwrap().wait_with_output().unwrap();
+        let done = security_v2_host::spawn(&mut command)
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
         let err = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(3), "{err}");
         assert!(err.contains("everybody may write it"), "{err}");
