@@ -105,6 +105,11 @@ impl Terminal {
         self.write(format!("{text}\n").as_bytes());
     }
 
+    /// Types these characters, without an end of line.
+    pub fn types(&mut self, text: &str) {
+        self.write(text.as_bytes());
+    }
+
     /// Presses a key.
     pub fn press(&mut self, key: Key) {
         self.write(&[key.byte()]);

@@ -1,7 +1,8 @@
 //! The command line's words.
 
 use crate::plain::plain_lines;
-use crate::{policy, run, sec};
+
+use crate::{completions, man, policy, run, sec};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -34,6 +35,14 @@ enum Command {
     /// See what is in force and what this machine can give
     #[command(subcommand)]
     Sec(sec::SecCommand),
+    /// Print a manual page, or write all of them into a directory
+    ///
+    /// `nx man sec audit | man -l -` shows one.
+    Man(man::ManArgs),
+    /// Print what a shell needs to complete nx's command lines
+    ///
+    /// For bash: `nx completions bash > ~/.local/share/bash-completion/completions/nx`.
+    Completions(completions::CompletionsArgs),
 }
 
 /// `nx run`.
@@ -79,6 +88,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => ExitCode::from(run::run(&args)),
         Command::Policy(args) => ExitCode::from(policy::main(&args)),
         Command::Sec(command) => ExitCode::from(sec::main(&command)),
+        Command::Man(args) => ExitCode::from(man::man(&args)),
+        Command::Completions(args) => ExitCode::from(completions::completions(&args)),
     }
 }
 

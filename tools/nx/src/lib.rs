@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod completions;
 mod diagnostics;
 pub mod doctor;
+mod man;
 mod plain;
 mod policy;
 pub mod registry;
 mod run;
+mod screen;
 mod sec;
 
 pub use cli::main;

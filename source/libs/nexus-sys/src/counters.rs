@@ -92,9 +92,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// `void *mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)` (mmap(2)).
-    fn new(file: BorrowedFd<'_>) -> Result<Self, CountersError> {
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
+    /// `void *mmap(NULL, FILE_BYTES, prot, MAP_SHARED, fd, 0)` (mmap(2)). Who maps it without `PROT_WRITE` must not store
+    /// into its words.
+    fn new(file: BorrowedFd<'_>, prot: ProtFlags) -> Result<Self, CountersError> {
         // SAFETY: with a null hint and without MAP_FIXED the kernel picks a range that nothing else of this process uses.
         let start = unsafe { mmap(std::ptr::null_mut(), FILE_BYTES, prot, MapFlags::SHARED, file, 0) };
         let start = start.map_err(failed("map"))?;
@@ -109,7 +109,7 @@ impl Mapping {
 
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: `start` is page-aligned and the start of a live mapping of FILE_BYTES = WORDS * 8 bytes, which stays
-        // until `self` is dropped; any bits are an AtomicU64; every process touches the file only as atomic words once
+        // until `self` is dropped; any bits are an AtomicU64, and a load of one needs no right to write; every process touches the file only as atomic words once
         // it has a header, so there is no plain access to race with.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), WORDS) }
     }
@@ -166,6 +166,25 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Every name and its counters, in the order of the names' bytes.
+    fn rows(&self) -> Result<Vec<CounterRow>, CountersError> {
+        let mut all = Vec::new();
+        for index in 0..COUNTER_SLOTS_MAX {
+            let Some(name) = self.name(index)? else { break };
+            let mut row = [0_u64; COUNTERS_PER_SLOT];
+            for (counter, value) in row.iter_mut().enumerate() {
+                *value = self
+                    .word(index, COUNTERS_AT + counter)
+                    .map_or(0, |word| word.load(Ordering::Relaxed));
+            }
+            all.push((name, row));
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+}
+
 impl Drop for Mapping {
     /// `int munmap(void *addr, size_t length)` (mmap(2)).
     fn drop(&mut self) {
@@ -199,7 +218,7 @@ impl SharedCounters {
         check_owner(&fstat(&file).map_err(failed("look at"))?)?;
         let locked = Locked::new(file.as_fd())?;
         make_whole(file.as_fd())?;
-        let mapping = Mapping::new(file.as_fd())?;
+        let mapping = Mapping::new(file.as_fd(), ProtFlags::READ | ProtFlags::WRITE)?;
         drop(locked);
         Ok(Self {
             mapping: Arc::new(mapping),
@@ -244,25 +263,12 @@ impl SharedCounters {
     ///
     /// # Errors
     /// [`CountersError::Slot`] for a file that somebody else wrote into, [`CountersError::Size`] for one that was cut.
-    pub fn read_all(&self) -> Result<Vec<(String, [u64; COUNTERS_PER_SLOT])>, CountersError> {
+    pub fn read_all(&self) -> Result<Vec<CounterRow>, CountersError> {
         {
             let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
             check_size(&fstat(&*file).map_err(failed("look at"))?)?;
         }
-        let mut all = Vec::new();
-        for index in 0..COUNTER_SLOTS_MAX {
-            let Some(name) = self.mapping.name(index)? else { break };
-            let mut row = [0_u64; COUNTERS_PER_SLOT];
-            for (counter, value) in row.iter_mut().enumerate() {
-                *value = self
-                    .mapping
-                    .word(index, COUNTERS_AT + counter)
-                    .map_or(0, |word| word.load(Ordering::Relaxed));
-            }
-            all.push((name, row));
-        }
-        all.sort_unstable();
-        Ok(all)
+        self.mapping.rows()
     }
 
     /// Waits until every step that was made is on the disk (fdatasync(2)).
@@ -272,6 +278,53 @@ impl SharedCounters {
     pub fn sync(&self) -> Result<(), CountersError> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         fdatasync(&*file).map_err(failed("sync"))
+    }
+}
+
+/// A name and its counters.
+pub type CounterRow = (String, [u64; COUNTERS_PER_SLOT]);
+
+/// A counter file that somebody only looks at: nothing is made, nothing is written, and no lock is waited for.
+#[derive(Debug)]
+pub struct CounterReader {
+    mapping: Mapping,
+    file: OwnedFd,
+}
+
+impl CounterReader {
+    /// Opens the file; `None` where there is none, or one that no writer has finished making.
+    ///
+    /// # Errors
+    /// [`CountersError`]: a file that is cut, of another version, of another user, or open to others is refused.
+    pub fn open(path: &Path) -> Result<Option<Self>, CountersError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match openat(CWD, path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(CountersError::Io { what: "open", errno }),
+        };
+        let stat = fstat(&file).map_err(failed("look at"))?;
+        check_owner(&stat)?;
+        let mut header = [0_u8; WORD_BYTES];
+        let read = pread(&file, &mut header[..], 0).map_err(failed("read"))?;
+        match u64::from_ne_bytes(header) {
+            MAGIC if read == WORD_BYTES => {}
+            // The header is written last.
+            0 => return Ok(None),
+            _ => return Err(CountersError::Header),
+        }
+        check_size(&stat)?;
+        let mapping = Mapping::new(file.as_fd(), ProtFlags::READ)?;
+        Ok(Some(Self { mapping, file }))
+    }
+
+    /// As [`SharedCounters::read_all`].
+    ///
+    /// # Errors
+    /// As [`SharedCounters::read_all`].
+    pub fn read_all(&self) -> Result<Vec<CounterRow>, CountersError> {
+        check_size(&fstat(&self.file).map_err(failed("look at"))?)?;
+        self.mapping.rows()
     }
 }
 

@@ -5,7 +5,7 @@
 )]
 
 use nexus_sys::counters::{
-    COUNTER_NAME_BYTES_MAX, COUNTER_SLOTS_MAX, COUNTERS_PER_SLOT, CountersError, SharedCounters,
+    COUNTER_NAME_BYTES_MAX, COUNTER_SLOTS_MAX, COUNTERS_PER_SLOT, CounterReader, CountersError, SharedCounters,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -300,4 +300,54 @@ fn as_many_names_as_the_bound_are_taken_and_one_more_is_not() {
     counters.slot("last").unwrap().add(0, 1);
     assert!(matches!(counters.slot("one more"), Err(CountersError::Full)));
     assert_eq!(counters.read_all().unwrap().len(), COUNTER_SLOTS_MAX);
+}
+
+#[test]
+fn a_reader_sees_every_step_makes_nothing_and_waits_for_no_lock() {
+    let (_dir, path) = place();
+    assert!(CounterReader::open(&path).unwrap().is_none());
+    assert!(!path.exists(), "a reader makes nothing");
+    let counters = SharedCounters::open(&path).unwrap();
+    let reader = CounterReader::open(&path).unwrap().unwrap();
+    assert!(reader.read_all().unwrap().is_empty());
+    let slot = counters.slot("b").unwrap();
+    counters.slot("a").unwrap().add(1, 5);
+    slot.add(0, 2);
+    let lock = std::fs::File::open(&path).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(reader.read_all().unwrap(), counters.read_all().unwrap());
+    assert_eq!(
+        CounterReader::open(&path).unwrap().unwrap().read_all().unwrap()[1].1[0],
+        2
+    );
+}
+
+#[test]
+fn a_reader_refuses_what_a_writer_does_and_has_nothing_of_a_file_that_is_being_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, path) = place();
+    let set = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    set(&[0; 100]);
+    assert!(CounterReader::open(&path).unwrap().is_none());
+    set(b"hello, world");
+    assert!(matches!(CounterReader::open(&path), Err(CountersError::Header)));
+    std::fs::remove_file(&path).unwrap();
+    drop(SharedCounters::open(&path).unwrap());
+    let reader = CounterReader::open(&path).unwrap().unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(4096)
+        .unwrap();
+    assert!(matches!(reader.read_all(), Err(CountersError::Size { found: 4096 })));
+    assert!(matches!(
+        CounterReader::open(&path),
+        Err(CountersError::Size { found: 4096 })
+    ));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(CounterReader::open(&path), Err(CountersError::NotOurs(_))));
 }

@@ -5,8 +5,11 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a lock is asked for before it counts as held: with [`PAUSE`] two seconds, many times what an append takes.
+/// How often a writer asks for a lock before it counts as held: with [`PAUSE`] two seconds, many times what an append
+/// takes.
 const ATTEMPTS: u32 = 1000;
+/// How often a reader does: who looks at a journal has an answer within two seconds, other work of its own included.
+const ATTEMPTS_TO_READ: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The journal's lock, one for each opener. It lies beside the files because those are renamed.
@@ -28,16 +31,16 @@ impl LockFile {
     }
 
     pub(crate) fn exclusive(&self, directory: &Directory) -> Result<Locked<'_>, JournalError> {
-        self.take(directory, FlockOperation::NonBlockingLockExclusive)
+        self.take(directory, FlockOperation::NonBlockingLockExclusive, ATTEMPTS)
     }
 
     pub(crate) fn shared(&self, directory: &Directory) -> Result<Locked<'_>, JournalError> {
-        self.take(directory, FlockOperation::NonBlockingLockShared)
+        self.take(directory, FlockOperation::NonBlockingLockShared, ATTEMPTS_TO_READ)
     }
 
     /// Asks again and again and not for ever: a stopped process that holds the lock must not stop all others.
-    fn take(&self, directory: &Directory, how: FlockOperation) -> Result<Locked<'_>, JournalError> {
-        for _ in 0..ATTEMPTS {
+    fn take(&self, directory: &Directory, how: FlockOperation, attempts: u32) -> Result<Locked<'_>, JournalError> {
+        for _ in 0..attempts {
             match flock(&self.0, how) {
                 Ok(()) => return Ok(Locked(self)),
                 Err(Errno::AGAIN) => std::thread::sleep(PAUSE),

@@ -41,8 +41,14 @@ pub enum VerifyError {
     #[error("the journal's key is gone, so its chain cannot be checked")]
     NoKey,
     /// A line cannot be read.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    #[error("{unreadable}")]
+    Unreadable {
+        /// The last record before it that holds; 0 where there is none.
+        after: u64,
+        /// Which line, and why.
+        #[source]
+        unreadable: Unreadable,
+    },
     /// A record does not hold.
     #[error("`{file}` line {line} does not hold: {}", .broken.flaw)]
     Broken {
@@ -83,27 +89,27 @@ pub fn verify(directory: &Path, anchor: Option<&Anchor>) -> Result<VerifyReport,
         return Err(VerifyError::NoKey);
     };
     let mut verifier = Verifier::from_stated_start(key);
-    let (mut torn, mut held) = (false, false);
+    let (mut torn, mut held) = (None, false);
     while let Some(line) = lines.next() {
-        if torn {
-            // Only the last line of all may be.
-            return Err(VerifyError::Unreadable(match line {
-                Ok(line) => Unreadable {
-                    file: line.file,
-                    line: line.number,
-                    problem: Problem::Torn,
-                },
-                Err(unreadable) => unreadable,
-            }));
+        // Only the last line of all may be.
+        if let Some(unreadable) = torn {
+            let after = verifier.verified().last_seq;
+            return Err(VerifyError::Unreadable { after, unreadable });
         }
         let line = match line {
-            Err(Unreadable {
-                problem: Problem::Torn, ..
-            }) => {
-                torn = true;
+            Err(
+                unreadable @ Unreadable {
+                    problem: Problem::Torn, ..
+                },
+            ) => {
+                torn = Some(unreadable);
                 continue;
             }
-            other => other?,
+            Err(unreadable) => {
+                let after = verifier.verified().last_seq;
+                return Err(VerifyError::Unreadable { after, unreadable });
+            }
+            Ok(line) => line,
         };
         let (file, number) = (Arc::clone(&line.file), line.number);
         verifier.line(line.bytes).map_err(|broken| VerifyError::Broken {
@@ -135,7 +141,7 @@ pub fn verify(directory: &Path, anchor: Option<&Anchor>) -> Result<VerifyReport,
     Ok(VerifyReport {
         verified,
         files,
-        torn,
+        torn: torn.is_some(),
         anchor,
     })
 }

@@ -4,7 +4,7 @@
 //! as long as it takes to write the last record.
 
 use super::areas;
-use super::judge::Judge;
+use super::judge::{Judge, SuperviseError};
 use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
@@ -84,9 +84,12 @@ fn supervise(
         return Ok(());
     };
     let mut files = VfsdSession::from(files);
-    let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
+    let judge = match Judge::start(broker, judges, Arc::clone(&records)) {
+        Ok(judge) => judge,
         // The program never began; the first process knows why from init.
-        return Ok(());
+        Err(SuperviseError::NoListener) => return Ok(()),
+        // It has begun, and nobody would answer it.
+        Err(error) => return Err(error.to_string()),
     };
     // Nobody else sets it.
     let _ = names.set(judge.names());

@@ -1,6 +1,8 @@
 //! The words of `nx sec`.
 
 use super::about::About;
+use super::audit::AuditArgs;
+use super::counters::CountersArgs;
 use super::test::TestCommand;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -16,6 +18,20 @@ pub(crate) enum SecCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Read the journal of what was denied
+    ///
+    /// One record a line, oldest first. Ends with 0, or 3 where lines of the journal are no records or its chain does not
+    /// hold, 4 where it cannot be read.
+    Audit(AuditArgs),
+    /// Count what was denied and let through, exactly, by subject
+    ///
+    /// Summed over all sessions and kept across restarts. Unlike the journal's records, counters are held back by no rate
+    /// limit. Ends with 0, or 3 for a subject that nobody knows, 4 where they cannot be read.
+    Counters(CountersArgs),
+    /// Watch it live: who runs, what of each budget is used, and each deny as it comes
+    ///
+    /// Needs a terminal, of any size. `q` ends it; Ctrl-Z stops it as any job. Changes nothing.
+    Top,
     /// Try what this machine can give, and say how to mend what it lacks
     ///
     /// Ends with 0 if `nx run` works here, with 4 if something is missing.

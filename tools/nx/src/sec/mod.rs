@@ -2,8 +2,11 @@
 
 mod about;
 mod args;
+mod audit;
+mod counters;
 mod doctor;
 mod egress;
+mod journal;
 mod output;
 mod policy;
 mod ps;
@@ -12,6 +15,8 @@ mod readback;
 mod sandbox;
 mod syscalls;
 pub(crate) mod test;
+mod time;
+mod top;
 pub(crate) mod view;
 mod words;
 
@@ -20,9 +25,12 @@ pub(crate) use args::SecCommand;
 /// Does what the command line says, and gives the status that `nx` ends with.
 pub(crate) fn main(command: &SecCommand) -> u8 {
     match command {
+        SecCommand::Audit(args) => audit::audit(args),
+        SecCommand::Counters(args) => output::finish(counters::counters(args), args.says_json()),
         SecCommand::Doctor { json } => doctor::doctor(*json),
         SecCommand::Policy(args::PolicyCommand::Show(args)) => output::finish(policy::show(args), args.json),
         SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
+        SecCommand::Top => output::finish(top::top(), false),
         SecCommand::Syscalls { about, all, read_back } => {
             output::finish(syscalls::syscalls(about, *all, *read_back, about.json), about.json)
         }

@@ -20,7 +20,7 @@ mod write;
 pub use chain::{Broken, Chain, Flaw, KEY_BYTES, Key, Mac, Verified, Verifier, verify};
 pub use counters::{Counter, Counters, SUBJECTS_MAX, TooManySubjects};
 pub use rate::{Admission, RATE_KEYS_MAX, RateLimit, RateLimiter, Suppressed};
-pub use read::{ReadError, read_line};
+pub use read::{ReadError, line_of, read_line};
 pub use record::{Judgement, LINE_BYTES_MAX, RECORD_VERSION, Record};
 pub use text::{AT_BYTES_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, POLICY_BYTES_MAX, RULE_BYTES_MAX, clip, object_text};
 pub use time::{TimeError, UnixMillis};

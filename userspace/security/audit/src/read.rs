@@ -123,6 +123,14 @@ pub(crate) fn placed(bytes: &[u8]) -> Result<Placed, ReadError> {
     }
 }
 
+/// The line of a record that was read, without its newline: byte for byte the one that it was read from.
+#[must_use]
+pub fn line_of(seq: u64, record: &Record, mac: Mac) -> alloc::string::String {
+    let mut line = body(seq, record);
+    line.push_str(&mac.as_line_end());
+    line
+}
+
 fn errno(text: &str) -> Option<Errno> {
     Errno::from_name(text).or_else(|| text.parse().ok().and_then(Errno::from_raw))
 }

@@ -101,3 +101,34 @@ fn another_key_and_no_key_do_not_verify() {
     fs::remove_file(place.file("journal.key")).unwrap();
     assert!(matches!(verify(&place.path(), None), Err(VerifyError::NoKey)));
 }
+
+#[test]
+fn a_line_that_is_torn_in_the_middle_is_itself_named_and_not_the_next_one() {
+    let place = Place::new();
+    place.open_with(SMALL).append(&batch(0, 500)).unwrap();
+    let older = fs::read(place.file("journal.1.jsonl")).unwrap();
+    fs::write(place.file("journal.1.jsonl"), &older[..older.len() - 5]).unwrap();
+    let lines = lines(&place, "journal.1.jsonl").len() as u64;
+    let VerifyError::Unreadable { after, unreadable } = verify(&place.path(), None).unwrap_err() else {
+        unreachable!("half a line cannot be read")
+    };
+    assert_eq!((&*unreadable.file, unreadable.line), ("journal.1.jsonl", lines));
+    let next = logd::read(&place.path(), logd::Filter::default()).unwrap();
+    let first_after = next
+        .flatten()
+        .find(|entry| &*entry.file == "journal.jsonl")
+        .unwrap()
+        .seq;
+    assert_eq!(after + 2, first_after, "the torn record is the one between them");
+}
+
+#[test]
+fn a_record_of_another_version_is_named_as_that() {
+    let place = Place::new();
+    place.open().append(&batch(0, 3)).unwrap();
+    let mut newer = lines(&place, "journal.jsonl");
+    newer[2] = newer[2].replace("{\"v\":1,", "{\"v\":2,");
+    write(&place, "journal.jsonl", &newer);
+    let said = verify(&place.path(), None).unwrap_err().to_string();
+    assert!(said.contains("line 3") && said.contains("version `2`"), "{said}");
+}

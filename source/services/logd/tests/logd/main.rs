@@ -5,6 +5,7 @@
 )]
 
 mod broken;
+mod follow;
 mod full;
 mod journal;
 mod killed;

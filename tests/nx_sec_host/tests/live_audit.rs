@@ -1,0 +1,79 @@
+//! `nx sec audit` and `nx sec counters` of what real programs were denied.
+
+use nx_sec_host::{sec, sec_json};
+use rustix::process::Signal;
+use security_v2_host::{Run, Running, as_everybody};
+
+/// Refused once by egress, and once by the syscall rules.
+const REFUSED: &str = "exec 3<>/dev/tcp/192.0.2.1/443; umount /tmp";
+
+#[test]
+fn what_a_program_was_denied_is_in_the_journal_and_in_the_counters_and_the_chain_holds() {
+    as_everybody(|home| {
+        let first = Run::at(home).bash(REFUSED).run();
+        let denies = first.records_for("egress.no_rule").len();
+        assert_eq!(denies, 1, "{first}");
+
+        let listed = sec(home, &["audit", "--reason", "egress.no_rule", "--subject", "demo"]);
+        assert_eq!((listed.code, listed.out.lines().count()), (Some(0), 1), "{listed}");
+        for part in [
+            "deny EPERM",
+            "egress.no_rule",
+            "connect tcp 192.0.2.1:443",
+            "(egress.toml:",
+        ] {
+            assert!(listed.out.contains(part), "{part}: {listed}");
+        }
+        let others = sec(home, &["audit", "--subject", "other"]);
+        assert_eq!((others.code, others.out.as_str()), (Some(0), ""), "{others}");
+
+        let abi = first
+            .records
+            .iter()
+            .filter(|record| record.reason.as_str().starts_with("abi."));
+        let (counted, _) = sec_json(home, &["counters", "--subject", "demo"]);
+        assert_eq!(counted["subjects"]["demo"]["egress_denies_total"], 1);
+        assert_eq!(counted["subjects"]["demo"]["abi_denies_total"], abi.count());
+
+        let verified = sec(home, &["audit", "--verify"]);
+        assert!(
+            verified.code == Some(0) && verified.out.contains("chain     holds"),
+            "{verified}"
+        );
+        // Counters go on over sessions.
+        let _ = Run::at(home).bash(REFUSED).run();
+        let (counted, _) = sec_json(home, &["counters"]);
+        assert_eq!(counted["subjects"]["demo"]["egress_denies_total"], 2);
+    });
+}
+
+#[test]
+fn a_deny_of_a_running_program_is_counted_and_followed_while_it_runs() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    as_everybody(|home| {
+        let script = "trap go=1 USR1; echo begun; until [ $go ]; do sleep 0.01; done; (exec 3<>/dev/tcp/192.0.2.7/443); \
+                      echo done; exec sleep 1000";
+        let mut running = Running::start(home, &[], &["/bin/bash", "-c", script]);
+        assert_eq!(running.line(), "begun");
+        let mut command = home.command(home.nx());
+        command.args(["sec", "audit", "--follow", "--reason", "egress"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut follow = security_v2_host::spawn(&mut command).unwrap();
+        running.signal(Signal::USR1);
+        assert_eq!(running.line(), "done");
+        let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("connect tcp 192.0.2.7:443"), "{line}");
+        let (counted, _) = sec_json(home, &["counters", "--subject", "demo"]);
+        assert_eq!(counted["subjects"]["demo"]["egress_denies_total"], 1);
+        drop(lines);
+        running.signal(Signal::TERM);
+        let _ = running.end();
+        // Its reader is gone: it ends by itself.
+        assert_eq!(follow.wait().unwrap().code(), Some(0));
+    });
+}

@@ -1,0 +1,57 @@
+//! Where the journal and the counters are, and what is said where they cannot be read.
+
+use super::output::places;
+use crate::run::{Exit, Failure};
+use logd::JournalError;
+use std::error::Error;
+use std::path::PathBuf;
+
+/// The journal's directory of this user, whether it is there or not.
+pub(super) fn directory() -> Result<PathBuf, Failure> {
+    Ok(places()?.journal())
+}
+
+/// The journal cannot be read.
+pub(super) fn unreadable(error: &JournalError) -> Failure {
+    let help = match error {
+        JournalError::Io { what, errno, .. } if *errno == rustix::io::Errno::NOENT && what.contains("directory") => {
+            return no_journal(error);
+        }
+        JournalError::Busy { .. } => {
+            "a process that was stopped in the middle of writing may hold it: find it with `fuser -v` on that file, and let it \
+             go on"
+        }
+        JournalError::NotOurs { .. } => "look at it before you move it: nx made neither its owner nor its mode so",
+        JournalError::Io { errno, .. } if matches!(*errno, rustix::io::Errno::MFILE | rustix::io::Errno::NOSPC) => {
+            "this user follows too many files already: `sysctl fs.inotify` shows the limits"
+        }
+        _ => "`nx sec doctor` tries whether the state directory can be used",
+    };
+    Failure::new(Exit::Missing, whole(error)).with_help(help)
+}
+
+fn no_journal(error: &JournalError) -> Failure {
+    Failure::new(Exit::Missing, format!("there is no journal yet: {}", whole(error))).with_help(
+        "the first `nx run` makes it; another user's, or one under another `XDG_STATE_HOME`, is not looked for",
+    )
+}
+
+/// Whether it is only that nothing was ever written.
+pub(super) fn is_absent(error: &JournalError) -> bool {
+    matches!(error, JournalError::Io { what: "open the directory", errno, .. } if *errno == rustix::io::Errno::NOENT)
+}
+
+/// An error and what it comes from, in one line.
+pub(super) fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}

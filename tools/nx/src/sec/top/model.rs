@@ -1,0 +1,68 @@
+//! What the view shows, as a value.
+
+use logd::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use vfsd::VfsdUsage;
+
+/// How many of the last records are kept: more than any screen has lines.
+pub(super) const RECORDS_KEPT: usize = 500;
+
+/// How many troubles are told at once.
+pub(super) const TROUBLES_TOLD: usize = 3;
+
+/// What is known of a subject's usage.
+#[derive(Clone, Debug)]
+pub(super) enum Usage {
+    /// By its file server's ledger.
+    Known(VfsdUsage),
+    /// Nobody said; with why.
+    Unknown(String),
+}
+
+/// One subject.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subject {
+    /// How many of its sessions run.
+    pub(super) sessions: usize,
+    /// What is not as it should be with one of them, in a word.
+    pub(super) wrong: Option<&'static str>,
+    pub(super) usage: Option<Usage>,
+    /// Quota, egress and syscall denies; all that ever were.
+    pub(super) denies: [u64; 3],
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// By the bytes of its name.
+    pub(super) subjects: BTreeMap<String, Subject>,
+    /// Oldest first.
+    pub(super) records: VecDeque<Entry>,
+    /// The journal is still being read for the first time.
+    pub(super) reading: bool,
+    /// What cannot be told, and why.
+    pub(super) troubles: Vec<String>,
+    /// How far the list of subjects is moved up.
+    pub(super) scroll: usize,
+}
+
+impl Model {
+    pub(super) fn record(&mut self, entry: Entry) {
+        if self.records.len() >= RECORDS_KEPT {
+            self.records.pop_front();
+        }
+        self.records.push_back(entry);
+    }
+
+    /// Those that run first, each by the bytes of its name.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&String, &Subject)> {
+        let running = self.subjects.iter().filter(|(_, subject)| subject.sessions > 0);
+        let others = self.subjects.iter().filter(|(_, subject)| subject.sessions == 0);
+        running.chain(others)
+    }
+
+    pub(super) fn scroll_by(&mut self, lines: isize) {
+        let last = self.subjects.len().saturating_sub(1);
+        self.scroll = self.scroll.saturating_add_signed(lines).min(last);
+    }
+}
