@@ -5,14 +5,35 @@
 #
 #   QEMU_SUITES="live live_exit"   which test binaries run there (default: below)
 #   QEMU_ARGUMENTS="demo::"        what they are told: which of their tests run
-#   RUN_TIMEOUT=900                seconds for one kernel
+#   RUN_TIMEOUT=900                seconds for one kernel; a suffix as timeout(1) takes it may follow
+#   RUN_UNTIL_MARKER=1             only selftest-client, which says a marker after it saw a thing in force, on 6.12 by default:
+#                                  ends well with the last of $MARKERS, each of which must have been said
 #
 # Needs the packages `qemu-system-x86 cpio busybox-static` and a way to download Debian's kernels; nothing is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 KERNELS=("$@")
+RUN_UNTIL_MARKER=${RUN_UNTIL_MARKER:-}
+if [ "$RUN_UNTIL_MARKER" = 1 ]; then
+    [ ${#KERNELS[@]} -gt 0 ] || KERNELS=(6.12)
+    QEMU_SUITES=selftest-client
+fi
 [ ${#KERNELS[@]} -gt 0 ] || KERNELS=(6.1 6.12)
+# What the services and the selftest say on the serial line: extended regular expressions, in the order of the documents.
+MARKERS=(
+    'vfsd: quota set \(subject=[^ )]+ tmp=[^ )]+ state=[^ )]+.*\)'
+    'vfsd: quota deny \(subject=[^ )]+.*\)'
+    'net-egress: enforced'
+    'SELFTEST: quota deny ok'
+    'SELFTEST: egress deny ok'
+    'SELFTEST: egress allow ok'
+    'SELFTEST: sec syscall deny ok'
+    'SELFTEST: sec profile windowd ok'
+    'SELFTEST: sec quota ipc ok'
+)
+# Only if real: Linux bounds an IPC namespace's System V objects for its owner from 6.9 on.
+UNSUPPORTED_BEFORE_6_9='SELFTEST: sec quota ipc'
 # What needs no program besides those copied below.
 read -ra SUITES <<<"${QEMU_SUITES:-live live_attacks live_exit live_signals}"
 RUN_TIMEOUT=${RUN_TIMEOUT:-900}
@@ -72,6 +93,17 @@ build_root() {
     mkdir -p "$root/etc/alternatives"
     echo '127.0.0.1 localhost' >"$root/etc/hosts"
 
+    if [ "$RUN_UNTIL_MARKER" = 1 ]; then
+        # Seconds of work: a release build would take longer than what it saves.
+        cargo build --quiet --locked -p nx -p selftest-client
+        for binary in debug/nx debug/selftest-client; do
+            install -D "$target/$binary" "$root/tests/$(basename "$binary")"
+            put "$target/$binary"
+        done
+        strip "$root"/tests/*
+        rm -rf "$root${PWD:?}/target"
+        return
+    fi
     # A release build: everything is ten times slower there.
     cargo build --quiet --locked --release -p nx
     cargo build --quiet --locked -p attacker
@@ -122,6 +154,11 @@ echo "kernel $($b uname -r)"
 failed=
 export NEXUS_NX=/tests/nx NEXUS_PROBE=/tests/probe NEXUS_ATTACKER=/tests/attacker NEXUS_REQUIRE_LIVE=1 RUST_TEST_THREADS=2
 export NEXUS_TEST_PATIENCE=10
+if [ "@SUITES@" = selftest-client ]; then
+    NEXUS_MARKERS=/dev/ttyS0 /tests/selftest-client || echo "selftest-client ended with $?"
+    $b sync
+    $b poweroff -f
+fi
 cd @TREE@/tests/security_v2_host
 for suite in @SUITES@; do
     if "/tests/$suite" @ARGUMENTS@; then echo "SUITE $suite ok"; else failed="$failed $suite"; echo "SUITE $suite FAILED"; fi
@@ -168,10 +205,38 @@ boot() {
     echo "Linux $version: ok"
 }
 
+# Boots until the selftest has said its last word, then ends that machine: every marker must have been said.
+boot_until_marker() {
+    local version=$1 log=$place/$1.log missing=0 marker line
+    write_modules "$version"
+    (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$place/$version.cpio.gz"
+    : >"$log"
+    timeout "$RUN_TIMEOUT" qemu-system-x86_64 -accel tcg,thread=multi -M q35 -cpu max -smp 2 -m "$MEMORY" -nographic -no-reboot \
+        -nic none -kernel "$place/$version"/boot/vmlinuz-* -initrd "$place/$version.cpio.gz" \
+        -append 'console=ttyS0 quiet panic=-1 rdinit=/init' </dev/null >"$log" 2>&1 &
+    local machine=$!
+    until tr -d '\r' <"$log" | grep -q '^SELFTEST: end$' || ! kill -0 "$machine" 2>/dev/null; do sleep 0.5; done
+    kill "$machine" 2>/dev/null || true
+    wait "$machine" 2>/dev/null || true
+    tr -d '\r' <"$log" | grep -aE '^(kernel|SELFTEST|vfsd:|net-egress:|selftest-client|nx:)' || true
+    for marker in "${MARKERS[@]}"; do
+        if tr -d '\r' <"$log" | grep -aqE "^$marker\$"; then continue; fi
+        line=${marker% ok}
+        if [ "$version" = 6.1 ] && [ "$line" = "$UNSUPPORTED_BEFORE_6_9" ] &&
+            tr -d '\r' <"$log" | grep -aq "^$line unsupported: "; then continue; fi
+        echo "Linux $version: the marker \`$marker\` was not said" >&2
+        missing=1
+    done
+    if [ "$missing" = 1 ]; then echo "Linux $version: FAILED; all that it said is in $log" >&2; return 1; fi
+    echo "Linux $version: every marker was said"
+}
+
 mkdir -p "$place"
 for version in "${KERNELS[@]}"; do fetch "$version"; done
 build_root
 write_init
 failed=0
-for version in "${KERNELS[@]}"; do boot "$version" || failed=1; done
+for version in "${KERNELS[@]}"; do
+    if [ "$RUN_UNTIL_MARKER" = 1 ]; then boot_until_marker "$version" || failed=1; else boot "$version" || failed=1; fi
+done
 exit "$failed"

@@ -16,6 +16,7 @@ mod storm;
 mod terminal;
 mod udp;
 mod unix;
+mod without_internet;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("fast-open", [port]) => sockets::fast_open(number(port)),
         ("lengths", [port]) => sockets::lengths(number(port)),
         ("bind-taken", [port]) => sockets::bind_taken(number(port)),
+        ("listen-connected", [open]) => sockets::listen_connected(number(open)),
         ("listen", [closed]) => sockets::listen(number(closed)),
         ("reconnect", [open, forbidden]) => sockets::reconnect(number(open), number(forbidden)),
         ("udp", [port]) => sockets::udp(number(port)),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         }
         ("pass", [closed, forbidden]) => unix::pass(number(closed), number(forbidden)),
         ("unix", paths) => unix::reach(paths),
+        ("abstract-stdin", [name]) => unix::reach_from_stdin(name),
         ("abstract", [name]) => unix::reach_abstract(name),
         ("race-address", [open, forbidden, rounds]) => {
             race::address(number(open), number(forbidden), number(rounds));
@@ -73,11 +76,14 @@ fn main() -> ExitCode {
         ("init", []) => processes::init(),
         ("group", []) => processes::group(false),
         ("group", ["confined"]) => processes::group(true),
+        ("group-signals", []) => processes::group_signals(),
+        ("with-key", [name, program @ ..]) => processes::with_key(name, program),
         ("own", []) => processes::own(),
         ("limits", []) => processes::limits(),
         ("dump", []) => processes::dump(),
         ("ipc", [shared, queue]) => processes::ipc(number(shared), number(queue)),
         ("status", []) => processes::status(),
+        ("without-internet", command) => without_internet::run(command),
         ("environment", []) => {
             for (name, value) in std::env::vars() {
                 println!("{name}={value}");

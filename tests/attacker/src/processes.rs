@@ -80,6 +80,44 @@ pub(crate) fn init() {
     println!("alive ok 0");
 }
 
+/// `kill(0, SIGNAL)` with signals that there are not, and the last that there is. In a process group of its own.
+pub(crate) fn group_signals() {
+    const LAST: i32 = 64;
+    // SAFETY: no memory is involved, and SIG_IGN installs no code.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::signal(LAST, libc::SIG_IGN);
+        for (name, signal) in [("none", 0), ("last", LAST), ("next", LAST + 1), ("negative", -1)] {
+            say(name, libc::kill(0, signal));
+        }
+    }
+}
+
+/// Runs a program in a session whose keyring has a key that only its possessor may do anything with. keyctl(2), add_key(2).
+pub(crate) fn with_key(name: &str, program: &[&str]) {
+    use std::os::unix::process::CommandExt;
+    const JOIN_SESSION_KEYRING: u64 = 1;
+    const SETPERM: u64 = 5;
+    const SESSION_KEYRING: u64 = -3_i64 as u64;
+    const POSSESSOR_ALL: u64 = 0x3f00_0000;
+    let name = crate::raw::c(name);
+    call(libc::SYS_keyctl, &[JOIN_SESSION_KEYRING, 0]);
+    let (kind, payload) = (c"user".as_ptr().addr() as u64, c"x".as_ptr().addr() as u64);
+    let key = call(
+        libc::SYS_add_key,
+        &[kind, name.as_ptr().addr() as u64, payload, 1, SESSION_KEYRING],
+    );
+    if key < 0 {
+        say("add-key", key);
+        return;
+    }
+    call(libc::SYS_keyctl, &[SETPERM, key as u64, POSSESSOR_ALL]);
+    if let Some((program, rest)) = program.split_first() {
+        let error = std::process::Command::new(program).args(rest).exec();
+        eprintln!("attacker: {error}");
+    }
+}
+
 /// The process group that the shell made holds processes outside.
 ///
 /// `confined`: what reaches every process of the user (`kill(-1)`, `PRIO_USER`) is tried only where a test says that a

@@ -59,13 +59,14 @@ pub(crate) fn int80_full(number: u32, [b, c, d, si, di, bp]: [u32; 6]) -> i64 {
     // keeps for itself, are put back.
     unsafe {
         std::arch::asm!(
-            "xchg rbx, {b}",
-            "xchg rbp, {bp}",
+            "xchg rbx, r12",
+            "xchg rbp, r13",
             "int 0x80",
-            "xchg rbp, {bp}",
-            "xchg rbx, {b}",
-            b = inout(reg) u64::from(b) => _,
-            bp = inout(reg) u64::from(bp) => _,
+            "xchg rbp, r13",
+            "xchg rbx, r12",
+            // By name: the compiler may not choose the very registers that they change places with.
+            inout("r12") u64::from(b) => _,
+            inout("r13") u64::from(bp) => _,
             inlateout("eax") number => result,
             in("ecx") c,
             in("edx") d,

@@ -20,9 +20,28 @@ pub(crate) fn reach(paths: &[&str]) {
 
 /// Every way to an abstract name.
 pub(crate) fn reach_abstract(name: &str) {
+    each("abstract", &abstract_address(name));
+}
+
+fn abstract_address(name: &str) -> Vec<u8> {
     let mut address = address_of(&[0]);
     address.extend(name.as_bytes());
-    each("abstract", &address);
+    address
+}
+
+/// With the socket on stdin, which somebody outside made.
+pub(crate) fn reach_from_stdin(name: &str) {
+    let listening = abstract_address(&format!("{name}-own"));
+    let address = abstract_address(name);
+    say("connect", connect_raw(0, &address));
+    greet(0, "connect");
+    try_call(
+        "bind",
+        libc::SYS_bind,
+        &[0, listening.as_ptr().addr() as u64, listening.len() as u64],
+    );
+    // SAFETY: no memory is involved.
+    say("listen", unsafe { libc::listen(0, 8) });
 }
 
 fn each(name: &str, address: &[u8]) {

@@ -70,7 +70,23 @@ fn a_ledger_that_is_not_charged_is_seen_by_the_byte_that_was_written() {
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
         home.give(&directory);
         let place = directory.to_string_lossy().into_owned();
-        let quota = ["sec", "test", "quota", "--subject", "demo", "--area", "tmp"];
+        let few = Tree::shipped().append(
+            "quotas.toml",
+            "[subject.demo.tmp]\nsoft = \"32KiB\"\nhard = \"64KiB\"\ninodes = 8\n",
+        );
+        few.write(&home.policy()).unwrap();
+        let policy = home.policy().to_string_lossy().into_owned();
+        let quota = [
+            "sec",
+            "test",
+            "quota",
+            "--subject",
+            "demo",
+            "--area",
+            "tmp",
+            "--policy",
+            &policy,
+        ];
         let said = broken(home, &[&["ledger", place.as_str()], &quota[..]].concat());
         assert_eq!(said.code, Some(3), "{said}");
         let lacks_text = lacks(&said);

@@ -303,3 +303,85 @@ fn what_a_killed_proof_leaves_is_gone_after_the_next() {
         assert_eq!(left(home), Vec::<PathBuf>::new());
     });
 }
+
+#[test]
+fn everywhere_but_special_addresses_is_seen_at_every_edge() {
+    as_everybody(|home| {
+        let tree = Tree::shipped().edit(
+            "egress.toml",
+            "\"127.0.0.1:8443\"",
+            "\"0.0.0.0/0:80,443-445\", \"udp [::]/0:53\", \"127.0.0.1:8443\"",
+        );
+        let tree = tree.append("egress.toml", "deny = [\"203.0.113.0/24:443\"]\n");
+        let policy = write(home, &tree);
+        let words = [
+            "test",
+            "all",
+            "--subject",
+            "demo",
+            "--part",
+            "egress",
+            "--policy",
+            &policy,
+        ];
+        let (value, said) = sec_json(home, &words);
+        let found = findings(&value);
+        let failed: Vec<_> = found.iter().filter(|(status, ..)| status != "ok").collect();
+        assert!(failed.is_empty() && said.code == Some(0), "{failed:#?} {}", said.err);
+        let says = |name: &str| {
+            let finding = found.iter().find(|(_, _, own)| own == name);
+            finding.map_or("nothing", |(_, says, _)| says.as_str())
+        };
+        for (name, expected) in [
+            ("tcp 223.255.255.255:445", "allow"),
+            ("tcp 223.255.255.255:80", "allow"),
+            ("tcp 169.254.169.254:80", "deny"),
+            ("tcp 203.0.113.0:443", "deny"),
+            ("tcp 203.0.112.255:443", "allow"),
+            ("tcp 203.0.114.0:443", "allow"),
+            ("tcp 127.0.0.1:8443", "allow"),
+            ("udp [2001::]:53", "nothing"),
+        ] {
+            assert_eq!(says(name), expected, "{name}: {}", said.out);
+        }
+        let own = nexus_sys::interface::addresses().unwrap();
+        for ip in own.iter().filter(|ip| ip.is_ipv4() && !ip.is_loopback()).take(2) {
+            assert_eq!(
+                says(&format!("tcp {ip}:80")),
+                "deny",
+                "the host's own {ip}: {}",
+                said.out
+            );
+        }
+    });
+}
+
+#[test]
+fn nothing_is_removed_where_somebody_else_could_have_planted_it() {
+    use std::os::unix::fs::PermissionsExt;
+    as_everybody(|home| {
+        let state = home.work().join("state");
+        let planted = state.join("nexus/proof/0badf00d");
+        std::fs::create_dir_all(&planted).unwrap();
+        std::fs::write(planted.join("lock"), "").unwrap();
+        for path in [&state, &state.join("nexus"), &state.join("nexus/proof"), &planted] {
+            home.give(path);
+        }
+        std::fs::set_permissions(state.join("nexus"), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let mut command = home.command(home.nx());
+        command
+            .env("XDG_STATE_HOME", &state)
+            .args(["sec", "test", "deny", "--subject", "demo", "--syscall", "unshare"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let done = security_v2_host::spawn(&mut command)
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(3), "{err}");
+        assert!(err.contains("everybody may write it"), "{err}");
+        assert!(planted.exists(), "what was planted is not followed");
+    });
+}

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Whether a process, `/proc/PID`, has this variable in its environment, or, where that cannot be read, runs a program of this
-/// directory. proc_pid_environ(5), proc_pid_cmdline(5).
-pub(crate) fn belongs(process: &Path, variable: &str, root: &Path) -> bool {
+/// Whether a process, `/proc/PID`, has one of these variables in its environment, or, where that cannot be read, runs a program
+/// of this directory. proc_pid_environ(5), proc_pid_cmdline(5).
+pub(crate) fn belongs(process: &Path, variables: &[&str], root: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     match std::fs::read(process.join("environ")) {
         Ok(environment) => environment
             .split(|byte| *byte == 0)
-            .any(|one| one == variable.as_bytes()),
+            .any(|one| variables.iter().any(|variable| one == variable.as_bytes())),
         Err(_) => {
             let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
             let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -21,10 +21,15 @@ pub(crate) fn belongs(process: &Path, variable: &str, root: &Path) -> bool {
     }
 }
 
+/// What every `nx` of a home has in its environment.
+pub(crate) fn variable_of(state: &Path) -> String {
+    format!("XDG_STATE_HOME={}", state.display())
+}
+
 /// Every process that was started with this directory for `XDG_STATE_HOME`. Of those that keep their environment from the
 /// caller only the ones are seen whose `nx` was started by its path.
 pub(crate) fn of_state(state: &Path) -> Vec<(Pid, String)> {
-    let wanted = format!("XDG_STATE_HOME={}", state.display());
+    let wanted = variable_of(state);
     let own = std::process::id();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -34,7 +39,7 @@ pub(crate) fn of_state(state: &Path) -> Vec<(Pid, String)> {
         let Some(pid) = Pid::from_raw(number).filter(|_| number.cast_unsigned() != own) else {
             continue;
         };
-        if belongs(&entry.path(), &wanted, state.parent().unwrap_or(state)) {
+        if belongs(&entry.path(), &[&wanted], state.parent().unwrap_or(state)) {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{DEADLINE, Home};
+use crate::{DEADLINE, Home, processes};
 
 /// The variable that marks what a home's commands start. Policy passes `LC_*` on, so the programs have it too.
 pub(crate) const MARK: &str = "LC_NEXUS_TEST";
@@ -29,10 +29,11 @@ impl Home {
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         let mark = format!("{MARK}={}", self.mark());
+        let state = processes::variable_of(&self.state());
         let entries = std::fs::read_dir("/proc").expect("/proc");
         entries
             .flatten()
-            .filter_map(|entry| look(&entry.path(), &mark, self.root()))
+            .filter_map(|entry| look(&entry.path(), &[&mark, &state], self.root()))
             .collect()
     }
 
@@ -90,9 +91,9 @@ impl Home {
     }
 }
 
-fn look(path: &Path, mark: &str, root: &Path) -> Option<Process> {
+fn look(path: &Path, marks: &[&str], root: &Path) -> Option<Process> {
     let number: i32 = path.file_name()?.to_str()?.parse().ok()?;
-    if !crate::processes::belongs(path, mark, root) {
+    if !processes::belongs(path, marks, root) {
         return None;
     }
     let stat = std::fs::read_to_string(path.join("stat")).ok()?;

@@ -4,7 +4,6 @@
     reason = "helpers of tests; the lints know only functions that are tests themselves"
 )]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

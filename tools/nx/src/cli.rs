@@ -1,8 +1,10 @@
 //! The command line's words.
 
+use crate::plain::plain_lines;
 use crate::{completions, man, policy, run, sec};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,7 +79,10 @@ pub(crate) struct RunArgs {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let command = match Cli::try_parse() {
+        Ok(Cli { command }) => command,
+        Err(error) => return refuse(&error),
+    };
     match command {
         Command::Run(args) => ExitCode::from(run::run(&args)),
         Command::Policy(args) => ExitCode::from(policy::main(&args)),
@@ -85,6 +90,20 @@ pub fn main() -> ExitCode {
         Command::Man(args) => ExitCode::from(man::man(&args)),
         Command::Completions(args) => ExitCode::from(completions::completions(&args)),
     }
+}
+
+/// Says what is wrong with the words, or what was asked for. Words that would speak to the terminal are told plainly, and
+/// then without paint.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let plainly = plain_lines(&text);
+    // Who closed the stream does not want to know.
+    let _ = if plainly == text {
+        error.print()
+    } else {
+        std::io::stderr().write_all(plainly.as_bytes())
+    };
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(run::Exit::Usage.code()))
 }
 
 /// `nx` with these arguments after its name, as long as it is `nx sec test`, with something broken by a test.

@@ -1,5 +1,6 @@
 //! Drawing what is wrong with a policy, with its source around it.
 
+use crate::plain::{plain_in_place, plain_lines};
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, Severity};
 use nexus_policy::{Diagnostic, Diagnostics};
 use std::fmt::Write;
@@ -21,7 +22,7 @@ pub(crate) fn draw(diagnostics: &Diagnostics) -> String {
         let report = report(item, diagnostics);
         if handler.render_report(&mut out, report.as_ref()).is_err() {
             // A String takes everything; were it not so, the plain text would still be told.
-            let _ = writeln!(out, "{}", item.message);
+            let _ = writeln!(out, "{}", plain_lines(&item.message));
         }
     }
     if diagnostics.left_out() > 0 {
@@ -33,7 +34,7 @@ pub(crate) fn draw(diagnostics: &Diagnostics) -> String {
 fn report(item: &Diagnostic, all: &Diagnostics) -> Report {
     let span = |place: &nexus_policy::Place| place.span.start..place.span.end.max(place.span.start);
     let mut labels = vec![LabeledSpan::new_primary_with_span(
-        Some(item.label.clone()),
+        Some(plain_lines(&item.label)),
         span(&item.place),
     )];
     if let Some(related) = item
@@ -42,11 +43,11 @@ fn report(item: &Diagnostic, all: &Diagnostics) -> Report {
         .filter(|related| related.place.file == item.place.file)
     {
         labels.push(LabeledSpan::new_with_span(
-            Some(related.label.clone()),
+            Some(plain_lines(&related.label)),
             span(&related.place),
         ));
     }
-    let mut diagnostic = MietteDiagnostic::new(item.message.clone())
+    let mut diagnostic = MietteDiagnostic::new(plain_lines(&item.message))
         .with_severity(Severity::Error)
         .with_code(item.code.as_str())
         .with_labels(labels);
@@ -61,11 +62,12 @@ fn report(item: &Diagnostic, all: &Diagnostics) -> Report {
         .collect::<Vec<_>>()
         .join("\n");
     if !help.is_empty() {
-        diagnostic = diagnostic.with_help(help);
+        diagnostic = diagnostic.with_help(plain_lines(&help));
     }
     match all.sources().get(item.place.file) {
-        Some(file) => Report::from(diagnostic)
-            .with_source_code(NamedSource::new(file.path(), file.text().to_string()).with_language("TOML")),
+        Some(file) => Report::from(diagnostic).with_source_code(
+            NamedSource::new(plain_lines(file.path()), plain_in_place(file.text())).with_language("TOML"),
+        ),
         None => Report::from(diagnostic),
     }
 }

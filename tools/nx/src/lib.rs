@@ -9,6 +9,7 @@ mod completions;
 mod diagnostics;
 pub mod doctor;
 mod man;
+mod plain;
 mod policy;
 pub mod registry;
 mod run;

@@ -219,13 +219,21 @@ fn elf(code: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
+#[expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; the lints know only functions that are tests themselves"
+)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::fs::OpenOptionsExt;
     use std::process::{Child, Command, Stdio};
 
-    struct Running(Child, tempfile::TempDir);
+    /// With the directory that its program lies in.
+    struct Running(
+        Child,
+        #[expect(dead_code, reason = "held until the probe is done")] tempfile::TempDir,
+    );
 
     impl Running {
         fn start() -> Self {

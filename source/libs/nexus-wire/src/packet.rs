@@ -97,9 +97,17 @@ impl PacketSocket {
         let mut bytes = [0; PACKET_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let message = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
-        })?;
+        let mut receive = || {
+            rustix::io::retry_on_intr(|| {
+                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
+            })
+        };
+        let message = match receive() {
+            // The other end is gone and had not read everything, which is told once; what it said before is still there.
+            // unix(7)
+            Err(Errno::CONNRESET) => receive()?,
+            other => other?,
+        };
         let mut descriptors = Vec::new();
         for item in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = item {
@@ -154,6 +162,16 @@ mod tests {
         drop(a);
         assert!(b.receive().unwrap().bytes().is_empty());
         assert_eq!(b.send(b"x", &[]), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn what_was_said_last_is_heard_from_an_end_that_closed_without_listening() {
+        let (a, b) = PacketSocket::pair().unwrap();
+        b.send(b"not read", &[]).unwrap();
+        a.send(b"no room", &[]).unwrap();
+        drop(a);
+        assert_eq!(b.receive().unwrap().bytes(), b"no room");
+        assert!(b.receive().unwrap().bytes().is_empty());
     }
 
     #[test]

@@ -28,7 +28,8 @@ const MEMORY_FILES_MAX: &str = "4096";
 impl SysV {
     /// Whether this kernel lets the owner of an IPC namespace set its limits: Linux 6.9 and later. What is tried then is
     /// still seen to work, or nothing starts.
-    pub(crate) fn of_this_kernel() -> Self {
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
         let name = rustix::system::uname();
         let release = name.release().to_string_lossy();
         let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);

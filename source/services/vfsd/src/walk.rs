@@ -134,3 +134,35 @@ pub(crate) fn remove_below(root: OwnedFd) -> Result<(), Errno> {
 fn missing_is_fine(result: Result<(), Errno>) -> Result<(), Errno> {
     if result == Err(Errno::NOENT) { Ok(()) } else { result }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts what it meets, and goes no way back up.
+    struct Meet(u64);
+
+    impl Visitor for Meet {
+        fn entry(&mut self, _: BorrowedFd<'_>, _: &CStr, _: &Stat) -> Result<(), Errno> {
+            self.0 += 1;
+            Ok(())
+        }
+
+        fn left(&mut self, _: BorrowedFd<'_>, _: &CStr) -> Result<(), Errno> {
+            Err(Errno::CANCELED)
+        }
+    }
+
+    fn open(path: &str) -> OwnedFd {
+        rustix::fs::open(path, DIRECTORY, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_walk_ends_where_something_else_is_mounted() {
+        // `/proc` is always something else.
+        assert_eq!(walk(open("/"), &mut Meet(0)), Err(Errno::XDEV));
+        let mut met = Meet(0);
+        assert_eq!(walk(open("/proc/self/fdinfo"), &mut met), Ok(()));
+        assert!(met.0 > 0);
+    }
+}

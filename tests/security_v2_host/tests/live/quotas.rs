@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nexus_audit::Counter;
 use nexus_sys::counters::SharedCounters;
+use rustix::process::{Pid, Signal, kill_process};
 use security_v2_host::{Home, Output, Run, Tree, User, can_be_metered, eventually, users};
 
 /// Three subjects of one domain that has small budgets; the work directory of one is metered.
@@ -402,13 +403,6 @@ fn a_file_server_that_is_killed_takes_every_session_of_its_subject_and_no_other(
                 let home = Arc::clone(&home);
                 scope.spawn(move || run_too(&home, "one").args(["bash", "-c", waits, "bash", name]).run())
             });
-            let other = {
-                let home = Arc::clone(&home);
-                scope.spawn(move || {
-                    let script = "until [ -e go ]; do sleep 0.05; done; echo fine > /tmp/x && cat /tmp/x";
-                    run_too(&home, "two").bash(script).run()
-                })
-            };
             let subjects = home.state().join("nexus/subjects");
             let scratch = |subject: &str, names: &[&str]| {
                 let entries = std::fs::read_dir(subjects.join(subject))
@@ -419,9 +413,19 @@ fn a_file_server_that_is_killed_takes_every_session_of_its_subject_and_no_other(
                 scratch.any(|entry| names.iter().all(|name| entry.path().join("tmp").join(name).exists()))
             };
             eventually("both write", || scratch("one", &["a", "b"]));
+            let servers = servers(&home);
+            let [server] = servers[..] else {
+                panic!("one subject, but the servers {servers:?}");
+            };
+            let other = {
+                let home = Arc::clone(&home);
+                scope.spawn(move || {
+                    let script = "until [ -e go ]; do sleep 0.05; done; echo fine > /tmp/x && cat /tmp/x";
+                    run_too(&home, "two").bash(script).run()
+                })
+            };
             eventually("the other runs", || scratch("two", &[]));
-            let server = server_of(&subjects.join("one"));
-            rustix::process::kill_process(server, rustix::process::Signal::KILL).expect("it is there");
+            kill_process(server, Signal::KILL).expect("it is there");
             for done in doomed.map(|session| session.join().expect("a run")) {
                 assert_eq!(done.code(), Some(7), "{done}");
                 assert!(done.err().contains("file server"), "{done}");
@@ -439,21 +443,9 @@ fn a_file_server_that_is_killed_takes_every_session_of_its_subject_and_no_other(
     }
 }
 
-/// The process that holds the lock beside a subject's files.
-fn server_of(subject: &std::path::Path) -> rustix::process::Pid {
-    let lock = subject.join("lock");
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let mut held = std::fs::read_dir(process.path().join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        if held.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|path| path == lock)) {
-            return rustix::process::Pid::from_raw(pid).expect("a process has a number");
-        }
-    }
-    panic!("nobody holds `{}`", lock.display());
+/// The file servers of a home. Whose they are, and what they hold, they keep from everybody but root.
+fn servers(home: &Home) -> Vec<Pid> {
+    let servers = home.processes().into_iter();
+    let servers = servers.filter(|process| process.name == "nx-vfsd");
+    servers.map(|process| process.pid).collect()
 }

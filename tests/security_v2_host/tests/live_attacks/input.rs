@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
-use security_v2_host::{spawn, users};
+use security_v2_host::{Tree, spawn, users};
 
-use crate::kit::{Answers, Attack};
+use crate::kit::{Answers, Attack, Catcher};
 
 /// Runs with this stdin and returns stdout, stderr and the status.
 fn with_stdin(mut command: std::process::Command, stdin: impl Into<Stdio>) -> (String, String, Option<i32>) {
@@ -112,13 +112,16 @@ fn sockets_directories_and_devices_are_not_handed_on() {
     }
 }
 
+fn handing_in_sockets(tree: &Tree) -> Tree {
+    let fds = "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
+    tree.clone().edit("sandbox.toml", "[subject.attack]\n", fds)
+}
+
 #[test]
 fn a_policy_that_opens_sockets_hands_them_on() {
     for user in users() {
         let mut attack = Attack::new(user);
-        let fds =
-            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
-        attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", fds);
+        attack.tree = handing_in_sockets(&attack.tree);
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let run = attack.prepare_any(vec!["echo".into(), "ran".into()]).command();
         let (out, err, _) = with_stdin(run, OwnedFd::from(socket));
@@ -150,13 +153,10 @@ import time; time.sleep(60)
 
 #[test]
 fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
-    use crate::kit::Catcher;
     use std::io::{BufRead, BufReader};
     for user in users() {
         let mut attack = Attack::new(user);
-        let fds =
-            "[subject.attack]\nfds = { allow_sockets = true, allow_directories = false, allow_devices = false }\n";
-        attack.tree = attack.tree.edit("sandbox.toml", "[subject.attack]\n", fds);
+        attack.tree = handing_in_sockets(&attack.tree);
         let (peer, forbidden, streams) = (Catcher::udp(), Catcher::udp(), Catcher::tcp("127.0.0.1"));
         let fresh = |kind| rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
         for bare in [false, true] {
@@ -210,6 +210,31 @@ fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
 fn closed_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn a_socket_that_was_handed_in_is_no_way_to_the_hosts_names() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    for user in users() {
+        let name = format!("nexus-test-input-{}-{}", std::process::id(), user.id());
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut attack = Attack::new(user);
+        attack.tree = handing_in_sockets(&attack.tree);
+        // Without a peer yet: made by somebody for whom an abstract name is the host's.
+        let socket = || {
+            use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+        };
+        let (out, err, _) = with_stdin(attack.prepare(&["abstract-stdin", &name]).command(), socket());
+        Answers::of(&out).assert_only(&[], 3);
+        assert!(listener.accept().is_err(), "{out}{err}");
+        assert!(err.contains("ipc.no_rule"), "{err}");
+        let (out, err, _) = with_stdin(attack.bare_command(&["abstract-stdin", &name]), socket());
+        assert_eq!(Answers::of(&out).get("connect"), "ok", "{out}{err}");
+        assert!(listener.accept().is_ok());
+    }
 }
 
 #[test]

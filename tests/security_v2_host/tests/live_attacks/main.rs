@@ -16,3 +16,4 @@ mod storm;
 mod terminal;
 mod unix;
 mod wire;
+mod words;

@@ -4,7 +4,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use security_v2_host::{User, copy_program, spawn, users};
+use rustix::process::Signal;
+use security_v2_host::{Running, User, as_everybody, copy_program, spawn, users};
 
 use crate::kit::{Attack, bare_user};
 
@@ -88,6 +89,8 @@ fn nothing_reaches_the_callers_process_group() {
     for user in users() {
         let attack = Attack::new(user);
         let mut sleeper = Sleeper::new(user);
+        // That of whoever starts the tests.
+        let niceness = sleeper.niceness();
         let mut command = attack.prepare(&["group", "confined"]).command();
         command.process_group(sleeper.group());
         let child = spawn(
@@ -115,7 +118,88 @@ fn nothing_reaches_the_callers_process_group() {
             String::from_utf8_lossy(&done.stderr)
         );
         assert!(sleeper.is_alive(), "{out}");
-        assert_eq!(sleeper.niceness(), "0", "{out}");
+        assert_eq!(sleeper.niceness(), niceness, "{out}");
+    }
+}
+
+#[test]
+fn a_group_gets_the_last_signal_that_there_is_and_not_the_next() {
+    for user in users() {
+        let attack = Attack::new(user);
+        for answers in [attack.run(&["group-signals"]).0, attack.bare(&["group-signals"])] {
+            answers.assert_only(&["none", "last"], 4);
+            for name in ["next", "negative"] {
+                assert_eq!(answers.get(name), "EINVAL", "{name}");
+            }
+        }
+    }
+}
+
+/// Whether a process can be looked into by its own user: what opens its environment opens its memory. ptrace(2), "access mode
+/// checking".
+fn opens_to_its_user(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    let uid = uid.split_ascii_whitespace().next().unwrap().parse().unwrap();
+    let mut look = Command::new("cat");
+    look.arg(format!("/proc/{pid}/environ"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    User::Ordinary(uid).starts(&mut look);
+    spawn(&mut look).unwrap().wait().unwrap().success()
+}
+
+#[test]
+fn what_judges_and_what_serves_is_not_looked_into_by_its_own_user() {
+    as_everybody(|home| {
+        let mut sleeper = Sleeper::new(home.user());
+        assert!(opens_to_its_user(sleeper.0.id()));
+        sleeper.0.kill().unwrap();
+        sleeper.0.wait().unwrap();
+        let mut running = Running::start(home, &[], &["sh", "-c", "echo ready; exec sleep 1000"]);
+        assert_eq!(running.line(), "ready");
+        for name in ["nx-supervisor", "nx-vfsd"] {
+            // Root looks into everything.
+            if (name, home.user()) == ("nx-supervisor", User::Root) {
+                continue;
+            }
+            let mut found = home.processes();
+            found.retain(|process| process.name == name);
+            assert_eq!(found.len(), 1, "{name}: {found:?}");
+            assert!(
+                !opens_to_its_user(found[0].pid.as_raw_nonzero().get().cast_unsigned()),
+                "{name}"
+            );
+        }
+        running.signal(Signal::TERM);
+        let _ = running.end();
+    });
+}
+
+#[test]
+fn keys_of_the_callers_session_are_nobodys_inside() {
+    const NAME: &str = "nexus-test-key";
+    for user in users() {
+        let attack = Attack::new(user);
+        // A session whose keys nobody but itself may see: keyrings(7).
+        let with_key = |command: &Command| {
+            let mut with_key = attack.bare_command(&["with-key", NAME]);
+            with_key
+                .arg(command.get_program())
+                .args(command.get_args())
+                .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let child = spawn(with_key.stdin(Stdio::null()).stdout(Stdio::piped())).unwrap();
+            let done = child.wait_with_output().unwrap();
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        let inside = attack.prepare_any(["cat", "/proc/keys"].map(Into::into).to_vec());
+        if user == bare_user() {
+            let seen = with_key(&inside.command());
+            assert!(seen.contains("keyring") && !seen.contains(NAME), "{seen}");
+        }
+        let mut outside = Command::new("cat");
+        assert!(with_key(outside.arg("/proc/keys")).contains(NAME));
+        attack.home.assert_nothing_left();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use security_v2_host::{spawn, users};
+use security_v2_host::{eventually, spawn, users};
 
 use crate::kit::{Answers, Attack, Catcher};
 
@@ -220,6 +220,21 @@ fn nothing_listens_on_the_host() {
 }
 
 #[test]
+fn a_socket_with_a_peer_takes_no_others_and_keeps_the_one_that_it_has() {
+    for user in users() {
+        let allowed = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(allowed.port()));
+        let words = ["listen-connected", &allowed.port().to_string()];
+        for answers in [attack.run(&words).0, attack.bare(&words)] {
+            answers.assert_only(&["connect"], 2);
+            assert_eq!(answers.get("listen"), "EINVAL");
+        }
+        allowed.flush();
+        assert_eq!(allowed.caught(), ["after-listen", "after-listen"]);
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_on_the_host_is_free_inside_and_so_none_is_told_or_taken_there() {
     for user in users() {
         let taken = Catcher::tcp("127.0.0.1");
@@ -404,12 +419,13 @@ fn with_its_judge_killed_in_the_middle_of_connects_nothing_gets_through() {
                 .stderr(Stdio::piped()),
         )
         .unwrap();
-        while allowed.caught().len() < 20 {
+        eventually("it connects", || {
             assert!(child.try_wait().unwrap().is_none());
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
+            allowed.caught().len() >= 20
+        });
         let supervisor = supervisor_of(child.id()).expect("a supervisor");
         rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+        eventually("it ends", || child.try_wait().unwrap().is_some());
         let done = child.wait_with_output().unwrap();
         assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
         forbidden.assert_nothing();

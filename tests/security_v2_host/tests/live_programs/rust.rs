@@ -14,18 +14,19 @@ fn sysroot() -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
 }
 
-/// A home that is not below `/tmp`, where every session has its own, and that everybody can reach.
+/// A home that is not below `/tmp`, where every session has its own, and that whoever the tests run as can reach.
 fn home_of_a_developer() -> tempfile::TempDir {
-    let open = |place: &&str| {
-        Path::new(place)
-            .ancestors()
-            .all(|part| std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0))
-            && !place.starts_with("/tmp")
+    // Who is no root tests as itself only.
+    let reached = |part: &Path| {
+        !rustix::process::geteuid().is_root()
+            || std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
     };
-    // The first that everybody can reach and that the starter of the tests may write.
-    let home = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib"]
+    let own = std::env::var("HOME").unwrap_or_default();
+    // The first that is reached and that the starter of the tests may write.
+    let home = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib", &own]
         .into_iter()
-        .filter(open)
+        .filter(|place| place.starts_with('/') && !Path::new(place).starts_with("/tmp"))
+        .filter(|place| Path::new(place).ancestors().all(reached))
         .find_map(|place| tempfile::Builder::new().prefix("nexus-home-").tempdir_in(place).ok())
         .expect("a directory of the test's own that everybody can reach");
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))

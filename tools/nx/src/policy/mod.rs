@@ -13,6 +13,7 @@ mod validate;
 pub(crate) use args::PolicyArgs;
 
 use crate::diagnostics::draw;
+use crate::plain::{plain_json, plain_lines as plain};
 use crate::run::{Exit, Failure};
 use args::PolicyCommand;
 use nexus_policy::{NoSubject, Policy, RuleInfo, SubjectPolicy};
@@ -67,6 +68,12 @@ pub(crate) fn main(args: &PolicyArgs) -> u8 {
     };
     match said {
         Ok(Said { text, code }) => {
+            let text = match &args.command {
+                _ if args.says_json() => plain_json(&text),
+                // It paints its lines, each of which it wrote plainly.
+                Some(PolicyCommand::Diff(_)) => text,
+                _ => plain(&text),
+            };
             // A reader that has seen enough is no failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
             code
@@ -82,7 +89,7 @@ fn refuse(refusal: &Refusal, as_json: bool) -> u8 {
         Refusal::Other(failure) => failure.exit.code(),
     };
     if as_json {
-        let text = format!("{}\n", json::refusal(refusal, code));
+        let text = plain_json(&format!("{}\n", json::refusal(refusal, code)));
         let _ = std::io::stdout().write_all(text.as_bytes());
         return code;
     }
@@ -91,11 +98,12 @@ fn refuse(refusal: &Refusal, as_json: bool) -> u8 {
             let errors = diagnostics.items().len() + diagnostics.left_out();
             let plural = if errors == 1 { "error" } else { "errors" };
             format!(
-                "nx: policy of {origin} is invalid: {errors} {plural}\n{}",
+                "nx: policy of {} is invalid: {errors} {plural}\n{}",
+                plain(&origin.to_string()),
                 draw(diagnostics)
             )
         }
-        Refusal::Load(error) => format!("nx: {error}\n  help: {}\n", error.help()),
+        Refusal::Load(error) => plain(&format!("nx: {error}\n  help: {}\n", error.help())),
         Refusal::Other(failure) => format!("{failure}\n"),
     };
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -132,15 +140,4 @@ fn at(policy: &Policy, rule: nexus_abi::RuleRef) -> String {
 /// Colour only on a terminal, and not where somebody asked for none.
 fn has_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// Text that comes from a file, without what a terminal would act on.
-fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| {
-            let hides = character.is_control() && character != '\n' && character != '\t';
-            let escaped = hides.then(|| character.escape_unicode());
-            escaped.into_iter().flatten().chain((!hides).then_some(character))
-        })
-        .collect()
 }

@@ -1,5 +1,6 @@
 //! Why `nx` itself failed, as opposed to the program.
 
+use crate::plain::plain_lines;
 use std::fmt;
 
 /// The exit codes of `nx`.
@@ -41,7 +42,13 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Names in the message may come from anywhere, and are made plain; a line that one of them begins is indented.
     pub(crate) fn new(exit: Exit, message: String) -> Self {
+        Self::drawn(exit, plain_lines(&message).replace('\n', "\n  "))
+    }
+
+    /// With a message that is plain already but for what nx itself paints.
+    pub(crate) fn drawn(exit: Exit, message: String) -> Self {
         Self {
             exit,
             message,
@@ -83,7 +90,7 @@ impl Failure {
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(plain_lines(&help.into()));
         self
     }
 }

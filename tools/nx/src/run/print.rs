@@ -1,6 +1,7 @@
 //! The plan in words, for `--print-plan`.
 
 use super::session::Session;
+use crate::plain::{json_line, plain};
 use execd::{Access, AreaMount, Enforcement, Entry, Plan, SysV};
 use nexus_policy::IpcLimit;
 use serde_json::{Value, json};
@@ -17,13 +18,10 @@ macro_rules! line {
 pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     let value = to_json(plan, session);
     if as_json {
-        return format!(
-            "{value}
-"
-        );
+        return format!("{}\n", json_line(&value));
     }
     let mut out = String::new();
-    let text = |key: &str| value.get(key).map_or_else(String::new, plain);
+    let text = |key: &str| value.get(key).map_or_else(String::new, told);
     line!(out, "subject      {}", session.subject);
     line!(out, "policy       {}", session.version);
     line!(out, "program      {}", text("program"));
@@ -59,22 +57,32 @@ pub(crate) fn plan(plan: &Plan, session: &Session, as_json: bool) -> String {
     }
     line!(out, "view");
     for entry in &plan.view {
-        line!(out, "  {:<32} {}", entry.at().display().to_string(), describe(entry));
+        line!(
+            out,
+            "  {:<32} {}",
+            plain(&entry.at().to_string_lossy()),
+            describe(entry)
+        );
     }
     line!(out, "environment");
     for (name, value) in &plan.environment {
-        line!(out, "  {}={}", name.to_string_lossy(), value.to_string_lossy());
+        line!(
+            out,
+            "  {}={}",
+            plain(&name.to_string_lossy()),
+            plain(&value.to_string_lossy())
+        );
     }
     out
 }
 
-fn plain(value: &Value) -> String {
+fn told(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::String(text) => plain(text),
+        Value::Array(items) => items.iter().map(told).collect::<Vec<_>>().join(" "),
         Value::Object(fields) => fields
             .iter()
-            .map(|(name, value)| format!("{name} {}", plain(value)))
+            .map(|(name, value)| format!("{name} {}", told(value)))
             .collect::<Vec<_>>()
             .join(", "),
         Value::Null => "none".into(),
@@ -117,7 +125,7 @@ pub(crate) fn describe(entry: &Entry) -> String {
         Entry::Copy { .. } => "a copy of the host's, read-only".into(),
         Entry::Pin { access: mode, .. } => format!("the host's, {}, cannot be moved", access(*mode)),
         Entry::Hide { .. } => "hidden".into(),
-        Entry::Link { to, .. } => format!("link to {}", to.display()),
+        Entry::Link { to, .. } => format!("link to {}", plain(&to.to_string_lossy())),
         Entry::File { .. } => "the session's own file, read-only".into(),
         Entry::Area {
             area: AreaMount::Tmp, ..

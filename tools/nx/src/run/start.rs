@@ -12,6 +12,7 @@ use super::work::{self, Asked};
 use super::{areas, descriptors, enforceable, limits, print, supervisor, trusted};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
+use crate::plain::plain;
 use execd::cgroup::Group;
 use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         return Ok(0);
     }
     if let (Some(note), false) = (&decided.note, args.quiet) {
-        super::summary::say(&format!("nx: {note}"));
+        super::summary::say(&format!("nx: {}", plain(note)));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
     start(args, status, &mut decided)
@@ -218,11 +219,17 @@ fn current_umask() -> u32 {
 }
 
 pub(crate) fn policy_failure(error: &LoadError) -> Failure {
-    let message = match error {
-        LoadError::Invalid { origin, diagnostics } => format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
-        other => other.to_string(),
+    let failure = match error {
+        LoadError::Invalid { origin, diagnostics } => {
+            let origin = plain(&origin.to_string());
+            Failure::drawn(
+                Exit::Rejected,
+                format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
+            )
+        }
+        other => Failure::new(Exit::Rejected, other.to_string()),
     };
-    Failure::rejected(message, &error.help())
+    failure.with_help(error.help())
 }
 
 pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
@@ -368,7 +375,7 @@ fn run_session(
     drop(control);
     // Also with `--quiet`: this is no summary.
     for line in absent.after(&session.id) {
-        eprintln!("nx: {line}");
+        eprintln!("nx: {}", plain(&line));
     }
     wait(&child);
     // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.

@@ -1,6 +1,7 @@
 //! What is said to the user: each deny as it happens, and the whole at the end.
 
 use super::session::Session;
+use crate::plain::{json_line, plain};
 use logd::{Summary, TopDeny};
 use nexus_abi::Reason;
 use nexus_audit::{Judgement, Record};
@@ -36,23 +37,6 @@ pub(crate) fn tell(record: &Record, as_json: bool) {
         )
     };
     say(&line);
-}
-
-/// A line of JSON as it goes to a reader, who may be a terminal: what would speak to one is written by its number, which a
-/// JSON reader takes for the same (RFC 8259, 7).
-pub(crate) fn json_line(value: &Value) -> String {
-    let text = value.to_string();
-    let mut out = String::with_capacity(text.len());
-    for one in text.chars() {
-        if one.is_control() || is_hidden(one) {
-            for unit in one.encode_utf16(&mut [0; 2]) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
-        } else {
-            out.push(one);
-        }
-    }
-    out
 }
 
 /// Says it on stderr: one write for each piece, so that it is not torn by what the program prints.
@@ -132,31 +116,6 @@ pub(crate) fn print(session: &Session, usage: Option<&VfsdUsage>, done: &Summary
         let _ = writeln!(out, "  journal failed {} times, first: {error}", done.journal_errors);
     }
     say(out.trim_end());
-}
-
-/// A program chooses the names of what it tries: they must not speak to the reader's terminal, nor begin a line.
-pub(crate) fn plain(object: &str) -> String {
-    let mut out = String::with_capacity(object.len());
-    for one in object.chars() {
-        if one.is_control() || is_hidden(one) {
-            out.extend(one.escape_default());
-        } else {
-            out.push(one);
-        }
-    }
-    out
-}
-
-/// Bidirectional and other invisible formatting characters make a reader see another name (Unicode's `Default_Ignorable`
-/// and `Bidi_Control`).
-const fn is_hidden(one: char) -> bool {
-    matches!(
-        one,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 fn short(version: &str) -> &str {
@@ -244,31 +203,7 @@ fn to_json(session: &Session, usage: Option<&VfsdUsage>, done: &Summary) -> Valu
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, json_line, plain};
-
-    #[test]
-    fn json_says_the_same_and_nothing_to_a_terminal() {
-        let value = serde_json::json!({"object": "unix /tmp/\u{1b}]0;x\u{7}\u{9b}31m\u{202e}a\u{61c}\u{e0041}\u{7f}é\n\"\\u202e"});
-        let line = json_line(&value);
-        assert!(
-            !line.chars().any(|one| one.is_control() || super::is_hidden(one)),
-            "{line}"
-        );
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
-    }
-
-    #[test]
-    fn a_name_cannot_speak_to_the_terminal() {
-        assert_eq!(
-            plain("unix /tmp/é\u{1b}]0;x\u{7}\nnx: fine\u{202e}"),
-            "unix /tmp/é\\u{1b}]0;x\\u{7}\\nnx: fine\\u{202e}"
-        );
-        assert_eq!(
-            plain("a\u{61c}b\u{ad}\u{e0041}\u{3164}"),
-            "a\\u{61c}b\\u{ad}\\u{e0041}\\u{3164}"
-        );
-        assert_eq!(plain("tcp 127.0.0.1:22"), "tcp 127.0.0.1:22");
-    }
+    use super::bytes;
 
     #[test]
     fn sizes_are_cut_and_never_rounded_up() {

@@ -33,9 +33,7 @@ pub(crate) fn finish(said: Result<Said, Failure>, as_json: bool) -> u8 {
         Ok(said) => said,
         Err(failure) if as_json => Said::json(&refusal(&failure), failure.exit.code()),
         Err(failure) => {
-            // Names in it may come from anywhere.
-            let text = failure.to_string().lines().map(plain).collect::<Vec<_>>().join("\n");
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{failure}");
             return failure.exit.code();
         }
     };

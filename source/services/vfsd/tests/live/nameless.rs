@@ -8,11 +8,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, StatxFlags, XattrFlags};
 
 use crate::Case;
+use crate::sessions::wait_for_scratch;
 use crate::world::{KIB, MIB, World, budget, errno};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_file_without_a_name_is_charged_and_may_get_one", tmpfile),
     ("a_file_made_to_stay_without_a_name_gets_none", tmpfile_exclusive),
+    ("a_file_whose_room_was_given_back_gets_no_name", tmpfile_reclaimed),
     ("user_attributes_are_kept_and_paid_for", attributes),
     ("attributes_of_other_kinds_are_refused", foreign_attributes),
     ("attributes_count_again_after_a_restart", attributes_measured),
@@ -31,6 +33,7 @@ const EOPNOTSUPP: i32 = 95;
 const EDQUOT: i32 = 122;
 const ENOENT: i32 = 2;
 const EFBIG: i32 = 27;
+const ESTALE: i32 = 116;
 
 fn nameless(dir: &Path, more: OFlags) -> File {
     let flags = OFlags::TMPFILE | OFlags::RDWR | more;
@@ -68,6 +71,32 @@ fn tmpfile(world: &World) {
     });
     let (tmp, _) = connection.usage().unwrap();
     assert_eq!((tmp.used_bytes, tmp.used_inodes), (MIB, 2));
+}
+
+/// A file without a name that nobody has open costs nothing once its room is needed; with a name it would again, unpaid.
+fn tmpfile_reclaimed(world: &World) {
+    let mut connection = world.join(budget(MIB, 2), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        // Held so that it is not forgotten, but not open.
+        let held = |file: File| -> File {
+            let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::open(own, OFlags::PATH, Mode::empty()).unwrap().into()
+        };
+        let kept = held(nameless(&dirs.tmp, OFlags::empty()));
+        fs::write(dirs.tmp.join("a"), b"").unwrap();
+        // While there is room, it gets one.
+        name_it(&kept, &dirs.tmp.join("kept")).unwrap();
+        fs::remove_file(dirs.tmp.join("kept")).unwrap();
+        drop(kept);
+        let lost = held(nameless(&dirs.tmp, OFlags::empty()));
+        fs::write(dirs.tmp.join("b"), b"").unwrap();
+        assert_eq!(errno(name_it(&lost, &dirs.tmp.join("lost"))), ESTALE);
+    });
+    assert_eq!(connection.usage().unwrap().0.used_inodes, 2);
+    wait_for_scratch(world, 1);
+    let scratch = fs::read_dir(world.subject_dir()).unwrap().flatten();
+    let scratch = scratch.map(|entry| entry.path().join("tmp")).find(|path| path.exists());
+    assert_eq!(World::measure(&scratch.unwrap()).1, 2, "what is there is paid for");
 }
 
 fn tmpfile_exclusive(world: &World) {

@@ -3,8 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use nexus_abi::Reason;
+use nexus_quota::Budget;
+use nexus_wire::Bounded;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::{Budgets, FromVfsd, Refusal, ToVfsd};
 
 use crate::Case;
 use crate::world::{MIB, World, budget, errno};
@@ -18,6 +23,12 @@ pub(crate) const CASES: &[Case] = &[
     ("a_budget_below_use_lets_only_shrink", below_use),
     ("sessions_that_come_and_go_at_once_lose_nothing", come_and_go),
     ("the_socket_refuses_another_subject_and_nonsense", refusals),
+    ("the_last_session_is_let_in_and_the_next_is_told_why_not", too_many),
+    ("another_users_connection_is_heard_by_nobody", other_user),
+    (
+        "what_another_user_left_in_the_place_of_a_subject_is_not_used",
+        foreign_owner,
+    ),
     ("a_session_without_a_device_or_with_bad_words_is_told_why", bad_config),
 ];
 
@@ -264,46 +275,166 @@ fn come_and_go(world: &World) {
     );
 }
 
+/// Where the file server listens.
+fn socket_path(world: &World) -> PathBuf {
+    let mut entries = fs::read_dir(world.subject_dir().join("../../../run")).unwrap();
+    fs::canonicalize(entries.next().unwrap().unwrap().path()).unwrap()
+}
+
+/// Connects as no session does.
+fn knock(path: &Path) -> PacketSocket {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    PacketSocket::from(socket)
+}
+
+const LITTLE: Budgets = Budgets {
+    tmp: Budget {
+        soft_bytes: None,
+        hard_bytes: 4096,
+        hard_inodes: 1,
+    },
+    state: Budget {
+        soft_bytes: None,
+        hard_bytes: 4096,
+        hard_inodes: 1,
+    },
+    work: Budget::NOTHING,
+};
+
+fn hello(subject: &[u8], budgets: Budgets) -> Vec<u8> {
+    let hello = ToVfsd::Hello {
+        subject: Bounded::cut(subject),
+        budgets,
+        policy: Bounded::cut(b"00"),
+    };
+    hello.encode().to_vec()
+}
+
+fn refused(refusal: Refusal) -> FromVfsd {
+    FromVfsd::Refused {
+        refusal,
+        stage: Bounded::cut(b""),
+        errno: 0,
+    }
+}
+
+/// What is answered.
+fn answer(socket: &PacketSocket) -> FromVfsd {
+    FromVfsd::decode(socket.receive().unwrap().bytes()).unwrap()
+}
+
+/// Fills the last place and one more.
+fn too_many(world: &World) {
+    const SESSIONS_MAX: usize = 256;
+    let _first = world.join_roomy();
+    let path = socket_path(world);
+    // Those that said Hello stay as long as they like.
+    let enter = || {
+        let session = knock(&path);
+        // One that is refused may be gone by now.
+        let _ = session.send(&hello(b"demo", LITTLE), &[]);
+        match answer(&session) {
+            FromVfsd::Welcome { .. } => Some(session),
+            other => {
+                assert_eq!(other, refused(Refusal::TooManySessions));
+                None
+            }
+        }
+    };
+    let mut others: Vec<PacketSocket> = (1..SESSIONS_MAX).map(|_| enter().unwrap()).collect();
+    for _ in 0..3 {
+        assert_eq!(answer(&knock(&path)), refused(Refusal::TooManySessions));
+    }
+    let error = world.try_join(budget(MIB, 100), budget(MIB, 100)).unwrap_err();
+    assert!(
+        matches!(error, vfsd::VfsdError::Refused(Refusal::TooManySessions)),
+        "{error}"
+    );
+    drop(others.pop());
+    // Who comes with the news of that end may still be refused.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    others.push(loop {
+        if let Some(session) = enter() {
+            break session;
+        }
+        assert!(std::time::Instant::now() < until, "no place becomes free");
+    });
+    assert_eq!(answer(&knock(&path)), refused(Refusal::TooManySessions));
+}
+
+/// Only the numbers of the case's own user are to be had without root, so the other user is the one that root's server serves.
+fn other_user(world: &World) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let connection = world.join_roomy();
+    let path = socket_path(world);
+    let open_to_all = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for directory in path.ancestors().skip(1).take(2) {
+        open_to_all(directory, 0o755);
+    }
+    open_to_all(&path, 0o777);
+    let served = fs::metadata(world.subject_dir()).unwrap().uid();
+    assert_ne!(served, 0);
+    let other = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            // Of this thread alone.
+            let id = rustix::fs::Uid::from_raw(served);
+            rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+            knock(&path)
+        });
+        other.join().unwrap()
+    });
+    // It may be closed already.
+    let _ = other.send(&hello(b"demo", LITTLE), &[]);
+    assert!(other.receive().map_or(true, |answer| answer.bytes().is_empty()));
+    let own = knock(&path);
+    own.send(&hello(b"demo", LITTLE), &[]).unwrap();
+    assert!(matches!(answer(&own), FromVfsd::Welcome { .. }));
+    drop(connection);
+}
+
+fn foreign_owner(world: &World) {
+    use std::os::unix::fs::{chown, symlink};
+    const OTHER: u32 = 64_777;
+    let mut config = world.config(budget(4096, 1), budget(4096, 1));
+    if rustix::process::geteuid().is_root() {
+        drop(vfsd::join(&config).unwrap());
+        wait_for_end(world);
+        chown(world.subject_dir(), Some(OTHER), None).unwrap();
+    } else {
+        // Nobody can give anything away: what is root's is led to.
+        config.base_dir.push("led");
+        fs::create_dir(&config.base_dir).unwrap();
+        symlink("/", config.base_dir.join("subjects")).unwrap();
+        "usr".clone_into(&mut config.subject);
+    }
+    let error = vfsd::join(&config).unwrap_err();
+    assert!(
+        error.to_string().contains("belongs to another user or group"),
+        "{error}"
+    );
+    if rustix::process::geteuid().is_root() {
+        // Root's own, it gives to whom it serves.
+        chown(world.subject_dir(), Some(0), None).unwrap();
+        drop(vfsd::join(&config).unwrap());
+    }
+}
+
 fn refusals(world: &World) {
-    use nexus_wire::Bounded;
-    use nexus_wire::packet::PacketSocket;
-    use nexus_wire::vfs::{Budgets, FromVfsd, Refusal, ToVfsd};
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     let mut connection = world.join_roomy();
-    let path = fs::read_dir(world.subject_dir().join("../../../run"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let path = socket_path(world);
     let say = |packet: &[u8]| {
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        let socket = PacketSocket::from(socket);
+        let socket = knock(&path);
         socket.send(packet, &[]).unwrap();
         let answer = socket.receive().unwrap();
         assert!(answer.descriptors.is_empty());
         FromVfsd::decode(answer.bytes()).unwrap()
     };
-    let refused = |refusal| FromVfsd::Refused {
-        refusal,
-        stage: Bounded::cut(b""),
-        errno: 0,
-    };
-    let budgets = Budgets {
-        tmp: budget(4096, 1),
-        state: budget(4096, 1),
-        work: budget(0, 0),
-    };
-    let hello = |subject: &[u8], budgets| {
-        ToVfsd::Hello {
-            subject: Bounded::cut(subject),
-            budgets,
-            policy: Bounded::cut(b"00"),
-        }
-        .encode()
-    };
+    let budgets = LITTLE;
     assert_eq!(say(&hello(b"other", budgets)), refused(Refusal::Subject));
     let odd = Budgets {
         tmp: budget(4097, 1),
@@ -311,7 +442,11 @@ fn refusals(world: &World) {
     };
     assert_eq!(say(&hello(b"demo", odd)), refused(Refusal::Budget));
     assert_eq!(say(b"nonsense"), refused(Refusal::Protocol));
-    assert_eq!(say(&ToVfsd::QueryUsage.encode()), refused(Refusal::Protocol));
+    // Who only looks is told what is used, and gets nothing else.
+    let FromVfsd::Usage { tmp, .. } = say(&ToVfsd::QueryUsage.encode()) else {
+        panic!("no usage");
+    };
+    assert_eq!(tmp.budget.hard_bytes, 256 * MIB);
     // None of them changed anything.
     assert_eq!(connection.usage().unwrap().0.budget.hard_bytes, 256 * MIB);
 }

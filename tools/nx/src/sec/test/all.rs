@@ -1,12 +1,14 @@
 //! `nx sec test all`: the proof that a policy asks for by what it says.
 
+use super::args::Part;
 use super::claim::{Claim, Finding, Seen, Wants};
+
 use super::context::Context;
 use super::deny::{self, ADDRESSED, Attempt, NEEDED};
 use super::egress::{self, Target};
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
-use super::{Found, quota};
+use super::{Found, ipc, quota, view};
 use crate::run::Failure;
 use nexus_abi::{Area, Protocol, Verdict, syscall};
 use nexus_net_egress::{EgressSet, PortRange, Reachable};
@@ -59,11 +61,21 @@ const ALLOWED_EDGES: [&str; 22] = [
 ];
 
 /// Everything that can be seen of one subject's policy.
-pub(super) fn prove(context: &Context, tamper: &dyn Tamper) -> Result<Found, Failure> {
+pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> Result<Found, Failure> {
     let mut found = Found::none(context);
-    syscalls(context, &mut found, tamper)?;
-    destinations(context, &mut found, tamper)?;
-    quotas(context, &mut found, tamper)?;
+    let wants = |part: Part| parts.is_empty() || parts.contains(&part);
+    if wants(Part::Syscall) {
+        syscalls(context, &mut found, tamper)?;
+    }
+    if wants(Part::Egress) {
+        destinations(context, &mut found, tamper)?;
+    }
+    if wants(Part::Quota) {
+        quotas(context, &mut found, tamper)?;
+    }
+    if wants(Part::View) || wants(Part::Ipc) {
+        surroundings(context, (wants(Part::View), wants(Part::Ipc)), &mut found, tamper)?;
+    }
     Ok(found)
 }
 
@@ -115,6 +127,15 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
         }
         found.add(super::finish(context, live, &seen, tamper)?);
     }
+    let mut live = super::start(context, &[], tamper)?;
+    let mut seen = Vec::new();
+    for (claim, outcome) in deny::foreign(&mut live) {
+        match outcome {
+            Ok(outcome) => seen.push((claim, outcome)),
+            Err(why) => found.findings.push(Finding::skipped(claim.part, claim.name, why)),
+        }
+    }
+    found.add(super::finish(context, live, &seen, tamper)?);
     Ok(())
 }
 
@@ -281,10 +302,31 @@ fn quotas(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result<(
     for area in [Area::Tmp, Area::State] {
         match quota::attempt(context, &mut live, area, &mut found.left_out) {
             Ok(some) => seen.extend(some),
-            Err(finding) => others.push(finding),
+            Err(finding) => others.push(*finding),
         }
     }
     found.add(super::finish(context, live, &seen, tamper)?);
     found.findings.extend(others);
+    Ok(())
+}
+
+/// What it sees of the host, and how much it may share between its processes.
+fn surroundings(
+    context: &Context,
+    (view, ipc): (bool, bool),
+    found: &mut Found,
+    tamper: &dyn Tamper,
+) -> Result<(), Failure> {
+    let mut live = super::start(context, &[], tamper)?;
+    let mut seen = Vec::new();
+    match view::obstacle(context) {
+        Some(finding) if view => found.findings.push(finding),
+        None if view => seen.extend(view::attempt(context, &mut live, &mut found.left_out)),
+        _ => {}
+    }
+    if ipc {
+        seen.extend(ipc::attempt(context, &mut live, &mut found.left_out));
+    }
+    found.add(super::finish(context, live, &seen, tamper)?);
     Ok(())
 }

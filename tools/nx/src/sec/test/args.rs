@@ -120,6 +120,24 @@ pub(crate) struct AllArgs {
     /// Whose policy is seen in force [default: every subject's]
     #[arg(long, value_name = "SUBJECT")]
     pub(crate) subject: Option<String>,
+    /// Only these parts of it [default: every part]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub(crate) part: Vec<Part>,
     #[command(flatten)]
     pub(crate) how: How,
+}
+
+/// A part of what policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Each call, and the edges of its arguments
+    Syscall,
+    /// The edges of addresses and ports
+    Egress,
+    /// The edges of budgets
+    Quota,
+    /// Paths that are shown, and that are not
+    View,
+    /// Shared memory, semaphores, queues and memory files
+    Ipc,
 }

@@ -1,6 +1,6 @@
 //! What policy says, and whether that was seen.
 
-use super::context::{Context, Rule};
+use super::context::Rule;
 use super::evidence::Evidence;
 use super::live::Lost;
 use nexus_abi::{Errno, Operation, Reason};
@@ -28,8 +28,9 @@ pub(super) enum Wants {
     Passage(Option<Counter>),
     /// It reaches the kernel, which says of its own what it says; nothing is recorded and no counter steps.
     Kernel,
-    /// It goes to the subject's own loopback, where nobody listens: this errno, nothing recorded, no counter's step.
-    Nobody(Errno),
+    /// The kernel itself says one of these, because what is asked for is not there, or is at its limit; nothing is recorded
+    /// and no counter steps.
+    Errno(&'static [Errno]),
     /// It goes through, and a warning is recorded, once.
     Warning(Refusal),
 }
@@ -41,6 +42,15 @@ pub(super) struct Refusal {
     pub(super) object: String,
     pub(super) reason: Reason,
     pub(super) errno: Errno,
+}
+
+/// Of whom records have to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who<'a> {
+    pub(super) subject: &'a str,
+    pub(super) session: &'a str,
+    /// The PolicyVersion.
+    pub(super) policy: &'a str,
 }
 
 /// What was seen of an attempt.
@@ -80,7 +90,8 @@ impl Wants {
     pub(super) const fn says(&self) -> &'static str {
         match self {
             Self::Refusal(_) => "deny",
-            Self::Passage(_) | Self::Kernel | Self::Nobody(_) => "allow",
+            Self::Passage(_) | Self::Kernel => "allow",
+            Self::Errno(_) => "bound",
             Self::Warning(_) => "warn",
         }
     }
@@ -89,7 +100,7 @@ impl Wants {
         match self {
             Self::Refusal(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
             Self::Passage(counter) => *counter,
-            Self::Warning(_) | Self::Kernel | Self::Nobody(_) => None,
+            Self::Warning(_) | Self::Kernel | Self::Errno(_) => None,
         }
     }
 }
@@ -116,15 +127,10 @@ pub(super) fn errno_text(value: i64) -> String {
 }
 
 /// Judges claims by what was seen and by what was written down, in this order; and after them what belongs to none.
-pub(super) fn judge(
-    context: &Context,
-    session: &str,
-    claims: &[(Claim, Seen)],
-    evidence: &mut Evidence,
-) -> Vec<Finding> {
+pub(super) fn judge(who: Who<'_>, claims: &[(Claim, Seen)], evidence: &mut Evidence) -> Vec<Finding> {
     let mut findings: Vec<Finding> = claims
         .iter()
-        .map(|(claim, seen)| judge_one(context, session, claim, seen, evidence))
+        .map(|(claim, seen)| judge_one(who, claim, seen, evidence))
         .collect();
     for counter in Counter::ALL {
         let of_counter = |claim: &Claim| claim.wants.counter() == Some(counter);
@@ -172,7 +178,7 @@ pub(super) fn judge(
     findings
 }
 
-fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evidence: &mut Evidence) -> Finding {
+fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) -> Finding {
     let mut finding = Finding {
         part: claim.part,
         name: claim.name.clone(),
@@ -193,27 +199,28 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
             };
             finding.seen.push(("kernel", format!("answered: {got}")));
         }
-        (Wants::Nobody(errno), Ok(value)) if *value == -i64::from(errno.raw()) => {
-            finding
-                .seen
-                .push(("result", format!("{errno} of the subject's own loopback")));
-        }
         (Wants::Refusal(refusal), Ok(value)) => {
             let wanted = -i64::from(refusal.errno.raw());
             if *value == wanted {
                 finding.seen.push(("errno", refusal.errno.to_string()));
             } else {
-                let got = errno_text(*value);
-                finding.lack(format!(
-                    "{got}, not {}: the kernel was not told to refuse it",
-                    refusal.errno
-                ));
+                let (got, errno) = (errno_text(*value), refusal.errno);
+                finding.lack(format!("{got}, not {errno}: nothing refused it"));
+            }
+        }
+        (Wants::Errno(errnos), Ok(value)) => {
+            let got = errno_text(*value);
+            if errnos.iter().any(|errno| *value == -i64::from(errno.raw())) {
+                finding.seen.push(("errno", got));
+            } else {
+                let wanted: Vec<_> = errnos.iter().map(Errno::to_string).collect();
+                finding.lack(format!("{got}, not {}", wanted.join(" or ")));
             }
         }
         (Wants::Passage(_) | Wants::Warning(_), Ok(value)) if *value >= 0 => {
             finding.seen.push(("result", "goes through".to_owned()));
         }
-        (Wants::Passage(_) | Wants::Warning(_) | Wants::Nobody(_), Ok(value)) => {
+        (Wants::Passage(_) | Wants::Warning(_), Ok(value)) => {
             finding.lack(format!("{}, where policy allows it", errno_text(*value)));
         }
     }
@@ -226,7 +233,7 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
     let (refusal, verdict) = match &claim.wants {
         Wants::Refusal(refusal) => (refusal, Judgement::Deny(refusal.errno)),
         Wants::Warning(refusal) => (refusal, Judgement::Warn),
-        Wants::Passage(_) | Wants::Kernel | Wants::Nobody(_) => return finding,
+        Wants::Passage(_) | Wants::Kernel | Wants::Errno(_) => return finding,
     };
     let same = |record: &Record| {
         record.op == refusal.op && *record.object == *refusal.object && record.reason == refusal.reason
@@ -238,8 +245,8 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
     };
     for (what, is, wanted) in [
         ("verdict", record.verdict == verdict, verdict.as_str()),
-        ("subject", *record.subject == *context.subject(), context.subject()),
-        ("session", *record.session == *session, session),
+        ("subject", *record.subject == *who.subject, who.subject),
+        ("session", *record.session == *who.session, who.session),
         (
             "rule",
             record.rule == claim.rule.id,
@@ -250,7 +257,7 @@ fn judge_one(context: &Context, session: &str, claim: &Claim, seen: &Seen, evide
             record.at == claim.rule.at,
             claim.rule.at.as_deref().unwrap_or("none"),
         ),
-        ("policy", *record.policy == *context.version(), context.version()),
+        ("policy", *record.policy == *who.policy, who.policy),
     ] {
         if !is {
             finding.lack(format!("its record's {what} is not {wanted}"));
@@ -285,6 +292,146 @@ impl Finding {
         Self {
             status: Status::Skipped,
             ..Self::failed(part, name, why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexus_audit::UnixMillis;
+
+    const WHO: Who<'static> = Who {
+        subject: "demo",
+        session: "0123456789ab",
+        policy: "77",
+    };
+
+    fn rule() -> Rule {
+        Rule {
+            id: Some("abi:1".into()),
+            at: Some("abi.toml:7".into()),
+        }
+    }
+
+    fn claim() -> Claim {
+        let refusal = Refusal {
+            op: Operation::Syscall,
+            object: "unshare(0x0)".into(),
+            reason: Reason::AbiNoRule,
+            errno: Errno::EPERM,
+        };
+        Claim {
+            part: "syscall",
+            name: "unshare(0x0)".into(),
+            wants: Wants::Refusal(refusal),
+            rule: rule(),
+        }
+    }
+
+    fn record() -> Record {
+        Record {
+            mono_ns: 0,
+            time: UnixMillis::new(0),
+            subject: "demo".into(),
+            session: "0123456789ab".into(),
+            op: Operation::Syscall,
+            object: "unshare(0x0)".into(),
+            verdict: Judgement::Deny(Errno::EPERM),
+            reason: Reason::AbiNoRule,
+            rule: rule().id,
+            at: rule().at,
+            policy: "77".into(),
+            suppressed: 0,
+        }
+    }
+
+    /// What is lacking of one denied call that returned this, with these records and this many steps.
+    fn lacks(value: i64, records: Vec<Record>, steps: u64) -> Vec<String> {
+        let mut evidence = Evidence::of(records, [(Counter::AbiDenies, steps)]);
+        let findings = judge(WHO, &[(claim(), Seen::value(Ok(value)))], &mut evidence);
+        findings.into_iter().flat_map(|finding| finding.lacks).collect()
+    }
+
+    const EPERM: i64 = -1;
+
+    #[test]
+    fn all_three_together_are_a_proof_and_none_of_them_alone() {
+        assert_eq!(lacks(EPERM, vec![record()], 1), Vec::<String>::new());
+        for (value, records, steps, lack) in [
+            (-22, vec![record()], 1, "EINVAL, not EPERM"),
+            (0, vec![record()], 1, "returned 0, not EPERM"),
+            (EPERM, vec![], 1, "no record of it"),
+            (EPERM, vec![record()], 0, "stepped by 0, not by 1"),
+            (EPERM, vec![record()], 2, "stepped by 2, not by 1"),
+            (
+                EPERM,
+                vec![record(), record()],
+                1,
+                "a record that nothing attempted here explains",
+            ),
+        ] {
+            let found = lacks(value, records, steps);
+            assert!(found.len() == 1 && found[0].contains(lack), "{lack}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_anything_else_is_not_this_ones() {
+        type Change = fn(&mut Record);
+        let changes: [(&str, Change); 6] = [
+            ("subject", |record| record.subject = "other".into()),
+            ("session", |record| record.session = "000000000000".into()),
+            ("rule", |record| record.rule = Some("abi:2".into())),
+            ("place", |record| record.at = None),
+            ("policy", |record| record.policy = "78".into()),
+            ("verdict", |record| record.verdict = Judgement::Deny(Errno::EACCES)),
+        ];
+        for (what, change) in changes {
+            let mut other = record();
+            change(&mut other);
+            let found = lacks(EPERM, vec![other], 1);
+            assert!(
+                found.len() == 1 && found[0].contains(&format!("record's {what}")),
+                "{found:?}"
+            );
+        }
+        let changes: [Change; 3] = [
+            |record| record.op = Operation::Connect,
+            |record| record.object = "unshare(0x1)".into(),
+            |record| record.reason = Reason::AbiDenyRule,
+        ];
+        for change in changes {
+            let mut other = record();
+            change(&mut other);
+            // It is missed, and it is one too many.
+            assert_eq!(lacks(EPERM, vec![other], 1).len(), 2);
+        }
+    }
+
+    #[test]
+    fn what_goes_through_leaves_no_record_and_no_step() {
+        let passage = Claim {
+            wants: Wants::Kernel,
+            ..claim()
+        };
+        let judged = |records, steps| {
+            let mut evidence = Evidence::of(records, [(Counter::AbiDenies, steps)]);
+            let findings = judge(WHO, &[(passage.clone(), Seen::value(Ok(-22)))], &mut evidence);
+            findings.iter().any(|finding| finding.status == Status::Failed)
+        };
+        assert!(!judged(vec![], 0));
+        assert!(judged(vec![record()], 0));
+        assert!(judged(vec![], 1));
+    }
+
+    #[test]
+    fn a_call_that_did_not_return_proves_nothing() {
+        for lost in [Lost::Ended, Lost::Waits] {
+            let mut evidence = Evidence::of(vec![record()], [(Counter::AbiDenies, 1)]);
+            let seen = Seen::value(Err(lost));
+            let findings = judge(WHO, &[(claim(), seen)], &mut evidence);
+            assert_eq!(findings[0].status, Status::Failed);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a proof knows beforehand: the policy, loaded here and not taken from the session that is looked at.
 
-use crate::run::{Exit, Failure, Places, Session, no_subject, policy_failure};
+use crate::run::{Exit, Failure, Places, Session, check_trusted, no_subject, policy_failure};
 use nexus_abi::{Reason, RuleRef, Verdict};
 use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_net_egress::HostAddresses;
@@ -47,9 +47,13 @@ impl Context {
             Failure::new(Exit::Missing, format!("there is no place for a proof: {why}"))
                 .with_help("set `HOME` or `XDG_STATE_HOME`")
         })?;
+        // Before anything is made there, and above all before what a killed proof left is removed.
+        check_trusted(&places)?;
         let invalid = |error: &dyn std::fmt::Display| Failure::rejected(error.to_string(), "see `nx policy validate`");
         let gate = rules.egress_gate().map_err(|error| invalid(&error))?;
-        let guard = Guard::new(&rules.profiles()).map_err(|error| invalid(&error))?;
+        let profiles = rules.profiles_in_force();
+        let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
+        let guard = Guard::new(&profiles).map_err(|error| invalid(&error))?;
         let unknown = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Missing, format!("the host's addresses cannot be listed: {error}"))
         };

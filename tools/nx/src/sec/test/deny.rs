@@ -1,8 +1,8 @@
 //! `nx sec test deny`: a call that policy denies, seen denied.
 
 use super::claim::{Claim, Refusal, Seen, Wants};
-use super::context::Context;
-use super::live::Live;
+use super::context::{Context, Rule};
+use super::live::{Live, Lost};
 use crate::run::{Exit, Failure, describe};
 use nexus_abi::syscall::{self, Arch};
 use nexus_abi::{Operation, Reason, Verdict};
@@ -165,6 +165,51 @@ fn as_notified(attempt: Attempt) -> Notification {
         number: attempt.number.cast_signed(),
         args: attempt.args,
     }
+}
+
+/// The other ways into the kernel: x32's numbers, and `int 0x80` where the kernel has it.
+pub(super) fn foreign(live: &mut Live) -> Vec<(Claim, Result<Seen, String>)> {
+    // asm/unistd_x32.h: getpid with x32's bit; linux/audit.h: AUDIT_ARCH_I386; asm/unistd_32.h: getpid.
+    const X32_GETPID: u32 = 0x4000_0000 + 39;
+    const I386: (u32, u32) = (0x4000_0003, 20);
+    let claim = |name: &str, arch, number: u32| Claim {
+        part: "syscall",
+        name: format!("getpid by {name}"),
+        wants: Wants::Refusal(Refusal {
+            op: Operation::Syscall,
+            object: describe(
+                &Notification {
+                    arch,
+                    number: number.cast_signed(),
+                    ..as_notified(Attempt { number, args: [0; 6] })
+                },
+                true,
+            ),
+            reason: Reason::AbiForeign,
+            errno: nexus_abi::Errno::ENOSYS,
+        }),
+        rule: Rule::default(),
+    };
+    if Arch::NATIVE != Arch::X86_64 {
+        return Vec::new();
+    }
+    let mut call = |number: u32, foreign| {
+        let frame = Frame {
+            number: number.into(),
+            foreign,
+            ..Frame::default()
+        };
+        live.call(&frame).map(|reply| reply.value)
+    };
+    let x32 = Seen::value(call(X32_GETPID, false));
+    let i386 = match call(I386.1, true) {
+        Err(Lost::Ended) => Err("this kernel ends a program that tries it".to_owned()),
+        other => Ok(Seen::value(other)),
+    };
+    vec![
+        (claim("x32", Arch::NATIVE.audit(), X32_GETPID), Ok(x32)),
+        (claim("int 0x80", I386.0, I386.1), i386),
+    ]
 }
 
 /// Makes the call.

@@ -130,7 +130,7 @@ pub(super) fn claim(context: &Context, target: Target) -> Claim {
     match (route.reach, protocol) {
         (Some(Reach::Outside), _) => claim(Wants::Passage(Some(Counter::EgressAllows)), rule),
         // Nobody but the probe is there, and it does not listen.
-        (_, Protocol::Tcp) => claim(Wants::Nobody(Errno::ECONNREFUSED), rule),
+        (_, Protocol::Tcp) => claim(Wants::Errno(&[Errno::ECONNREFUSED]), rule),
         (_, Protocol::Udp) => claim(Wants::Passage(None), rule),
     }
 }
@@ -141,6 +141,9 @@ pub(super) fn unreachable(target: Target) -> Option<&'static str> {
         _ if target.address.port() == 0 => Some("port 0 is nobody's"),
         IpAddr::V4(v4) if v4.octets().first() == Some(&0) && !v4.is_unspecified() => {
             Some("Linux sends nothing to 0.0.0.0/8")
+        }
+        IpAddr::V4(v4) if v4.is_loopback() && v4.octets() == [127, 255, 255, 255] => {
+            Some("it is the loopback's broadcast, which is not connected to")
         }
         ip if ip.is_multicast() => Some("a group is not connected to"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("a broadcast is not connected to"),

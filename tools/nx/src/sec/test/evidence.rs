@@ -48,6 +48,21 @@ impl Evidence {
         })
     }
 
+    /// As if this had been written down.
+    #[cfg(test)]
+    pub(super) fn of(records: Vec<Record>, steps: impl IntoIterator<Item = (Counter, u64)>) -> Self {
+        let mut evidence = Self {
+            records: records.into_iter().map(|record| (record, false)).collect(),
+            ..Self::default()
+        };
+        for (counter, count) in steps {
+            if let Some(slot) = evidence.counters.get_mut(counter.index()) {
+                *slot = count;
+            }
+        }
+        evidence
+    }
+
     /// A counter at the end; it began at 0.
     pub(super) fn counter(&self, counter: Counter) -> u64 {
         self.counters.get(counter.index()).copied().unwrap_or_default()

@@ -11,12 +11,14 @@ mod context;
 mod deny;
 mod egress;
 mod evidence;
+mod ipc;
 mod live;
 mod network;
 mod quota;
 mod report;
 mod scratch;
 mod tamper;
+mod view;
 
 pub(crate) use args::TestCommand;
 pub(crate) use tamper::Honest;
@@ -151,7 +153,7 @@ fn quota(args: &QuotaArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
     let mut found = Found::none(&context);
     let (seen, other) = match quota::attempt(&context, &mut live, area, &mut found.left_out) {
         Ok(seen) => (seen, None),
-        Err(finding) => (Vec::new(), Some(finding)),
+        Err(finding) => (Vec::new(), Some(*finding)),
     };
     found.add(finish(&context, live, &seen, tamper)?);
     found.findings.extend(other);
@@ -178,7 +180,7 @@ fn all(args: &AllArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
         ))
         .with_help("name one: `--subject SUBJECT`"));
     }
-    let prove = |subject: &String| all::prove(&Context::load(policy.as_deref(), subject)?, tamper);
+    let prove = |subject: &String| all::prove(&Context::load(policy.as_deref(), subject)?, &args.part, tamper);
     subjects.iter().map(prove).collect()
 }
 
@@ -201,7 +203,12 @@ fn finish(
 ) -> Result<Found, Failure> {
     let session = live.session.clone();
     let mut evidence = live.finish(tamper)?;
-    let findings = claim::judge(context, &session, claims, &mut evidence);
+    let who = claim::Who {
+        subject: context.subject(),
+        session: &session,
+        policy: context.version(),
+    };
+    let findings = claim::judge(who, claims, &mut evidence);
     Ok(Found {
         sessions: vec![session],
         findings,

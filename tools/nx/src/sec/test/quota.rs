@@ -71,13 +71,13 @@ pub(super) fn attempt(
     live: &mut Live,
     area: Area,
     left_out: &mut Vec<String>,
-) -> Result<Vec<(Claim, Seen)>, Finding> {
+) -> Result<Vec<(Claim, Seen)>, Box<Finding>> {
     let Some(budget) = context.session.rules.budgets.get(area).copied() else {
-        return Err(Finding::skipped(
+        return Err(Box::new(Finding::skipped(
             "quota",
             area.to_string(),
             "there is no such area".to_owned(),
-        ));
+        )));
     };
     let mut proof = Proof {
         context,
@@ -110,8 +110,8 @@ pub(super) fn attempt(
     Ok(proof.claims)
 }
 
-fn failed(area: Area, what: &str) -> Finding {
-    Finding::failed("quota", area.to_string(), what.to_owned())
+fn failed(area: Area, what: &str) -> Box<Finding> {
+    Box::new(Finding::failed("quota", area.to_string(), what.to_owned()))
 }
 
 impl Proof<'_> {

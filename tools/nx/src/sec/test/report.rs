@@ -59,7 +59,7 @@ fn text(found: &[Found], paint: Paint) -> String {
             }
         }
         for left_out in &one.left_out {
-            let _ = writeln!(out, "left out {left_out}");
+            let _ = writeln!(out, "left out {}", plain(left_out));
         }
         let Found {
             subject,
@@ -132,14 +132,14 @@ fn tap(found: &[Found]) -> String {
             }
         }
         for left_out in &one.left_out {
-            let _ = writeln!(out, "# left out: {left_out}");
+            let _ = writeln!(out, "# left out: {}", plain(left_out));
         }
     }
     out
 }
 
 fn escaped_tap(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('#', "\\#")
+    plain(text).replace('\\', "\\\\").replace('#', "\\#")
 }
 
 fn junit(found: &[Found]) -> String {

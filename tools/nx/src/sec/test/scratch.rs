@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The directory of all proofs, in the state directory.
 const PROOFS: &str = "proof";
@@ -38,6 +39,8 @@ impl Scratch {
         };
         let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&proofs).map_err(|error| failed("made", &proofs, error))?;
+        // One at a time: a directory that is being made looks like one that was left.
+        let _alone = alone(&proofs).map_err(|error| failed("locked", &proofs, error.into()))?;
         sweep(&proofs);
         let mut random = [0_u8; 4];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
@@ -102,21 +105,33 @@ fn remove(path: &Path) {
     }
 }
 
-/// Removes what nobody holds.
+/// How long the making of another proof's directory, and the removal of leftovers, is waited for.
+const ALONE_WAIT: Duration = Duration::from_secs(2);
+
+/// Holds the directory of all proofs, for as long as what is returned lives.
+fn alone(proofs: &Path) -> Result<OwnedFd, rustix::io::Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(CWD, proofs, flags, Mode::empty())?;
+    let until = Instant::now() + ALONE_WAIT;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other.map(|()| directory),
+        }
+    }
+}
+
+/// Removes what nobody holds. The caller is [`alone`].
 fn sweep(proofs: &Path) {
     let Ok(entries) = std::fs::read_dir(proofs) else { return };
     for entry in entries.flatten().take(SWEPT_MAX) {
         let path = entry.path();
-        // One that is just being made has no lock yet and is held by nobody for a moment: it is empty, and then not ours.
-        let held = match openat(
-            CWD,
-            path.join(LOCK),
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_err(),
-            Err(_) => std::fs::remove_dir(&path).is_err(),
-        };
+        // One without a lock was left by a proof that was killed before it had one.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = openat(CWD, path.join(LOCK), flags, Mode::empty())
+            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
         if !held {
             remove(&path);
         }
@@ -129,4 +144,39 @@ fn lock(path: &Path) -> Result<Option<OwnedFd>, rustix::io::Errno> {
     Ok(flock(&file, FlockOperation::NonBlockingLockExclusive)
         .is_ok()
         .then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proofs_at_once_leave_one_another_alone_and_take_what_was_left() {
+        let state = tempfile::tempdir().unwrap();
+        let left = state.path().join(PROOFS).join("0badf00d");
+        std::fs::create_dir_all(left.join("journal")).unwrap();
+        std::fs::write(left.join(LOCK), "").unwrap();
+        std::fs::create_dir(state.path().join(PROOFS).join("00000000")).unwrap();
+        let held = Scratch::new(state.path()).unwrap();
+        assert!(!left.exists() && !state.path().join(PROOFS).join("00000000").exists());
+        let several: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| Scratch::new(state.path()).unwrap()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(held.probe().exists() && several.iter().all(|one| one.probe().exists()));
+        drop((held, several));
+        assert_eq!(std::fs::read_dir(state.path().join(PROOFS)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_lies_behind_a_link_is_not_swept() {
+        let (state, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(elsewhere.path().join("kept"), "").unwrap();
+        std::fs::create_dir(state.path().join(PROOFS)).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), state.path().join(PROOFS).join("link")).unwrap();
+        drop(Scratch::new(state.path()).unwrap());
+        assert!(elsewhere.path().join("kept").exists());
+    }
 }

@@ -1,8 +1,9 @@
 //! Requests that no kernel sends: numbers that nobody was told, names that are none, lengths at every edge.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nexus_abi::Area;
@@ -37,6 +38,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.0.exists() {
+            open_up(&self.0);
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -91,8 +95,24 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Gives the owner every right below a directory. A file server looks past the modes that programs set, since it is root of
+/// its own user namespace; a test is not.
+fn open_up(directory: &Path) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if !kind.is_symlink() {
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700)).unwrap();
+        }
+        if kind.is_dir() {
+            open_up(&entry.path());
+        }
+    }
+}
+
 /// What the files on disk cost, as a walk would count it: files that lost their names and are open are not among them.
 fn on_disk(scratch: &Scratch, zone: Zone) -> Amount {
+    open_up(&scratch.0.join(&*zone.name()));
     crate::layout::measure(std::os::fd::AsFd::as_fd(&scratch.open(zone))).unwrap()
 }
 
@@ -150,6 +170,36 @@ fn without_the_charge_a_write_would_pass_the_limit() {
     books.release(Area::Tmp, Amount::of_bytes(HARD_BYTES));
     assert_eq!(write(HARD_BYTES), Ok(4096));
     assert!(on_disk(&scratch, Zone::Tmp).bytes > HARD_BYTES);
+}
+
+/// What was written through a mapping is written back up to the length, and makes no file longer.
+#[test]
+fn what_is_written_back_ends_at_the_length() {
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (_, handle) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
+    let write = |offset, data: &[u8], back| {
+        let head = super::super::protocol::WriteHead {
+            handle,
+            offset,
+            size: data.len(),
+            back,
+        };
+        vfs.op_write(head, super::super::write::Data::Here(data), 0)
+    };
+    assert_eq!(write(0, &[1; 5000], false), Ok(5000));
+    let used = books.usage(Area::Tmp).used_bytes;
+    // The kernel hands over whole pages; the last one's rest, and pages behind it, are nobody's.
+    for (offset, length) in [(0, 4096), (4096, 4096), (8192, 4096), (4999, 2), (5000, 1)] {
+        assert_eq!(
+            write(offset, &vec![2; length], true),
+            Ok(u32::try_from(length).unwrap())
+        );
+    }
+    assert_eq!(std::fs::read(path).unwrap(), [2; 5000]);
+    assert_eq!(books.usage(Area::Tmp).used_bytes, used);
 }
 
 /// Of two closes that are served at once each sees the other's handle.

@@ -1,0 +1,223 @@
+//! What `nx sec` says of a fixed policy, byte for byte. `NEXUS_BLESS=1` writes what it says now.
+
+use nx_sec_host::golden;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A copy of the fixture, its snapshot with it, and nothing that runs.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/policy");
+        let policy = place.0.path().join("policy");
+        std::fs::create_dir(&policy).unwrap();
+        for file in std::fs::read_dir(fixture).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), policy.join(file.file_name())).unwrap();
+        }
+        let made = place.nx(&["policy", "snapshot", "build", "policy"]);
+        assert!(made.status.success(), "{made:?}");
+        place
+    }
+
+    fn nx(&self, words: &[&str]) -> Output {
+        Command::new(security_v2_host::nx())
+            .args(words)
+            .current_dir(self.0.path())
+            .env_clear()
+            .env("HOME", self.0.path())
+            // Root's would be the machine's otherwise.
+            .env("XDG_STATE_HOME", self.0.path())
+            .output()
+            .unwrap()
+    }
+
+    fn edit(&self, file: &str, edit: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let path = self.0.path().join("policy").join(file);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(path, edit(bytes)).unwrap();
+    }
+
+    /// What a command says, which ends with this.
+    fn says(&self, words: &[&str], code: i32) -> String {
+        let done = self.nx(&[&["sec"], words].concat());
+        let (out, err) = (
+            String::from_utf8(done.stdout).unwrap(),
+            String::from_utf8(done.stderr).unwrap(),
+        );
+        assert_eq!(done.status.code(), Some(code), "{out}{err}");
+        format!("{out}{err}")
+    }
+}
+
+/// Takes a field out of every object.
+fn forget(value: &mut serde_json::Value, name: &str) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.remove(name);
+            fields.values_mut().for_each(|value| forget(value, name));
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|value| forget(value, name)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_fixed_snapshot_gives_fixed_words() {
+    // Groups hold other calls elsewhere, and the profile's id is made of calls.
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let place = Place::new();
+    let snapshot = ["--snapshot", "policy"];
+    let tree = ["--policy", "policy"];
+    golden("ps.txt", &place.says(&["ps"], 0));
+    golden("ps.json", &place.says(&["ps", "--json"], 0));
+    golden(
+        "policy.txt",
+        &place.says(&[&["policy", "show"], &snapshot[..]].concat(), 0),
+    );
+    golden(
+        "policy.json",
+        &place.says(&[&["policy", "show", "--json"], &snapshot[..]].concat(), 0),
+    );
+    // Without a session nothing is in force: what speaks of that alone ends with 6.
+    for (name, code) in [("syscalls", 6), ("sandbox", 6), ("quotas", 0), ("egress", 0)] {
+        for subject in ["build", "fetch"] {
+            let words = [&[name, "--subject", subject], &tree[..]].concat();
+            golden(&format!("{name}-{subject}.txt"), &place.says(&words, code));
+            golden(
+                &format!("{name}-{subject}.json"),
+                &place.says(&[&words[..], &["--json"]].concat(), code),
+            );
+        }
+    }
+    let all = [&["syscalls", "--subject", "build", "--all"], &tree[..]].concat();
+    golden("syscalls-build-all.txt", &place.says(&all, 6));
+    golden(
+        "unknown.txt",
+        &place.says(&[&["egress", "--subject", "nobody"], &tree[..]].concat(), 3),
+    );
+    golden(
+        "unknown.json",
+        &place.says(&[&["egress", "--subject", "nobody", "--json"], &tree[..]].concat(), 3),
+    );
+}
+
+#[test]
+fn the_same_policy_in_another_order_says_the_same() {
+    let place = Place::new();
+    // Where a rule stands is another place then, and nothing else is.
+    let show = || {
+        let said = place.says(&["policy", "show", "--policy", "policy", "--json"], 0);
+        let mut value: serde_json::Value = serde_json::from_str(&said).unwrap();
+        forget(&mut value, "at");
+        value
+    };
+    let before = show();
+    place.edit("nexus.policy.toml", |_| {
+        b"version = 1\ninclude = [\"sandbox.toml\", \"quotas.toml\", \"egress.toml\", \"abi.toml\"]\n\
+          [subject.fetch]\ndomain = \"tools\"\n[subject.build]\ndomain = \"tools\"\n[domain.tools]\n"
+            .to_vec()
+    });
+    assert_eq!(show(), before);
+}
+
+#[test]
+fn a_snapshot_that_is_stale_damaged_of_another_version_or_missing_is_refused_by_name() {
+    let place = Place::new();
+    let show = ["policy", "show", "--snapshot", "policy"];
+    place.edit("egress.toml", |mut text| {
+        text.extend(b"# a word\n");
+        text
+    });
+    assert!(
+        place
+            .says(&show, 3)
+            .contains("the snapshot is stale: `egress.toml` is another one")
+    );
+    let place = Place::new();
+    place.edit("policy.bin", |mut bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    });
+    assert!(place.says(&show, 3).contains("the snapshot is refused"));
+    let place = Place::new();
+    place.edit("policy.bin", |mut bytes| {
+        bytes.truncate(bytes.len() / 2);
+        bytes
+    });
+    assert!(place.says(&show, 3).contains("the snapshot is refused"));
+    let place = Place::new();
+    // The format's version stands behind its magic.
+    place.edit("policy.bin", |mut bytes| {
+        bytes[8] = 0xff;
+        bytes
+    });
+    assert!(place.says(&show, 3).contains("the snapshot is refused"));
+    std::fs::remove_file(place.0.path().join("policy/policy.bin")).unwrap();
+    let said = place.says(&show, 4);
+    assert!(
+        said.contains("cannot read `policy/policy.bin`") && said.contains("nx policy snapshot build"),
+        "{said}"
+    );
+}
+
+#[test]
+fn names_that_would_speak_to_a_terminal_are_escaped_everywhere() {
+    let place = Place::new();
+    for words in [
+        ["egress", "--subject", "x\u{1b}[31m\u{202e}y"].as_slice(),
+        &["egress", "--subject", "x\u{1b}[31m\u{202e}y", "--json"],
+        &["egress", "--subject", "build", "--session", "\u{9b}31m", "--json"],
+        &["policy", "show", "--snapshot", "\u{1b}]0;x\u{7}"],
+    ] {
+        let done = place.nx(&[&["sec"], words].concat());
+        let text = [done.stdout, done.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(!text.is_empty());
+        assert!(!text.chars().any(|one| one.is_control() && one != '\n'), "{text:?}");
+        assert!(!text.contains('\u{202e}'), "{text:?}");
+    }
+}
+
+#[test]
+fn without_a_home_it_says_what_to_set() {
+    let done = Command::new(security_v2_host::nx())
+        .args(["sec", "ps"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    // Root has a place of the system's.
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    assert_eq!(done.status.code(), Some(4), "{said}");
+    assert!(said.contains("HOME") && said.contains("XDG_STATE_HOME"), "{said}");
+}
+
+#[test]
+fn ten_thousand_subjects_are_no_reason_to_wait() {
+    let place = Place::new();
+    place.edit("nexus.policy.toml", |mut text| {
+        for number in 0..10_000 {
+            text.extend(format!("[subject.s{number}]\ndomain = \"tools\"\n").bytes());
+        }
+        text
+    });
+    let began = std::time::Instant::now();
+    let said = place.says(&["egress", "--subject", "s9999", "--policy", "policy"], 0);
+    assert!(said.contains("subject      s9999"), "{said}");
+    let said = place.says(&["egress", "--subject", "s10000", "--policy", "policy"], 3);
+    assert!(said.len() < 4096, "the list of who there is stays short");
+    // It takes some tenths of a second; this is for a machine that does ten things besides.
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -1,0 +1,170 @@
+//! Who reaches a session's entry, and what `nx sec` itself reaches.
+
+use nx_sec_host::sec_json;
+use rustix::process::{Pid, Signal, kill_process};
+use security_v2_host::{Home, Running, Tree, User, as_everybody, attacker, copy_program, spawn};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const WAITS: [&str; 3] = ["/bin/sh", "-c", "echo begun; exec sleep 1000"];
+
+fn start(home: &Home) -> Running {
+    let mut running = Running::start(home, &[], &WAITS);
+    assert_eq!(running.line(), "begun");
+    running
+}
+
+fn end(running: Running) {
+    running.signal(Signal::TERM);
+    let _ = running.end();
+}
+
+/// The socket of the only session.
+fn socket(home: &Home) -> PathBuf {
+    let (value, said) = sec_json(home, &["ps"]);
+    let session = value["sessions"][0]["session"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{said}"))
+        .to_owned();
+    home.state().join("nexus/run/sessions").join(session).join("socket")
+}
+
+#[test]
+fn a_program_cannot_see_or_reach_a_sessions_entry_whatever_its_work_directory_holds() {
+    as_everybody(|home| {
+        let running = start(home);
+        let socket = socket(home);
+        let attack = home.work().join("attacker");
+        copy_program(attacker(), &attack).unwrap();
+        let (attack, path) = (attack.to_str().unwrap(), socket.to_str().unwrap());
+        // The attack works where nothing is around it.
+        let bare = home.command(attack).args(["unix", path]).output().unwrap();
+        let bare = String::from_utf8(bare.stdout).unwrap();
+        assert!(bare.contains("seqpacket-connect ok"), "{bare}");
+        // Everything that the home holds is the work directory, and may be written.
+        let tree = Tree::shipped()
+            .edit("sandbox.toml", "\nwork = \"ro\"", "\nwork = \"unmetered\"")
+            .edit(
+                "sandbox.toml",
+                "work_protect = [\".git/hooks\", \".git/config\"]",
+                "work_protect = []",
+            );
+        tree.write(&home.policy()).unwrap();
+        let policy = home.policy();
+        let all = home.work().parent().unwrap().to_owned();
+        let options = ["--policy", policy.to_str().unwrap(), "--work", all.to_str().unwrap()];
+        let line = format!("{attack} unix {path}; ls -d {path} {}", all.join("work").display());
+        let (out, err, _) = Running::start(home, &options, &["/bin/sh", "-c", &line]).end();
+        assert!(
+            out.iter().any(|line| line.contains("seqpacket-connect")),
+            "{out:?} {err:?}"
+        );
+        assert!(!out.iter().any(|line| line.contains("connect ok")), "{out:?}");
+        assert!(!out.iter().any(|line| line == path), "it is not even there: {out:?}");
+        assert!(out.iter().any(|line| line.ends_with("/work")), "the rest is: {out:?}");
+        end(running);
+    });
+}
+
+#[test]
+fn another_user_learns_nothing_of_sessions() {
+    if !rustix::process::geteuid().is_root() {
+        security_v2_host::say_skipped("only root can be two users");
+        return;
+    }
+    let home = Home::new(User::Root);
+    let running = start(&home);
+    let mut command = Command::new(home.nx());
+    command
+        .args(["sec", "ps"])
+        .env_clear()
+        .env("HOME", "/nowhere")
+        .env("XDG_STATE_HOME", home.state())
+        .uid(security_v2_host::ORDINARY_ID)
+        .gid(security_v2_host::ORDINARY_ID);
+    let done = command.output().unwrap();
+    assert_eq!(done.status.code(), Some(4), "{done:?}");
+    assert!(done.stdout.is_empty(), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stderr).contains("cannot see who runs"),
+        "{done:?}"
+    );
+    end(running);
+}
+
+/// Runs a command that an internet socket would kill.
+fn without_internet(home: &Home, words: &[&str]) -> ExitStatus {
+    let mut command = home.command(attacker());
+    command
+        .arg("without-internet")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = spawn(&mut command).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+            return child.wait().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn no_command_but_a_probe_opens_an_internet_socket() {
+    as_everybody(|home| {
+        let nx = home.nx();
+        let nx = nx.to_str().unwrap();
+        let running = start(home);
+        let attack = home.work().join("attacker");
+        copy_program(attacker(), &attack).unwrap();
+        let killed = Signal::SYS.as_raw();
+        // The fence stands: who makes one is killed.
+        let fenced = without_internet(home, &[attack.to_str().unwrap(), "families"]);
+        assert_eq!(fenced.signal(), Some(killed), "{fenced:?}");
+        let known: [&[&str]; 8] = [
+            &["ps"],
+            &["ps", "--json"],
+            &["policy", "show"],
+            &["syscalls", "--subject", "demo"],
+            &["syscalls", "--subject", "demo", "--read-back"],
+            &["sandbox", "--subject", "demo"],
+            &["quotas", "--subject", "demo"],
+            &["egress", "--subject", "demo"],
+        ];
+        for words in known {
+            let done = without_internet(home, &[&[nx, "sec"], words].concat());
+            // Where it is filtered itself it may not read filters back, and says so.
+            assert_eq!(done.code(), Some(0), "{words:?}: {done:?}");
+        }
+        // Whatever else there is: `test` starts probes, and `doctor` is one.
+        let help = home.command(nx).args(["sec", "--help"]).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let names: Vec<&str> = commands
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| {
+                line.strip_prefix("  ")?
+                    .split(' ')
+                    .next()
+                    .filter(|name| !name.is_empty())
+            })
+            .collect();
+        assert!(names.contains(&"egress"), "{help}");
+        for name in names
+            .into_iter()
+            .filter(|name| !["test", "doctor", "help"].contains(name))
+        {
+            let done = without_internet(home, &[nx, "sec", name]);
+            assert_ne!(done.signal(), Some(killed), "{name}: {done:?}");
+        }
+        end(running);
+    });
+}

@@ -1,0 +1,124 @@
+//! docs/security/nx-sec.md shows what the commands print. `NEXUS_BLESS=1` writes what they print now.
+
+use rustix::process::{Signal, kill_process};
+use security_v2_host::{Home, spawn, users};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security/nx-sec.md")
+}
+
+/// The program that the document says runs in another terminal.
+fn in_another_terminal(home: &Home) -> Child {
+    let mut command = home.command(home.nx());
+    let program = ["/bin/sh", "-c", "echo begun; exec sleep 600"];
+    command
+        .args(["run", "--quiet", "--policy", "policy", "fetcher", "--"])
+        .args(program)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let mut child = spawn(&mut command).unwrap();
+    let mut begun = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    child
+}
+
+/// Without what differs from run to run and from machine to machine: hashes, pids and users, lines of shipped files, spaces, and
+/// whether a cgroup was delegated.
+fn masked(text: &str) -> String {
+    text.lines()
+        .map(|line| {
+            let words = line.split_whitespace().map(|word| {
+                let hex = word.trim_matches(|one: char| !one.is_ascii_alphanumeric());
+                let is_hash = hex.len() >= 12 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let word = if is_hash {
+                    word.replace(hex, "#")
+                } else {
+                    word.to_owned()
+                };
+                let word = match word.split_once(".toml:") {
+                    Some((file, _)) => format!("{file}.toml:#"),
+                    None => word,
+                };
+                word.replace("cgroup", "rlimit")
+            });
+            let words: Vec<String> = words.collect();
+            let is_session = words.iter().any(|word| word == "enforce");
+            let after_pid = |at: usize| at > 0 && words.get(at - 1).is_some_and(|word| word.ends_with("(pid"));
+            let mask = |(at, word): (usize, &String)| {
+                let is_number = word.bytes().all(|byte| byte.is_ascii_digit() || byte == b',');
+                if is_number && (is_session || after_pid(at)) {
+                    "N".to_owned()
+                } else {
+                    word.clone()
+                }
+            };
+            words.iter().enumerate().map(mask).collect::<Vec<_>>().join(" ")
+        })
+        .filter(|line| {
+            !line.contains("rlimit ") && !line.contains("no rlimit holds it") && !line.starts_with("Landlock")
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn what_the_document_shows_is_what_the_commands_print() {
+    let path = document();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let bless = std::env::var_os("NEXUS_BLESS").is_some();
+    // The words of an ordinary user, where there is a choice.
+    for user in users().into_iter().rev() {
+        let home = Home::new(user);
+        let mut session = None;
+        let (mut written, mut commands) = (String::new(), 0);
+        let mut lines = text.lines().peekable();
+        let mut inside = false;
+        while let Some(line) = lines.next() {
+            written.push_str(line);
+            written.push('\n');
+            if line.starts_with("```") {
+                inside = line == "```console";
+            }
+            let Some(command) = line.strip_prefix("$ ").filter(|_| inside) else {
+                continue;
+            };
+            commands += 1;
+            let mut shown = String::new();
+            while let Some(next) = lines
+                .peek()
+                .filter(|next| !next.starts_with("$ ") && !next.starts_with("```"))
+            {
+                shown.push_str(next.trim_end());
+                shown.push('\n');
+                lines.next();
+            }
+            let done = home.shell(&format!("exec 2>&1; {command}"));
+            let said = String::from_utf8(done.stdout).unwrap();
+            let said: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+            assert!(
+                bless || masked(&shown) == masked(&said),
+                "$ {command}\nshown:\n{}\nsaid:\n{}",
+                masked(&shown),
+                masked(&said)
+            );
+            written.push_str(if bless { &said } else { &shown });
+            if session.is_none() {
+                session = Some(in_another_terminal(&home));
+            }
+        }
+        assert!(commands > 8, "the document has commands");
+        if let Some(mut session) = session {
+            kill_process(rustix::process::Pid::from_child(&session), Signal::TERM).unwrap();
+            session.wait().unwrap();
+        }
+        if bless {
+            std::fs::write(&path, written).unwrap();
+            return;
+        }
+        home.assert_nothing_left();
+    }
+}
