@@ -136,7 +136,7 @@ mod tests {
         );
         assert_eq!(object(Operation::Write, "hunter2 tmp"), None);
         assert_eq!(
-            of(Operation::Syscall, "mount(…, \"hunter2\")").as_deref(),
+            object(Operation::Syscall, "mount(…, \"hunter2\")").as_deref(),
             Some("mount")
         );
         assert_eq!(object(Operation::Syscall, "hunter2()"), None);
