@@ -32,4 +32,4 @@ pub use read::{Entry, Filter, Problem, Records, Unreadable, read};
 pub use recorder::{Handle, Recorder, RecorderError, Settings};
 pub use sink::{BoundedSink, Sink};
 pub use summary::{Summary, TOP_KEYS_MAX, TopDeny};
-pub use verify::{AnchorState, VerifyError, VerifyReport, verify};
+pub use verify::{AnchorState, VerifyError, VerifyReport, verify, verify_newest};

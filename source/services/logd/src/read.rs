@@ -173,6 +173,11 @@ impl Lines {
         })
     }
 
+    /// Only the file that is written: for a look that must not take long.
+    pub(crate) fn newest_only(&mut self) {
+        self.files = self.files.pop_back().into_iter().collect();
+    }
+
     pub(crate) fn files(&self) -> usize {
         self.files.len()
     }

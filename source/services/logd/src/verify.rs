@@ -83,9 +83,24 @@ pub enum VerifyError {
 /// The first record that does not hold, with its file and line; or why the journal cannot be read.
 pub fn verify(directory: &Path, anchor: Option<&Anchor>) -> Result<VerifyReport, VerifyError> {
     let directory = Directory::open(directory)?;
+    let lines = Lines::open(&directory)?;
+    verify_lines(&directory, lines, anchor)
+}
+
+/// Checks the file that is written alone, from what it says that it continues: 8 MiB at most, where no limit was changed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_newest(directory: &Path) -> Result<VerifyReport, VerifyError> {
+    let directory = Directory::open(directory)?;
     let mut lines = Lines::open(&directory)?;
+    lines.newest_only();
+    verify_lines(&directory, lines, None)
+}
+
+fn verify_lines(directory: &Directory, mut lines: Lines, anchor: Option<&Anchor>) -> Result<VerifyReport, VerifyError> {
     let files = lines.files();
-    let Some(key) = read_key(&directory)? else {
+    let Some(key) = read_key(directory)? else {
         return Err(VerifyError::NoKey);
     };
     let mut verifier = Verifier::from_stated_start(key);

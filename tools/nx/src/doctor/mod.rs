@@ -10,6 +10,7 @@ mod directories;
 mod facts;
 mod fuse;
 mod json;
+mod kept;
 mod landlock_fence;
 mod memory;
 mod mounts;
@@ -60,7 +61,7 @@ const fn inside(probe: Probe) -> Probe {
 }
 
 /// In the order of the report: what others rest on first.
-const PROBES: [Probe; 21] = [
+const PROBES: [Probe; 23] = [
     required("architecture", "the syscall filter", platform::architecture),
     optional("kernel", "information", platform::kernel),
     optional("container", "information", platform::container),
@@ -122,6 +123,12 @@ const PROBES: [Probe; 21] = [
         "areas, ledgers, the journal and the sockets of running sessions",
         directories::state,
     ),
+    optional(
+        "sessions",
+        "knowing who runs: `nx sec ps` and what rests on it",
+        kept::sessions,
+    ),
+    optional("journal", "the record of what was denied, and its chain", kept::journal),
 ];
 
 /// Every name that a report has, in its order.

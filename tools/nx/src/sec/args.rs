@@ -3,6 +3,7 @@
 use super::about::About;
 use super::audit::AuditArgs;
 use super::counters::CountersArgs;
+use super::export::ExportArgs;
 use super::test::TestCommand;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -28,6 +29,11 @@ pub(crate) enum SecCommand {
     /// Summed over all sessions and kept across restarts. Unlike the journal's records, counters are held back by no rate
     /// limit. Ends with 0, or 3 for a subject that nobody knows, 4 where they cannot be read.
     Counters(CountersArgs),
+    /// Write one bounded document for whoever looks into a trouble elsewhere
+    ///
+    /// Versions, posture, the policy's hashes, sessions, counters, and the journal's tail with the proof of its chain, as JSON.
+    /// No environment, arguments, file contents or policy text; the same system gives the same bytes but for the journal.
+    Export(ExportArgs),
     /// Watch it live: who runs, what of each budget is used, and each deny as it comes
     ///
     /// Needs a terminal, of any size. `q` ends it; Ctrl-Z stops it as any job. Changes nothing.

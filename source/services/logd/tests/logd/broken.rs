@@ -132,3 +132,25 @@ fn a_record_of_another_version_is_named_as_that() {
     let said = verify(&place.path(), None).unwrap_err().to_string();
     assert!(said.contains("line 3") && said.contains("version `2`"), "{said}");
 }
+
+#[test]
+fn the_newest_file_alone_is_checked_from_what_it_continues() {
+    let place = Place::new();
+    place.open_with(SMALL).append(&batch(0, 500)).unwrap();
+    let older = fs::read_to_string(place.file("journal.1.jsonl")).unwrap();
+    fs::write(
+        place.file("journal.1.jsonl"),
+        older.replace("203.0.113.7", "203.0.113.8"),
+    )
+    .unwrap();
+    assert!(verify(&place.path(), None).is_err());
+    let newest = logd::verify_newest(&place.path()).unwrap();
+    assert_eq!(newest.files, 1);
+    let mut own = lines(&place, "journal.jsonl");
+    own[1] = own[1].replace("203.0.113.7", "203.0.113.8");
+    write(&place, "journal.jsonl", &own);
+    assert!(matches!(
+        logd::verify_newest(&place.path()),
+        Err(VerifyError::Broken { line: 2, .. })
+    ));
+}

@@ -7,6 +7,7 @@ mod list;
 mod verify;
 
 pub(crate) use args::AuditArgs;
+pub(super) use verify::{broken_json, holds_json};
 
 use super::{journal, output};
 use crate::run::Failure;
