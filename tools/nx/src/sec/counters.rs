@@ -225,7 +225,7 @@ mod tests {
                 let (name, "counter") = kind.split_once(' ').ok_or_else(wrong)? else {
                     return Err(wrong());
                 };
-                if !helped.contains(name) || name.ends_with("_total") != true {
+                if !helped.contains(name) || !name.ends_with("_total") {
                     return Err(wrong());
                 }
                 typed = name.to_owned();
