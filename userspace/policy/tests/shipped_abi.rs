@@ -432,7 +432,11 @@ fn the_profile_and_what_no_policy_can_open_fit_a_filter_several_times() {
     assert_eq!(demo.profiles().len(), 2, "the tree's own, and the floor");
     let program = compile(&demo.profiles(), &[]).unwrap();
     // A tree, a ceiling and the floor, of 4096.
-    assert!(program.instructions().len() < 4096 / 3, "{}", program.instructions().len());
+    assert!(
+        program.instructions().len() < 4096 / 3,
+        "{}",
+        program.instructions().len()
+    );
 }
 
 /// `seccomp_is_const_allow` of the kernel, for the instructions that a filter has: whether a number is in its map of calls
