@@ -1,11 +1,52 @@
-//! The host's own addresses.
+//! Interfaces and their addresses.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
 /// More addresses than any host that people run programs on has; past it the list is an error, not cut.
 pub const INTERFACE_ADDRESSES_MAX: usize = 16_384;
+
+/// The size of a `struct ifreq` (linux/if.h) of a 64-bit program.
+pub const REQUEST_BYTES: usize = size_of::<libc::ifreq>();
+
+/// `ioctl(fd, SIOCGIFCONF, &list)` netdevice(7): the interfaces of the socket's network namespace that have an IPv4 address, as
+/// entries of [`REQUEST_BYTES`]; returns how many bytes there are.
+///
+/// # Errors
+/// `ENOTTY` for what is no socket; as netdevice(7).
+pub fn list(fd: impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let length = libc::c_int::try_from(into.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut list = libc::ifconf {
+        ifc_len: length,
+        ifc_ifcu: libc::__c_anonymous_ifc_ifcu {
+            ifcu_buf: into.as_mut_ptr().cast(),
+        },
+    };
+    // SAFETY: SIOCGIFCONF writes to `list`, and at most `ifc_len` bytes to the buffer in it, which `into` lends for that long.
+    crate::check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::SIOCGIFCONF, &raw mut list) }.into())?;
+    Ok(usize::try_from(list.ifc_len).unwrap_or(0).min(into.len()))
+}
+
+/// `ioctl(fd, SIOCGIF…, &request)` netdevice(7): one question about an interface of the socket's network namespace.
+///
+/// # Errors
+/// `EINVAL` for a command that is not one of those that only read; else as netdevice(7).
+pub fn ask(fd: impl AsFd, command: u32, request: &mut [u8; REQUEST_BYTES]) -> io::Result<()> {
+    const READS: [u32; 11] = [
+        0x8910, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942,
+    ];
+    if !READS.contains(&command) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: each of these commands reads and writes a `struct ifreq` and nothing else; `request` is as long and as an array of
+    // bytes has any value.
+    crate::check(
+        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::Ioctl::from(command), request.as_mut_ptr()) }.into(),
+    )
+    .map(drop)
+}
 
 struct List(*mut libc::ifaddrs);
 

@@ -31,9 +31,24 @@ const _: () = assert!(size_of::<Attributes>() == 48, "the layout is the kernel's
 /// # Errors
 /// `EPERM` if `nice` is less than the thread's own; `EINVAL`, `E2BIG` from a kernel that knows the call differently.
 pub fn prefer_short_turns(slice_ns: u64, nice: i32) -> io::Result<()> {
+    set(libc::SCHED_OTHER, slice_ns, nice)
+}
+
+/// `sched_setattr(0, &attr, 0)` sched_setattr(2) with `SCHED_IDLE`, sched(7): the calling thread, of niceness `nice`, steps back
+/// behind all ordinary ones, in turns of `slice_ns` nanoseconds. An ordinary user has no way to take that back (`RLIMIT_NICE`).
+///
+/// A core that runs nothing but such threads counts as free (Linux 5.4): whom one of them wakes runs there, at once.
+///
+/// # Errors
+/// As [`prefer_short_turns`].
+pub fn step_back(slice_ns: u64, nice: i32) -> io::Result<()> {
+    set(libc::SCHED_IDLE, slice_ns, nice)
+}
+
+fn set(policy: i32, slice_ns: u64, nice: i32) -> io::Result<()> {
     let attributes = Attributes {
         size: SIZE,
-        policy: libc::SCHED_OTHER.unsigned_abs(),
+        policy: policy.unsigned_abs(),
         flags: 0,
         nice,
         priority: 0,
@@ -55,5 +70,20 @@ mod tests {
         let nice = rustix::process::getpriority_process(None).unwrap();
         prefer_short_turns(100_000, nice).unwrap();
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), nice);
+    }
+
+    #[test]
+    fn a_thread_that_steps_back_steps_back_alone() {
+        let policy = || {
+            // SAFETY: no memory is involved; thread 0 is the caller.
+            unsafe { libc::sched_getscheduler(0) }
+        };
+        let nice = rustix::process::getpriority_process(None).unwrap();
+        let stepped = std::thread::spawn(move || {
+            step_back(100_000, nice).unwrap();
+            policy()
+        });
+        assert_eq!(stepped.join().unwrap(), libc::SCHED_IDLE);
+        assert_ne!(policy(), libc::SCHED_IDLE);
     }
 }

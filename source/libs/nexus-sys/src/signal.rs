@@ -228,6 +228,12 @@ impl ThreadHandle {
         Self { tid }
     }
 
+    /// The thread of this process with this number for the kernel.
+    #[must_use]
+    pub const fn of(tid: i32) -> Self {
+        Self { tid }
+    }
+
     /// `tgkill(getpid(), tid, number)` tgkill(2). Harmless if the thread is gone.
     pub fn interrupt(self, signal: i32) {
         // SAFETY: no memory is involved.

@@ -224,6 +224,9 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
         test,
     };
     let mut calls = vec![("connect", vec![]), ("kill", vec![arg(0, ArgTest::Equal(0))])];
+    // What interfaces there are is told of the session's own network, wherever the socket lives that is asked.
+    let questions = ArgTest::OneOf(nexus_abi_policy::INTERFACE_QUESTIONS.into());
+    calls.push(("ioctl", vec![arg(1, questions)]));
     // A memory file lies where it is bounded.
     calls.push(("memfd_create", vec![]));
     if sysv == SysV::Denied {

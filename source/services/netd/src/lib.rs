@@ -18,6 +18,7 @@ mod epoll;
 mod gather;
 mod group;
 mod host;
+mod interfaces;
 mod listen;
 mod local;
 mod memfd_create;
@@ -99,6 +100,9 @@ pub enum StartError {
     /// The kernel refused something that every kernel from Linux 5.14 gives.
     #[error("cannot tell the program's sockets from the host's: {0}")]
     Cookie(#[source] std::io::Error),
+    /// No descriptor is left for a socket of the program's network.
+    #[error("cannot keep a socket of the program's network: {0}")]
+    Inside(#[source] std::io::Error),
     /// No thread for the waiting calls.
     #[error("cannot start a thread: {0}")]
     Workers(#[source] std::io::Error),
@@ -136,6 +140,8 @@ pub struct Netd {
     /// Whether it was said that the rules are enforced.
     marked: bool,
     broker: Arc<Broker>,
+    /// A socket of the program's network namespace.
+    inside: OwnedFd,
     listener: Arc<Listener>,
     workers: Workers,
 }
@@ -174,6 +180,7 @@ impl Netd {
         Ok(Self {
             host: None,
             sides: side::Sides::between(inside).map_err(StartError::Cookie)?,
+            inside: inside.try_clone().map_err(StartError::Inside)?,
             seen: side::Seen::default(),
             pins,
             marked: judges.markers.is_none(),
@@ -247,6 +254,11 @@ impl Netd {
     /// `listen(fd, backlog)`.
     pub fn listen(&mut self, call: &Notification) -> Answer {
         answer(listen::run(self, call))
+    }
+
+    /// `ioctl(fd, question, answer)`: what interfaces there are.
+    pub fn interfaces(&mut self, call: &Notification) -> Answer {
+        answer(interfaces::run(self, call))
     }
 
     /// `kill(0, signal)`: the caller's process group, but only what of it is inside.

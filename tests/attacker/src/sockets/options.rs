@@ -124,14 +124,13 @@ pub(crate) fn options() {
         let mut request = [0_u8; 64];
         request[..3].copy_from_slice(b"lo\0");
         for (name, command) in [
-            ("SIOCGIFNAME", 0x8910_u64),
-            ("SIOCGIFCONF", 0x8912),
-            ("SIOCGIFFLAGS", 0x8913),
-            ("SIOCSIFFLAGS", 0x8914),
-            ("SIOCGIFADDR", 0x8915),
+            ("SIOCSIFFLAGS", 0x8914_u64),
             ("SIOCSIFADDR", 0x8916),
-            ("SIOCGIFHWADDR", 0x8927),
-            ("SIOCGIFINDEX", 0x8933),
+            ("SIOCSIFNAME", 0x8923),
+            ("SIOCGIFENCAP", 0x8925),
+            ("SIOCGIFSLAVE", 0x8929),
+            ("SIOCGIFPFLAGS", 0x8935),
+            ("SIOCGIFMAP", 0x8970),
             ("SIOCETHTOOL", 0x8946),
             ("SIOCGSKNS", 0x894c),
             ("SIOCADDRT", 0x890b),

@@ -1,6 +1,6 @@
 //! Any process of nx killed while the program writes: nothing is left, and the ledger is the disk.
 //!
-//! `NEXUS_SOAK=1` does it some hundred times; without it a few.
+//! `NEXUS_SOAK=1` does it a thousand times; without it a few.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,7 +12,8 @@ use security_v2_host::{Home, Run, as_everybody, eventually, spawn};
 use serde_json::Value;
 
 const SHORT: u64 = 6;
-const LONG: u64 = 250;
+/// For each of the two kinds of user: a thousand in all.
+const LONG: u64 = 500;
 
 /// The same moments in every run: xorshift, Marsaglia 2003.
 struct Chance(u64);

@@ -38,7 +38,74 @@ fn no_option_or_request_changes_where_a_socket_goes_or_tells_of_the_host() {
         answers.assert_only(&["tcp-TCP_NODELAY", "tcp6-TCP_NODELAY"], 90);
         attack
             .bare(&["options"])
-            .assert_ok(&["tcp-SIOCGIFCONF", "tcp-TCP_FASTOPEN_CONNECT", "tcp-SO_DONTROUTE"]);
+            .assert_ok(&["tcp-TCP_FASTOPEN_CONNECT", "tcp-SO_DONTROUTE"]);
+    }
+}
+
+/// What lists interfaces, and what asks for each: names, addresses, numbers.
+const INTERFACES: &str = r#"
+import array, errno, fcntl, socket, struct, sys
+def told(name, work):
+    try: print(name, work())
+    except OSError as error: print(name, errno.errorcode[error.errno])
+def names(one, room=40 * 64):
+    space = array.array("B", bytes(room)); at = space.buffer_info()[0]
+    length = struct.unpack("i4x8x", fcntl.ioctl(one, 0x8912, struct.pack("i4xQ", room, at)))[0]
+    entries = [bytes(space[i:i + 40]) for i in range(0, length, 40)]
+    return [(entry[:16].rstrip(b"\0").decode(), socket.inet_ntoa(entry[20:24])) for entry in entries]
+def ask(one, command, name): return fcntl.ioctl(one, command, struct.pack("16s24x", name))[16:]
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        one = socket.socket(family, kind)
+        told("list", lambda: names(one)); told("no-room", lambda: names(one, 39))
+        told("needed", lambda: struct.unpack("i4x8x", fcntl.ioctl(one, 0x8912, struct.pack("i4xQ", -7, 0)))[0])
+        told("index", lambda: struct.unpack("i", ask(one, 0x8933, b"lo")[:4])[0])
+        told("name", lambda: fcntl.ioctl(one, 0x8910, struct.pack("16si20x", b"", 1))[:16].rstrip(b"\0"))
+        told("up", lambda: struct.unpack("H", ask(one, 0x8913, b"lo")[:2])[0] & 9)
+        told("mask", lambda: socket.inet_ntoa(ask(one, 0x891b, b"lo")[4:8]))
+        for host in sys.argv[1:]: told("host", lambda: ask(one, 0x8933, host.encode()) and "told")
+told("far", lambda: fcntl.ioctl(one, 0x8912, struct.pack("i4xQ", 4000, 1 << 46)))
+told("pipe", lambda: names(sys.stdout))
+"#;
+
+#[test]
+fn what_lists_interfaces_is_told_of_the_sessions_own_network_wherever_its_socket_lives() {
+    let hosts: Vec<String> = std::fs::read_dir("/sys/class/net")
+        .map(|entries| {
+            entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
+        })
+        .unwrap_or_default();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).filter(|name| *name != "lo").collect();
+    for user in users() {
+        // Without and with a rule for the outside: then the sockets live on the host.
+        for rules in [vec![], vec!["127.0.0.1:1".to_owned(), "udp 127.0.0.1:1".to_owned()]] {
+            let attack = Attack::with_egress(user, &rules);
+            let words = [&["/usr/bin/python3", "-c", INTERFACES][..], &hosts].concat();
+            let done = attack.prepare_any(words.iter().map(Into::into).collect()).run();
+            let mut each = vec![
+                "list [('lo', '127.0.0.1')]",
+                "no-room []",
+                "needed 40",
+                "index 1",
+                "name b'lo'",
+                "up 9",
+                "mask 255.0.0.0",
+            ];
+            each.extend(hosts.iter().map(|_| "host ENODEV"));
+            let mut expected = each.repeat(4);
+            expected.extend(["far EFAULT", "pipe ENOTTY"]);
+            assert_eq!(done.out().lines().collect::<Vec<_>>(), expected, "{done}");
+            let bare = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
+            let told = String::from_utf8_lossy(&bare.stdout)
+                .lines()
+                .filter(|line| *line == "host told")
+                .count();
+            assert_eq!(told, 4 * hosts.len());
+            done.assert_nothing_left();
+        }
     }
 }
 

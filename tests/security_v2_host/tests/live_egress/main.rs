@@ -3,6 +3,7 @@
 mod bind;
 mod datagrams;
 mod sends;
+mod streams;
 
 use std::net::UdpSocket;
 use std::sync::Arc;

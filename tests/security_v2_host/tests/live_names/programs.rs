@@ -131,3 +131,37 @@ java -Djava.net.preferIPv4Stack=false -XX:TieredStopAtLevel=1 Fetch.java"#,
         |_, done| assert_eq!(done.out(), "page\nrefused\n", "{done}"),
     );
 }
+
+#[test]
+fn a_resolver_that_cannot_start_ends_the_session_and_says_why() {
+    if !has("/usr/bin/strace") || !has("/usr/bin/setpriv") {
+        return;
+    }
+    for user in users() {
+        let home = Home::new(user);
+        let id = user.id().to_string();
+        let mut words: Vec<String> = Vec::new();
+        if rustix::process::geteuid().is_root() && id != "0" {
+            let become_user = [
+                "setpriv",
+                &format!("--reuid={id}"),
+                &format!("--regid={id}"),
+                "--clear-groups",
+                "--inh-caps=-all",
+            ];
+            words.extend(become_user.map(str::to_owned));
+        }
+        // Each of the supervisor's binds but its first, which makes the session known.
+        let failing = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind", "-e"];
+        words.extend(failing.map(str::to_owned));
+        words.push("inject=bind:error=EADDRINUSE:when=2+".to_owned());
+        let run = security_v2_host::Run::at(&home)
+            .around(words)
+            .policy(&tree(RULES))
+            .subject("named");
+        let done = run.args(["sleep", "60"]).run();
+        assert_eq!(done.code(), Some(7), "{done}");
+        assert!(done.err().contains("cannot start the resolver: "), "{done}");
+        done.assert_nothing_left();
+    }
+}

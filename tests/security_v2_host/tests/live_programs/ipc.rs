@@ -202,3 +202,40 @@ fn each_session_has_its_own() {
         says("print(ok(shm(65536)))", SMALL, "ok");
     }
 }
+
+#[test]
+fn two_sessions_at_once_each_have_the_whole_of_it_and_nothing_of_the_others() {
+    // The same key and the same name in both, each made as what is not there yet.
+    const SCRIPT: &str = "
+import time
+own, other = sys.argv[1:]
+taken = libc.shmget(0x4e58, ctypes.c_size_t(65536), NEW | 0o2000)
+filled = fill(os.memfd_create('a'))
+queue = libc.mq_open(b'/same', os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600, None)
+open('/tmp/' + own, 'w').close()
+while not os.path.exists('/tmp/' + other): time.sleep(0.02)
+print(ok(taken), filled, ok(queue), ok(shm(4096)))";
+    if !bounds_sysv() || !has(&["python3"]) {
+        return;
+    }
+    let program = format!("{CALLS}\n{SCRIPT}");
+    for user in users() {
+        let home = Home::new(user);
+        // Sessions that begin at once must not write the tree at once.
+        drop(Run::at(&home).policy(&tree(&SMALL.replace("mqueue = \"64KiB\"", "mqueue = \"256KiB\""))));
+        let run = |own: &'static str, other: &'static str| {
+            let home = Arc::clone(&home);
+            let program = program.clone();
+            std::thread::spawn(move || {
+                let run = Run::at(&home).policy_directory(home.policy());
+                run.args(["python3", "-c", &program, own, other]).run()
+            })
+        };
+        for session in [run("a", "b"), run("b", "a")] {
+            let done = session.join().expect("a run");
+            let out = done.out();
+            assert_eq!(out.trim(), "ok (65536, 'ENOSPC') ok ENOSPC", "{done}");
+        }
+        home.assert_nothing_left();
+    }
+}

@@ -39,6 +39,7 @@ struct Mediated {
     sendto: u32,
     sendmsg: u32,
     sendmmsg: u32,
+    ioctl: u32,
 }
 
 impl Mediated {
@@ -56,6 +57,7 @@ impl Mediated {
             sendto: syscall::number("sendto")?,
             sendmsg: syscall::number("sendmsg")?,
             sendmmsg: syscall::number("sendmmsg")?,
+            ioctl: syscall::number("ioctl")?,
         })
     }
 }
@@ -202,6 +204,7 @@ impl Loop {
         let answer = match judged.number {
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
+            number if number == self.mediated.ioctl => self.netd.interfaces(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
             number if number == self.mediated.memfd_create && self.records.has_memory_files() => {
                 self.netd.memory_file(call)

@@ -17,7 +17,7 @@ use vfsd::VfsdMessage;
 
 /// The session's recorder, with what every record of it says.
 pub(crate) struct Records {
-    session: Session,
+    session: &'static Session,
     recorder: Mutex<Option<Recorder>>,
     watch: Mutex<Option<Watch>>,
     handle: Handle,
@@ -26,7 +26,7 @@ pub(crate) struct Records {
 impl Records {
     /// Opens the journal and the counters: whatever keeps them from being written is found here, before the program
     /// starts.
-    pub(crate) fn open(session: &Session, places: &Places, options: &Options) -> Result<Self, String> {
+    pub(crate) fn open(session: &'static Session, places: &Places, options: &Options) -> Result<Self, String> {
         let directory = places.journal();
         // Nobody else's business: the names alone say what was run.
         std::fs::DirBuilder::new()
@@ -66,7 +66,7 @@ impl Records {
             Recorder::start(settings, journal, Arc::new(counters), clock, sink).map_err(|error| failed(&error))?;
         let handle = recorder.handle();
         Ok(Self {
-            session: session.clone(),
+            session,
             recorder: Mutex::new(Some(recorder)),
             watch: Mutex::new(watch),
             handle,

@@ -14,17 +14,17 @@ use std::time::SystemTime;
 
 /// What a session answers about itself.
 pub(crate) struct Views {
-    session: Session,
-    plan: Plan,
+    session: &'static Session,
+    plan: &'static Plan,
     names: Arc<OnceLock<OpenNames>>,
 }
 
 impl Views {
     /// `names` is set once the program's resolver stands.
-    pub(crate) fn new(subject: &Subject<'_>, names: Arc<OnceLock<OpenNames>>) -> Self {
+    pub(crate) fn new(subject: &Subject, names: Arc<OnceLock<OpenNames>>) -> Self {
         Self {
-            session: subject.session.clone(),
-            plan: subject.plan.clone(),
+            session: subject.session,
+            plan: subject.plan,
             names,
         }
     }
@@ -36,7 +36,7 @@ impl Answers for Views {
             policy: &self.session.policy,
             rules: &self.session.rules,
             live: Some(InForce {
-                plan: &self.plan,
+                plan: self.plan,
                 names: self.names.get(),
             }),
         };

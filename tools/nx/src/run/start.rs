@@ -23,7 +23,6 @@ use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
 use policyd::LoadError;
 use std::io::Write;
-use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +47,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         );
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
-    let mut decided = ManuallyDrop::new(decide(args)?);
+    let decided = Box::leak(Box::new(decide(args)?));
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         super::summary::say(&format!("nx: {}", plain(note)));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, status, &mut decided)
+    start(args, status, decided)
 }
 
 /// What a proof may change of a run that is decided and not started.
@@ -72,7 +71,7 @@ pub(crate) struct Prepared<'a> {
 
 /// A run whose program is a probe: decided, started and ended by the same code as any other.
 pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
-    let mut decided = ManuallyDrop::new(decide(args)?);
+    let decided = Box::leak(Box::new(decide(args)?));
     let Decided {
         session,
         places,
@@ -87,7 +86,7 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
         judges,
     })?;
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, &mut Status::new(None), &mut decided)
+    start(args, &mut Status::new(None), decided)
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
@@ -278,7 +277,7 @@ fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::internal(format!("cannot {what}: {error}"))
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u8, Failure> {
+fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided) -> Result<u8, Failure> {
     let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
     if decided.plan.identity.assumed {
         descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
@@ -286,6 +285,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
         rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
     }
     let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
+    let decided: &'static Decided = decided;
     let ended = run_session(args, status, decided, &mut signals, &mut group);
     let out_of_memory = group.is_some_and(|group| {
         let out_of_memory = group.ran_out_of_memory();
@@ -297,7 +297,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
         Err(failure) => signals.end_of_start().map(End::Signaled).ok_or(failure),
         ended => ended,
     };
-    let Decided { session, plan, .. } = &*decided;
+    let Decided { session, plan, .. } = decided;
     if !out_of_memory {
         return finish(ended?, plan, session, &mut signals, status);
     }
@@ -322,7 +322,7 @@ fn start(args: &RunArgs, status: &mut Status, decided: &mut Decided) -> Result<u
 fn run_session(
     args: &RunArgs,
     status: &mut Status,
-    decided: &Decided,
+    decided: &'static Decided,
     signals: &mut Signals,
     group: &mut Option<Group>,
 ) -> Result<End, Failure> {

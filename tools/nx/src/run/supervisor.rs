@@ -4,7 +4,7 @@
 //! as long as it takes to write the last record.
 
 use super::areas;
-use super::judge::Judge;
+use super::judge::{Judge, SuperviseError};
 use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
@@ -28,16 +28,16 @@ pub(crate) struct Options {
 }
 
 /// What is supervised.
-pub(crate) struct Subject<'a> {
-    pub(crate) session: &'a Session,
-    pub(crate) plan: &'a Plan,
+pub(crate) struct Subject {
+    pub(crate) session: &'static Session,
+    pub(crate) plan: &'static Plan,
     /// The program's init, as the first process numbers it.
     pub(crate) init: i32,
 }
 
 /// Runs as a fork of the first process and ends.
 pub(crate) fn run(
-    subject: &Subject<'_>,
+    subject: &Subject,
     places: &Places,
     judges: Judges,
     front: PacketSocket,
@@ -58,7 +58,7 @@ pub(crate) fn run(
 }
 
 fn supervise(
-    subject: &Subject<'_>,
+    subject: &Subject,
     places: &Places,
     judges: Judges,
     front: &PacketSocket,
@@ -84,9 +84,12 @@ fn supervise(
         return Ok(());
     };
     let mut files = VfsdSession::from(files);
-    let Ok(judge) = Judge::start(broker, judges, Arc::clone(&records)) else {
+    let judge = match Judge::start(broker, judges, Arc::clone(&records)) {
+        Ok(judge) => judge,
         // The program never began; the first process knows why from init.
-        return Ok(());
+        Err(SuperviseError::NoListener) => return Ok(()),
+        // It has begun, and nobody would answer it.
+        Err(error) => return Err(error.to_string()),
     };
     // Nobody else sets it.
     let _ = names.set(judge.names());
@@ -146,7 +149,7 @@ fn supervise(
 }
 
 /// Makes the session known. The entry is there until the value is dropped; a killed supervisor leaves it to be found as left over.
-fn register(subject: &Subject<'_>, places: &Places, names: Arc<OnceLock<OpenNames>>) -> std::io::Result<Entry> {
+fn register(subject: &Subject, places: &Places, names: Arc<OnceLock<OpenNames>>) -> std::io::Result<Entry> {
     let facts = registered::facts(subject.session, subject.plan, subject.init)?;
     let (entry, listener) = registry::publish(&places.runtime, &facts)?;
     registry::serve(listener, registered::Views::new(subject, names))?;

@@ -67,6 +67,14 @@ const AF_INET6: u64 = 10;
 const IPPROTO_TCP: u64 = 6;
 const IPPROTO_UDP: u64 = 17;
 const IPPROTO_MPTCP: u64 = 262;
+
+/// What `ioctl` answers about interfaces without changing them (netdevice(7)): SIOCGIFNAME, SIOCGIFCONF, SIOCGIFFLAGS,
+/// SIOCGIFADDR, SIOCGIFDSTADDR, SIOCGIFBRDADDR, SIOCGIFNETMASK, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX,
+/// SIOCGIFTXQLEN. Whoever builds a filter has them shown to the supervisor: on a socket of the host's the kernel would tell of
+/// the host.
+pub const INTERFACE_QUESTIONS: [u64; 12] = [
+    0x8910, 0x8912, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942,
+];
 const MSG_FASTOPEN: u64 = 0x2000_0000;
 const SET_ID: u64 = 0o6000;
 /// O_CREAT and O_TMPFILE: only with these does open read a mode.
@@ -248,14 +256,21 @@ static ENTRIES: &[Entry] = &[
         calls: &[nr::ioctl],
         says: Says::Not(&[&[(1, Is::Equal(0x5452))]]), // FIOASYNC
     },
-    // A socket for the outside lives on the host: these tell of its interfaces, routes and neighbours, and SIOCGSKNS
-    // hands out its namespace. Below them are the owner of a descriptor, looked up in the caller's own pid namespace, urgent
+    // A socket for the outside lives on the host: these tell of and change its interfaces, routes and neighbours, and SIOCGSKNS
+    // hands out its namespace. Left out are the questions about interfaces that the supervisor always answers itself, for the
+    // session's own network ([`INTERFACE_QUESTIONS`]). Below them are the owner of a descriptor, looked up in the caller's own pid namespace, urgent
     // data and time stamps; 0x894b is SIOCOUTQNSD. From 0x8b00 on are the commands of wireless devices.
     Entry {
         name: "floor:interfaces",
         calls: &[nr::ioctl],
         says: Says::Not(&[
-            &[(1, Is::Range(0x8908, 0x894a))],
+            &[(1, Is::Range(0x8908, 0x890f))],
+            &[(1, Is::In(&[0x8911, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c]))],
+            &[(1, Is::Range(0x891e, 0x8920))],
+            &[(1, Is::Range(0x8922, 0x8926))],
+            &[(1, Is::Range(0x8928, 0x8932))],
+            &[(1, Is::Range(0x8934, 0x8941))],
+            &[(1, Is::Range(0x8943, 0x894a))],
             &[(1, Is::Range(0x894c, 0x89ff))],
             &[(1, Is::Range(0x8b00, 0x8bff))],
         ]),

@@ -11,14 +11,21 @@ use rustix::thread::CpuSet;
 
 use super::super::protocol::{Answer, Header, REQUEST_BYTES_MAX, WRITE, WriteHead};
 use super::pipe::{PIPED_BYTES_MIN, Pipe};
+use super::quiet::Quiet;
 use super::{Server, answer_one, answer_piped, receive};
 
 /// How many threads there are at most: one request each that waits for the disk. Each has two buffers of half a megabyte,
 /// which take memory only as far as they were used.
 pub(super) const THREADS_MAX: usize = 16;
 
+/// The post of the one that reads when all is quiet ([`super::quiet`]), beside those.
+pub(super) const QUIET: usize = THREADS_MAX;
+
+/// All posts.
+pub(super) const POSTS: usize = THREADS_MAX + 1;
+
 /// How long a turn of a thread should be, in nanoseconds: the shortest that there is, and longer than most requests.
-const TURN_NS: u64 = 100_000;
+pub(super) const TURN_NS: u64 = 100_000;
 
 /// What a thread does, as others see it.
 #[derive(Debug, Default)]
@@ -30,12 +37,12 @@ pub(super) struct Post {
     /// Its own number for the kernel, 0 before it runs.
     pub(super) thread: AtomicU32,
     /// Whether it is one of the readers.
-    reads: AtomicBool,
+    pub(super) reads: AtomicBool,
 }
 
 /// What a thread works with, and uses again for each request.
 #[derive(Debug)]
-struct Hands {
+pub(super) struct Hands {
     buffer: Vec<u8>,
     answer: Answer,
     pipe: Option<Pipe>,
@@ -43,17 +50,36 @@ struct Hands {
     large: bool,
 }
 
+impl Hands {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; REQUEST_BYTES_MAX],
+            answer: Answer::new(),
+            pipe: None,
+            large: false,
+        }
+    }
+}
+
+/// The thread of a post goes.
+pub(super) fn leave_post(post: &Post) {
+    post.thread.store(0, Ordering::Relaxed);
+    POST.set(None);
+}
+
 #[derive(Debug, Default)]
-struct Muster {
-    /// How many read, or serve what they have read and mean to read again.
+pub(super) struct Muster {
+    /// How many read, or serve what they have read and mean to read again; without the one for quiet times.
     readers: usize,
     /// How many wait to be needed.
     parked: usize,
-    threads: Vec<JoinHandle<()>>,
+    pub(super) threads: Vec<JoinHandle<()>>,
     /// How many were ever begun.
     begun: usize,
     /// The device says that there is nothing more to come.
-    over: bool,
+    pub(super) over: bool,
+    /// What there is of a reader for quiet times.
+    pub(super) quiet: Quiet,
 }
 
 /// The threads of one server.
@@ -62,9 +88,11 @@ pub(super) struct Crew {
     server: Server,
     posts: [Post; THREADS_MAX],
     muster: Mutex<Muster>,
-    needed: Condvar,
+    pub(super) needed: Condvar,
     /// How many should read.
     wanted: AtomicU32,
+    /// Whether the one for quiet times reads, and nobody else.
+    pub(super) is_quiet: AtomicBool,
     /// More read than should: who sees it first leaves.
     crowded: AtomicBool,
     over: AtomicBool,
@@ -99,6 +127,7 @@ impl Crew {
             muster: Mutex::default(),
             needed: Condvar::new(),
             wanted: AtomicU32::new(1),
+            is_quiet: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             over: AtomicBool::new(false),
             warden_sleeps: AtomicBool::new(false),
@@ -136,9 +165,19 @@ impl Crew {
     pub(super) fn set_wanted(self: &Arc<Self>, count: usize) {
         let count = count.clamp(1, THREADS_MAX);
         self.wanted.store(u32::try_from(count).unwrap_or(1), Ordering::Relaxed);
-        let muster = self.lock();
-        self.crowded.store(muster.readers > count, Ordering::Relaxed);
+        self.recount(self.lock());
+    }
+
+    /// Has as many read as should by now.
+    pub(super) fn recount(self: &Arc<Self>, muster: MutexGuard<'_, Muster>) {
+        self.crowded
+            .store(muster.readers > self.wanted_of(&muster), Ordering::Relaxed);
         self.fill(muster);
+    }
+
+    /// How many should read beside the one for quiet times.
+    fn wanted_of(&self, muster: &Muster) -> usize {
+        if muster.quiet == Quiet::Reads { 0 } else { self.wanted() }
     }
 
     /// Runs the crew in this thread and others until the end.
@@ -159,15 +198,12 @@ impl Crew {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Muster> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Muster> {
         self.muster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(self: &Arc<Self>, number: usize) {
-        let Some(post) = self.posts.get(number) else { return };
-        POST.set(Some((Arc::clone(self), number)));
-        let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        post.thread.store(thread, Ordering::Relaxed);
+        let Some(post) = self.take_post(number) else { return };
         // Whoever began this thread may itself be kept on one core.
         if let Some(everywhere) = &self.everywhere {
             let _ = rustix::thread::sched_setaffinity(None, everywhere);
@@ -177,17 +213,20 @@ impl Crew {
         if let Ok(nice) = rustix::process::getpriority_process(None) {
             let _ = nexus_sys::schedule::prefer_short_turns(TURN_NS, nice);
         }
-        let mut hands = Hands {
-            buffer: vec![0; REQUEST_BYTES_MAX],
-            answer: Answer::new(),
-            pipe: None,
-            large: false,
-        };
+        let mut hands = Hands::new();
         while self.take_turn(post) {
             self.read_while_wanted(post, &mut hands);
         }
-        post.thread.store(0, Ordering::Relaxed);
-        POST.set(None);
+        leave_post(post);
+    }
+
+    /// Makes this thread known as the one of a post.
+    pub(super) fn take_post(self: &Arc<Self>, number: usize) -> Option<&Post> {
+        let post = self.posts.get(number)?;
+        POST.set(Some((Arc::clone(self), number)));
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        post.thread.store(thread, Ordering::Relaxed);
+        Some(post)
     }
 
     /// Waits until one more reader is wanted; `false` at the end.
@@ -197,7 +236,7 @@ impl Crew {
             if muster.over {
                 return false;
             }
-            if muster.readers < self.wanted() {
+            if muster.readers < self.wanted_of(&muster) {
                 muster.readers = muster.readers.saturating_add(1);
                 post.reads.store(true, Ordering::Relaxed);
                 return true;
@@ -209,7 +248,7 @@ impl Crew {
     }
 
     /// Serves as long as this post is one of the readers.
-    fn read_while_wanted(self: &Arc<Self>, post: &Post, hands: &mut Hands) {
+    pub(super) fn read_while_wanted(self: &Arc<Self>, post: &Post, hands: &mut Hands) {
         while post.reads.load(Ordering::Relaxed) {
             if self.serve_one(post, hands).is_err() {
                 return self.end();
@@ -224,7 +263,13 @@ impl Crew {
     fn serve_one(&self, post: &Post, hands: &mut Hands) -> Result<(), Errno> {
         let mut len = None;
         if let Some(pipe) = hands.pipe.take_if(|_| hands.large) {
-            let count = pipe.receive(&self.server.device)?;
+            let count = match pipe.receive(&self.server.device) {
+                Err(Errno::INTR) => {
+                    hands.pipe = Some(pipe);
+                    return Ok(());
+                }
+                received => received?,
+            };
             let mut first = [0; WriteHead::BYTES];
             let got = pipe.read(&mut first)?;
             if let Some((header, head)) = WriteHead::of(&first, count).filter(|_| got == first.len()) {
@@ -244,7 +289,11 @@ impl Crew {
         }
         let bytes = match len {
             Some(len) => hands.buffer.get(..len).unwrap_or_default(),
-            None => receive(&self.server.device, &mut hands.buffer)?,
+            None => match receive(&self.server.device, &mut hands.buffer) {
+                // Somebody wants us to look up.
+                Err(Errno::INTR) => return Ok(()),
+                received => received?,
+            },
         };
         // Too short for a header: nobody to answer.
         let Ok((header, opcode, body)) = Header::of(bytes) else {
@@ -281,15 +330,19 @@ impl Crew {
     /// Stops reading if there are more readers than wanted.
     fn leave_crowd(&self, post: &Post) {
         let mut muster = self.lock();
-        if muster.readers > self.wanted() && post.reads.swap(false, Ordering::Relaxed) {
+        let wanted = self.wanted_of(&muster);
+        if muster.readers > wanted && post.reads.swap(false, Ordering::Relaxed) {
             muster.readers = muster.readers.saturating_sub(1);
         }
-        self.crowded.store(muster.readers > self.wanted(), Ordering::Relaxed);
+        self.crowded.store(muster.readers > wanted, Ordering::Relaxed);
     }
 
     /// Takes a post out of the readers, for whom another one steps in; with `steps`, only if it is still where it was.
     pub(super) fn take_aside(self: &Arc<Self>, number: usize, steps: Option<u64>) {
         let Some(post) = self.posts.get(number) else { return };
+        if number == QUIET {
+            return self.end_quiet(steps);
+        }
         let mut muster = self.lock();
         if steps.is_some_and(|steps| post.steps.load(Ordering::Relaxed) != steps) {
             return;
@@ -305,9 +358,10 @@ impl Crew {
         if muster.over {
             return;
         }
-        let missing = self.wanted().saturating_sub(muster.readers);
-        for _ in 0..missing.min(muster.parked) {
-            self.needed.notify_one();
+        let missing = self.wanted_of(&muster).saturating_sub(muster.readers);
+        if missing > 0 {
+            // Also the one for quiet times waits here, so that one cannot be picked.
+            self.needed.notify_all();
         }
         for _ in 0..missing.saturating_sub(muster.parked) {
             let number = muster.begun;

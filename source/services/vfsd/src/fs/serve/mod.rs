@@ -8,6 +8,7 @@
 
 mod crew;
 mod pipe;
+mod quiet;
 mod warden;
 
 use std::os::fd::OwnedFd;
@@ -35,7 +36,10 @@ impl Server {
         let mut buffer = vec![0; REQUEST_BYTES_MAX];
         let mut answer = Answer::new();
         loop {
-            let bytes = receive(&device, &mut buffer)?;
+            let bytes = match receive(&device, &mut buffer) {
+                Err(Errno::INTR) => continue,
+                received => received?,
+            };
             let (header, opcode, body) = Header::of(bytes).map_err(|_| Errno::PROTO)?;
             let Ok(Request::Init {
                 major,
@@ -60,6 +64,7 @@ impl Server {
 
     /// Serves until the file system is gone.
     pub(crate) fn run(self) {
+        quiet::prepare();
         let crew = Arc::new(Crew::new(self));
         let warden = {
             let crew = Arc::clone(&crew);
@@ -78,13 +83,13 @@ impl Server {
     }
 }
 
-/// Waits for one request; an error means that there will be no more.
+/// Waits for one request; an error means that there will be no more, but for `EINTR`.
 fn receive<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     loop {
         match rustix::io::read(device, &mut *buffer) {
             Ok(count) => return Ok(buffer.get(..count).unwrap_or_default()),
-            // A request that was taken back while we were on our way to it, or a signal.
-            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+            // A request that was taken back while we were on our way to it.
+            Err(Errno::NOENT | Errno::AGAIN) => {}
             Err(errno) => return Err(errno),
         }
     }

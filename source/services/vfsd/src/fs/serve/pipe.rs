@@ -43,7 +43,7 @@ impl Pipe {
         })
     }
 
-    /// Waits for one request and takes it in.
+    /// Waits for one request and takes it in; an error means that there will be no more, but for `EINTR`.
     pub(super) fn receive(&self, device: &OwnedFd) -> Result<usize, Errno> {
         loop {
             match rustix::pipe::splice(device, None, &self.into, None, REQUEST_BYTES_MAX, SpliceFlags::empty()) {
@@ -51,7 +51,7 @@ impl Pipe {
                     self.left.set(count);
                     return Ok(count);
                 }
-                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
+                Err(Errno::NOENT | Errno::AGAIN) => {}
                 Err(errno) => return Err(errno),
             }
         }

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::{CpuSet, Pid};
 
-use super::crew::{Crew, THREADS_MAX};
+use super::crew::{Crew, POSTS, QUIET};
 
 /// How often it looks while requests come: a reader that serves the same request at two looks is stuck.
 const LOOK: Duration = Duration::from_millis(1);
@@ -36,12 +36,14 @@ pub(super) fn watch(crew: &Arc<Crew>) {
     let everywhere = crew.everywhere();
     let cores = everywhere.and_then(|everywhere| usize::try_from(everywhere.count()).ok());
     let readers_max = cores.unwrap_or(1).clamp(1, READERS_MAX);
-    let mut places: [Place; THREADS_MAX] = Default::default();
-    let mut seen = [0_u64; THREADS_MAX];
+    let mut places: [Place; POSTS] = Default::default();
+    let mut seen = [0_u64; POSTS];
+    let mut calm_times = Calm::new(cores.unwrap_or(1));
     let (mut idle, mut looks, mut score, mut calm) = (0_u32, 0_u32, 0_u32, 0_u32);
     let mut caller = 0;
     while !crew.is_over() {
         if idle >= IDLE_LOOKS {
+            crew.end_quiet(None);
             crew.warden_sleeps.store(true, Ordering::SeqCst);
             let mut posts = crew.posts().iter().zip(&seen);
             if posts.all(|(post, seen)| post.steps.load(Ordering::SeqCst) == *seen) {
@@ -53,6 +55,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
             continue;
         }
         let (mut moved, mut other) = (false, caller);
+        let before = seen.get(QUIET).copied();
         for (number, (post, seen)) in crew.posts().iter().zip(&mut seen).enumerate() {
             let steps = post.steps.load(Ordering::Relaxed);
             if steps != *seen {
@@ -83,6 +86,16 @@ pub(super) fn watch(crew: &Arc<Crew>) {
                 crew.set_wanted(crew.wanted().saturating_sub(1));
                 calm = 0;
             }
+            let look = Look {
+                moved,
+                alone: other == caller && crew.wanted() == 1,
+                stuck: before == seen.get(QUIET).copied() && waiting(crew),
+            };
+            match calm_times.judge(crew.is_quiet(), look) {
+                Some(true) => crew.begin_quiet(),
+                Some(false) => crew.end_quiet(None),
+                None => {}
+            }
             caller = other;
             if looks.is_multiple_of(PLACE_LOOKS)
                 && let Some(everywhere) = everywhere
@@ -93,6 +106,94 @@ pub(super) fn watch(crew: &Arc<Crew>) {
         looks = looks.wrapping_add(1);
         std::thread::park_timeout(LOOK);
     }
+}
+
+/// After so many looks at which requests came from one caller and a core was to spare, the one for quiet times reads.
+const QUIET_LOOKS: u32 = 8;
+
+/// After so many looks at which it was otherwise it stops: one may be chance.
+const LOUD_LOOKS: u32 = 2;
+
+/// For so many looks it is not asked again, where it did not get a core although one was to spare: somebody else is kept on its.
+const STARVED_LOOKS: u32 = 1000;
+
+/// What was seen at a look.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Requests came.
+    moved: bool,
+    /// From one caller, for whom one reader is enough.
+    alone: bool,
+    /// A request waits, and the one for quiet times did nothing since the last look.
+    stuck: bool,
+}
+
+/// Whether the machine is quiet enough for a reader that everybody else goes before.
+#[derive(Debug)]
+struct Calm {
+    cores: usize,
+    load: Option<OwnedFd>,
+    /// Looks in a row that spoke against what is.
+    against: u32,
+    stuck: u32,
+    /// Looks to come at which it is not asked.
+    pause: u32,
+}
+
+impl Calm {
+    fn new(cores: usize) -> Self {
+        let load = rustix::fs::openat(CWD, "/proc/loadavg", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        Self {
+            cores,
+            load: load.ok(),
+            against: 0,
+            stuck: 0,
+            pause: 0,
+        }
+    }
+
+    /// What should be from now on, if it should be otherwise.
+    fn judge(&mut self, is_quiet: bool, look: Look) -> Option<bool> {
+        self.pause = self.pause.saturating_sub(1);
+        if is_quiet && look.stuck {
+            self.stuck = self.stuck.saturating_add(1);
+            if self.stuck >= LOUD_LOOKS {
+                (self.stuck, self.against, self.pause) = (0, 0, STARVED_LOOKS);
+                return Some(false);
+            }
+        } else {
+            self.stuck = 0;
+        }
+        let should = look.moved && look.alone && self.pause == 0 && self.has_spare_core();
+        if should == is_quiet {
+            self.against = 0;
+            return None;
+        }
+        self.against = self.against.saturating_add(1);
+        if self.against < if is_quiet { LOUD_LOOKS } else { QUIET_LOOKS } {
+            return None;
+        }
+        self.against = 0;
+        Some(should)
+    }
+
+    /// Whether a core would be idle if this thread slept; `false` where that cannot be known.
+    fn has_spare_core(&self) -> bool {
+        let mut line = [0; 128];
+        let running = (|| {
+            let count = rustix::io::pread(self.load.as_ref()?.as_fd(), &mut line, 0).ok()?;
+            running_in(line.get(..count)?)
+        })();
+        // This thread, a reader, and for each core but one somebody else.
+        running.is_some_and(|running| running <= self.cores.saturating_add(1))
+    }
+}
+
+/// How many threads run or want to, in `/proc/loadavg` (proc_loadavg(5), fourth field).
+fn running_in(loadavg: &[u8]) -> Option<usize> {
+    let line = std::str::from_utf8(loadavg).ok()?;
+    let (running, _) = line.split_ascii_whitespace().nth(3)?.split_once('/')?;
+    running.parse().ok()
 }
 
 /// Whether a request waits for a reader at this moment.
@@ -185,10 +286,96 @@ mod tests {
         assert_eq!(place.core_of(u32::MAX), None);
     }
 
+    #[test]
+    fn what_runs_is_the_fourth_word() {
+        assert_eq!(running_in(b"0.56 1.35 1.56 6/125 4384\n"), Some(6));
+        for odd in [
+            &b""[..],
+            b"0.1 0.2 0.3",
+            b"0.1 0.2 0.3 6 7",
+            b"a b c d/e",
+            b"0 0 0 -1/9",
+        ] {
+            assert_eq!(running_in(odd), None);
+        }
+        let own = std::fs::read("/proc/loadavg").unwrap();
+        assert!(running_in(&own).unwrap() > 0);
+    }
+
+    /// A machine whose load is what is said.
+    fn calm(cores: usize, load: &str) -> Calm {
+        let mut file = tempfile();
+        std::io::Write::write_all(&mut file, load.as_bytes()).unwrap();
+        Calm {
+            load: Some(file.into()),
+            ..Calm::new(cores)
+        }
+    }
+
+    fn tempfile() -> std::fs::File {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR)
+            .unwrap()
+            .into()
+    }
+
+    const FLOWS: Look = Look {
+        moved: true,
+        alone: true,
+        stuck: false,
+    };
+
+    #[test]
+    fn it_is_quiet_after_some_looks_at_which_a_core_was_to_spare_and_not_where_none_is() {
+        let mut two = calm(2, "0 0 0 3/100 1");
+        for _ in 1..QUIET_LOOKS {
+            assert_eq!(two.judge(false, FLOWS), None);
+        }
+        assert_eq!(two.judge(false, FLOWS), Some(true));
+        let mut busy = calm(2, "0 0 0 4/100 1");
+        let mut unknown = Calm {
+            load: None,
+            ..calm(2, "")
+        };
+        for _ in 0..4 * QUIET_LOOKS {
+            assert_eq!(busy.judge(false, FLOWS), None);
+            assert_eq!(unknown.judge(false, FLOWS), None);
+            assert_eq!(two.judge(false, Look { moved: false, ..FLOWS }), None);
+            assert_eq!(two.judge(false, Look { alone: false, ..FLOWS }), None);
+        }
+    }
+
+    #[test]
+    fn it_is_loud_again_as_soon_as_no_core_is_to_spare_or_nothing_or_somebody_else_comes() {
+        let against = [
+            (calm(2, "0 0 0 4/100 1"), FLOWS),
+            (calm(2, "0 0 0 2/100 1"), Look { moved: false, ..FLOWS }),
+            (calm(2, "0 0 0 2/100 1"), Look { alone: false, ..FLOWS }),
+        ];
+        for (mut calm, look) in against {
+            assert_eq!(calm.judge(true, look), None, "once may be chance");
+            assert_eq!(calm.judge(true, look), Some(false));
+        }
+    }
+
+    #[test]
+    fn one_that_gets_no_core_is_not_asked_again_for_a_while() {
+        let mut calm = calm(2, "0 0 0 2/100 1");
+        let stuck = Look { stuck: true, ..FLOWS };
+        assert_eq!(calm.judge(true, stuck), None);
+        assert_eq!(calm.judge(true, stuck), Some(false));
+        for _ in 1..STARVED_LOOKS {
+            assert_eq!(calm.judge(false, FLOWS), None);
+        }
+        let again = (0..=QUIET_LOOKS).find_map(|_| calm.judge(false, FLOWS));
+        assert_eq!(again, Some(true));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_stat_line_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = core_in(&bytes);
+            let _ = running_in(&bytes);
         }
     }
 }

@@ -127,9 +127,9 @@ fn a_terminal_is_set_and_not_typed_into_and_interfaces_are_not_told() {
     ] {
         under.denies(nr::ioctl, &[0, command], "floor:terminal");
     }
-    // SIOCADDRT, SIOCGIFCONF, SIOCSIFADDR, SIOCETHTOOL, SIOCWANDEV, SIOCGSKNS, SIOCUNIXFILE, the last private one; SIOCGIWNAME.
+    // SIOCADDRT, SIOCSIFNAME, SIOCSIFADDR, SIOCETHTOOL, SIOCWANDEV, SIOCGSKNS, SIOCUNIXFILE, the last private one; SIOCGIWNAME.
     for command in [
-        0x890b, 0x8912, 0x8916, 0x8946, 0x894a, 0x894c, 0x89e0, 0x89ff, 0x8b00, 0x8b01, 0x8bff,
+        0x890b, 0x8923, 0x8916, 0x8946, 0x894a, 0x894c, 0x89e0, 0x89ff, 0x8b00, 0x8b01, 0x8bff,
     ] {
         under.denies(nr::ioctl, &[0, command], "floor:interfaces");
     }

@@ -1,0 +1,126 @@
+//! The one that reads while the machine is quiet: an idle thread, on the core of who asks.
+//!
+//! Where a core is idle, the scheduler moves there whom a server wakes, away from the core that both shared
+//! (`select_idle_sibling` in Linux). Then one core has to wake another for each request, and that is most of what a request
+//! takes. A core that runs nothing but threads of `SCHED_IDLE` counts as idle itself: whom such a thread wakes stays, and
+//! runs at once.
+//!
+//! Where something else wants the core, such a thread would starve. So it reads only while requests flow from one caller
+//! and a core is to spare; [`super::warden`] sees to both, every millisecond. An ordinary user's thread cannot become an
+//! ordinary one again, so it is one of its own, and the others step back meanwhile.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use nexus_sys::signal::{ThreadHandle, set_interrupting};
+
+use super::crew::{Crew, Hands, QUIET, TURN_NS, leave_post};
+
+/// `SIGUSR1` (signal(7)): ends a wait.
+const LOOK_UP: i32 = 10;
+
+/// What there is of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// Nothing yet.
+    #[default]
+    NotBegun,
+    /// It waits for a quiet time.
+    Waits,
+    /// It reads, and nobody else does.
+    Reads,
+    /// This kernel does not have it.
+    Refused,
+}
+
+/// Has [`LOOK_UP`] end a wait and do nothing else.
+pub(super) fn prepare() {
+    // Without it the thread ends its wait with the next request: all that is lost is speed.
+    let _ = set_interrupting(LOOK_UP);
+}
+
+impl Crew {
+    /// Whether it reads.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::Relaxed)
+    }
+
+    /// Has it read, where only one should.
+    pub(super) fn begin_quiet(self: &Arc<Self>) {
+        let mut muster = self.lock();
+        let begun = match muster.quiet {
+            Quiet::NotBegun => false,
+            Quiet::Waits => true,
+            Quiet::Reads | Quiet::Refused => return,
+        };
+        if muster.over || self.wanted() != 1 {
+            return;
+        }
+        if !begun {
+            let crew = Arc::clone(self);
+            let thread = std::thread::Builder::new()
+                .name("vfsd-quiet".to_owned())
+                .spawn(move || crew.work_quietly());
+            match thread {
+                Ok(thread) => muster.threads.push(thread),
+                Err(_) => return,
+            }
+        }
+        muster.quiet = Quiet::Reads;
+        self.is_quiet.store(true, Ordering::Relaxed);
+        if let Some(post) = self.posts().get(QUIET) {
+            post.reads.store(true, Ordering::Relaxed);
+        }
+        self.needed.notify_all();
+        self.recount(muster);
+    }
+
+    /// Has the others read again; with `steps`, only if it is still where it was.
+    pub(super) fn end_quiet(self: &Arc<Self>, steps: Option<u64>) {
+        let Some(post) = self.posts().get(QUIET) else { return };
+        let mut muster = self.lock();
+        if muster.quiet != Quiet::Reads || steps.is_some_and(|steps| post.steps.load(Ordering::Relaxed) != steps) {
+            return;
+        }
+        muster.quiet = Quiet::Waits;
+        self.is_quiet.store(false, Ordering::Relaxed);
+        post.reads.store(false, Ordering::Relaxed);
+        self.recount(muster);
+        // It may wait for a request that is better read by one of the others.
+        let thread = post.thread.load(Ordering::Relaxed);
+        if post.steps.load(Ordering::Relaxed) & 1 == 0
+            && let Ok(thread @ 1..) = i32::try_from(thread)
+        {
+            ThreadHandle::of(thread).interrupt(LOOK_UP);
+        }
+    }
+
+    fn work_quietly(self: &Arc<Self>) {
+        let Some(post) = self.take_post(QUIET) else { return };
+        if step_back().is_err() {
+            self.end_quiet(None);
+            self.lock().quiet = Quiet::Refused;
+            return leave_post(post);
+        }
+        let mut hands = Hands::new();
+        while self.wait_for_quiet() {
+            self.read_while_wanted(post, &mut hands);
+        }
+        leave_post(post);
+    }
+
+    /// Waits until it should read; `false` at the end.
+    fn wait_for_quiet(&self) -> bool {
+        let mut muster = self.lock();
+        while !muster.over && muster.quiet != Quiet::Reads {
+            muster = self.needed.wait(muster).unwrap_or_else(PoisonError::into_inner);
+        }
+        !muster.over
+    }
+}
+
+fn step_back() -> io::Result<()> {
+    let nice = rustix::process::getpriority_process(None)?;
+    nexus_sys::schedule::step_back(TURN_NS, nice)
+}

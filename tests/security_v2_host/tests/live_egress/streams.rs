@@ -1,0 +1,155 @@
+//! Streams to an allowed peer, and to the own loopback, in every way to connect: what a program is told is what it is told
+//! without us, line by line.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+
+use security_v2_host::{Home, users};
+
+use crate::{lines, prepared};
+
+const ALLOW: &str = r#"allow = ["127.0.0.1:PORT", "127.0.0.1:CLOSED", "127.0.0.1:FULL"]"#;
+
+/// Sends back what it gets in capitals, until there is no more, and then says so.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut peer in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(count @ 1..) = peer.read(&mut bytes) {
+                    if peer.write_all(&bytes[..count].to_ascii_uppercase()).is_err() {
+                        return;
+                    }
+                }
+                let _ = peer.write_all(b"END");
+                let _ = peer.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+const SCRIPT: &str = r#"
+import fcntl, tempfile
+there, closed, full = ("127.0.0.1", PORT), ("127.0.0.1", CLOSED), ("127.0.0.1", FULL)
+def stream(**how): return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def whole(one):
+    data = b""
+    while part := one.recv(99): data += part
+    return data
+def try_all(there, closed, tag):
+    def told_(name, work): told(tag + name, work)
+    one = stream(); one.settimeout(5)
+    told_("blocking", lambda: (one.connect_ex(there), one.getpeername() == there, one.getsockname()[0], one.getsockname()[1] > 0))
+    told_("again", lambda: one.connect(there))
+    told_("error", lambda: one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    told_("half-closed", lambda: (one.send(b"abc"), one.shutdown(socket.SHUT_WR), whole(one)))
+    told_("after", lambda: one.send(b"x"))
+    told_("gone", lambda: one.shutdown(socket.SHUT_RDWR))
+    refused = stream()
+    told_("refused", lambda: refused.connect(closed))
+    told_("no-peer", lambda: refused.getpeername())
+    told_("retried", lambda: (refused.connect(there), refused.send(b"r"), refused.recv(9)))
+    # Registered before it connects, edge by edge, as netty and Go do.
+    early = stream(); early.setblocking(False); loop = select.epoll(); loop.register(early, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+    loop.poll(0)
+    told_("nonblocking", lambda: early.connect_ex(there) in (0, errno.EINPROGRESS))
+    told_("writable", lambda: [bits & select.EPOLLOUT for _, bits in loop.poll(5)])
+    told_("finished", lambda: (early.getsockopt(1, 4), early.send(b"edge")))
+    told_("readable", lambda: [bits & select.EPOLLIN for _, bits in loop.poll(5)])
+    told_("edge", lambda: early.recv(9))
+    lost = stream(); lost.setblocking(False); lost.connect_ex(closed); poll = select.poll(); poll.register(lost, select.POLLOUT)
+    told_("lost", lambda: (bool(poll.poll(5000)), errno.errorcode.get(lost.getsockopt(1, 4))))
+    # Copies and children made before the connect mean the same socket.
+    first = stream(); copy = first.dup()
+    told_("copy", lambda: (first.connect(there), copy.getpeername() == there, copy.send(b"copy"), first.recv(9)))
+    shared = stream()
+    child = os.fork()
+    if child == 0:
+        if tag == "out-": shared.connect(there)
+        os._exit(0)
+    os.waitpid(child, 0)
+    if tag == "out-": told_("forked", lambda: (shared.getpeername() == there, shared.send(b"fork"), shared.recv(9)))
+    named = stream(); named.bind(("127.0.0.1", 0)); kept = named.getsockname()[1]
+    told_("named", lambda: (named.connect(there), named.getsockname()[1] == kept))
+    dissolved = stream(); dissolved.connect(there)
+    libc = ctypes.CDLL(None, use_errno=True)
+    told_("dissolved", lambda: (libc.connect(dissolved.fileno(), bytes(16), 16), dissolved.connect_ex(there), dissolved.send(b"d"), dissolved.recv(9)))
+    brief = stream()
+    told_("short", lambda: (libc.connect(brief.fileno(), bytes([2, 0, 0, 1]), 4), errno.errorcode[ctypes.get_errno()]))
+    told_("not-a-socket", lambda: (libc.connect(0, bytes(16), 16), errno.errorcode[ctypes.get_errno()]))
+    told_("no-descriptor", lambda: (libc.connect(999, bytes(16), 16), errno.errorcode[ctypes.get_errno()]))
+    mapped = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    told_("mapped", lambda: (mapped.connect(("::ffff:" + there[0], there[1])), mapped.getpeername()[0], mapped.send(b"m"), mapped.recv(9)))
+    urgent = stream(); urgent.connect(there)
+    told_("urgent", lambda: urgent.send(b"!", socket.MSG_OOB))
+    rest = stream(); rest.setsockopt(1, 13, struct.pack("ii", 1, 0)); rest.setsockopt(6, 1, 1); rest.setsockopt(1, 9, 1); rest.connect(there)
+    told_("options", lambda: (rest.getsockopt(1, 13, 8), rest.getsockopt(6, 1), rest.getsockopt(1, 9)))
+try_all(there, closed, "out-")
+def serve(listener):
+    while True:
+        peer = listener.accept()[0]
+        def back(peer=peer):
+            while data := peer.recv(999): peer.sendall(data.upper())
+            peer.sendall(b"END"); peer.close()
+        threading.Thread(target=back, daemon=True).start()
+listener = socket.create_server(("127.0.0.1", 0)); threading.Thread(target=serve, args=[listener], daemon=True).start()
+nobody = stream(); nobody.bind(("127.0.0.1", 0))
+try_all(listener.getsockname(), nobody.getsockname(), "own-")
+# Somebody who takes nobody: waits, as long as it should and no longer.
+waits = stream(); waits.setblocking(False)
+told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
+timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
+start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
+class Enough(Exception): pass
+def handler(*_): raise Enough
+signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.1)
+interrupted = stream()
+try: interrupted.connect(full)
+except Enough: print("interrupted")
+signal.setitimer(signal.ITIMER_REAL, 0)
+cancelled = stream(); ends = []
+def cancel():
+    try: ends.append(cancelled.connect(full))
+    except OSError as error: ends.append(errno.errorcode[error.errno])
+thread = threading.Thread(target=cancel); thread.start(); time.sleep(0.2)
+told("shut", lambda: (cancelled.shutdown(socket.SHUT_RDWR), thread.join(20), ends))
+left, right = socket.socketpair()
+told("who", lambda: struct.unpack("iII", left.getsockopt(1, 17, 12))[1:] == (os.getuid(), os.getgid()))
+place = tempfile.mkdtemp() + "/s"; local = socket.socket(socket.AF_UNIX); local.bind(place); local.listen()
+peer = socket.socket(socket.AF_UNIX); peer.connect(place); taken = local.accept()[0]
+told("who-connected", lambda: struct.unpack("iII", taken.getsockopt(1, 17, 12))[1:] == (os.getuid(), os.getgid()))
+"#;
+
+#[test]
+fn a_stream_is_told_what_it_is_told_without_a_session() {
+    for user in users() {
+        let port = echo();
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let full = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&full, 0).unwrap();
+        let full_port = full.local_addr().unwrap().port();
+        let _queue = std::net::TcpStream::connect(("127.0.0.1", full_port)).unwrap();
+        let numbers = |text: &str| {
+            let text = text.replace("CLOSED", &closed.to_string());
+            text.replace("FULL", &full_port.to_string())
+        };
+        let home = Home::new(user);
+        let done = prepared(&home, &numbers(ALLOW), port, &numbers(SCRIPT)).run();
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = bare
+            .args(["-u".into(), home.work().join("script.py").into_os_string()])
+            .output()
+            .unwrap();
+        let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+        let bare: Vec<&str> = bare.lines().collect();
+        assert!(bare.len() > 50, "{bare:#?}");
+        assert_eq!(lines(&done), bare, "{done}");
+        done.assert_nothing_left();
+    }
+}
