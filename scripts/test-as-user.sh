@@ -16,7 +16,8 @@ PACKAGES=(nexus-sys nexus-wire policyd logd vfsd netd execd nx nx_sec_host secur
 
 if [ "${1-}" != --inside ]; then
     [ "$(id -u)" = 0 ] || { echo "this is for root: others have \`cargo test --workspace\`" >&2; exit 2; }
-    place=$(mktemp -d /var/tmp/nexus-user.XXXXXX)
+    # Not below a directory that every session has its own of.
+    place=$(mktemp -d /var/lib/nexus-user.XXXXXX)
     # All mounts go with the namespace they were made in.
     trap 'rm -rf --one-file-system "$place"; find /tmp /var/tmp -maxdepth 1 -user $ID -exec rm -rf --one-file-system {} +' EXIT
     packages=()

@@ -95,9 +95,12 @@ impl Host {
         }
     }
 
-    /// How many denied calls were counted.
+    /// How many denied calls were counted, whichever rules denied them.
     #[must_use]
     pub fn denies(&self) -> u64 {
-        self.counters.get(&self.subject, Counter::AbiDenies)
+        [Counter::AbiDenies, Counter::EgressDenies, Counter::QuotaDenies]
+            .into_iter()
+            .map(|counter| self.counters.get(&self.subject, counter))
+            .sum()
     }
 }

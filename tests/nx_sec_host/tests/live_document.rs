@@ -1,5 +1,6 @@
 //! docs/security/nx-sec.md shows what the commands print. `NEXUS_BLESS=1` writes what they print now.
 
+use nx_sec_host::sec_json;
 use rustix::process::{Signal, kill_process};
 use security_v2_host::{Home, spawn, users};
 use std::io::Read;
@@ -23,6 +24,10 @@ fn in_another_terminal(home: &Home) -> Child {
     let mut child = spawn(&mut command).unwrap();
     let mut begun = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    // It says so before it becomes the other program.
+    while sec_json(home, &["ps"]).0["sessions"][0]["program"]["name"] != "sleep" {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     child
 }
 

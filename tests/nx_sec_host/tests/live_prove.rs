@@ -263,6 +263,26 @@ fn all_that_the_shipped_policy_says_is_proven_and_said_in_every_format() {
 }
 
 #[test]
+fn what_a_first_tree_says_is_proven_whatever_it_is_for() {
+    as_everybody(|home| {
+        for preset in ["agent", "ci", "service"] {
+            let directory = home.work().join(preset).to_string_lossy().into_owned();
+            let made = home.shell(&format!("nx policy init --preset {preset} --dir {directory}"));
+            assert!(made.status.success(), "{made:?}");
+            let parts = ["--part", "syscall,egress,view,ipc", "--policy", &directory];
+            let (value, said) = sec_json(home, &[&["test", "all"], &parts[..]].concat());
+            let found = findings(&value);
+            let failed: Vec<_> = found.iter().filter(|(status, ..)| status != "ok").collect();
+            assert!(
+                failed.is_empty() && said.code == Some(0),
+                "{preset}: {failed:#?} {}",
+                said.err
+            );
+        }
+    });
+}
+
+#[test]
 fn tap_and_junit_say_the_same_as_text() {
     as_everybody(|home| {
         let deny = ["deny", "--subject", "demo", "--syscall", "mount", "--format"];

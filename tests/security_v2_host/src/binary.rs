@@ -50,6 +50,16 @@ pub fn attacker() -> &'static Path {
     BUILT.get_or_init(|| named("NEXUS_ATTACKER").unwrap_or_else(|| build("attacker", "attacker")))
 }
 
+/// The program that says `SELFTEST: … ok`, built at the first call; or the one that `$NEXUS_SELFTEST` names.
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn selftest_client() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| named("NEXUS_SELFTEST").unwrap_or_else(|| build("selftest-client", "selftest-client")))
+}
+
 fn named(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }

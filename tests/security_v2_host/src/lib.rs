@@ -26,7 +26,7 @@ mod tree;
 mod user;
 mod watch;
 
-pub use binary::{attacker, nx, program};
+pub use binary::{attacker, nx, program, selftest_client};
 pub use full_server::FullServer;
 pub use gate::{copy_program, spawn};
 pub use home::Home;

@@ -369,6 +369,14 @@ impl Output {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
+    /// What the probe was answered, of each thing that it tried: behind the last colon of each line.
+    #[must_use]
+    pub fn probed(&self) -> Vec<String> {
+        let out = self.out();
+        let answers = out.lines().filter_map(|line| line.rsplit_once(": "));
+        answers.map(|(_, answer)| answer.to_owned()).collect()
+    }
+
     /// The records for this reason, such as `egress.no_rule`.
     #[must_use]
     pub fn records_for(&self, reason: &str) -> Vec<&Record> {

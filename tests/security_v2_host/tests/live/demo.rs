@@ -32,12 +32,7 @@ fn an_allowed_connect_works_and_a_forbidden_one_gets_eperm() {
             ])
             .run();
         assert_eq!(done.code(), Some(0), "{done}");
-        let out = done.out();
-        let answers: Vec<&str> = out
-            .lines()
-            .filter_map(|line| line.rsplit_once(": "))
-            .map(|(_, answer)| answer)
-            .collect();
+        let answers = done.probed();
         // The host's loopback where no rule names it is the program's own, where nobody listens.
         assert_eq!(answers, ["ok", EPERM, EPERM, "errno 111"], "{done}");
         assert_eq!((open.connections(), closed.connections()), (1, 0), "{done}");
@@ -63,12 +58,7 @@ fn a_write_past_the_budget_gets_edquot_at_the_last_byte_that_fits() {
                 ])
                 .run();
             assert_eq!(done.code(), Some(0), "{done}");
-            let out = done.out();
-            let answers: Vec<&str> = out
-                .lines()
-                .filter_map(|line| line.rsplit_once(": "))
-                .map(|(_, answer)| answer)
-                .collect();
+            let answers = done.probed();
             assert_eq!(
                 answers,
                 ["errno 122 after 67108864", "errno 122 after 0", "ok"],
@@ -108,12 +98,7 @@ fn a_forbidden_syscall_gets_eperm_and_its_harmless_neighbour_works() {
             ])
             .run();
         assert_eq!(done.code(), Some(0), "{done}");
-        let out = done.out();
-        let answers: Vec<&str> = out
-            .lines()
-            .filter_map(|line| line.rsplit_once(": "))
-            .map(|(_, answer)| answer)
-            .collect();
+        let answers = done.probed();
         assert_eq!(answers, [EPERM, "ok", EPERM, EPERM, "ok"], "{done}");
         assert_eq!(done.records_for("egress.family").len(), 1, "{done}");
         for denied in done.records_for("abi.deny_rule") {

@@ -50,12 +50,7 @@ fn a_policy_that_allows_every_call_still_denies_what_goes_around_the_guards() {
             ])
             .run();
         assert_eq!(done.code(), Some(0), "{done}");
-        let out = done.out();
-        let answers: Vec<&str> = out
-            .lines()
-            .filter_map(|line| line.rsplit_once(": "))
-            .map(|(_, answer)| answer)
-            .collect();
+        let answers = done.probed();
         let denied = "errno 1";
         assert_eq!(
             answers,

@@ -1,6 +1,6 @@
 //! What a session may use, by whatever holds it to that here.
 
-use security_v2_host::{Output, Run, Tree, users};
+use security_v2_host::{Run, Tree, users};
 use serde_json::Value;
 
 const SHIPPED: &str = "limits = { memory = \"2GiB\", processes = 512, open_files = 4096 }";
@@ -8,14 +8,6 @@ const SHIPPED: &str = "limits = { memory = \"2GiB\", processes = 512, open_files
 fn limited() -> Tree {
     let limits = "limits = { memory = \"64MiB\", processes = 24, open_files = 64 }";
     Tree::shipped().edit("sandbox.toml", SHIPPED, limits)
-}
-
-fn answers(done: &Output) -> Vec<String> {
-    let out = done.out();
-    out.lines()
-        .filter_map(|line| line.rsplit_once(": "))
-        .map(|(_, answer)| answer.to_owned())
-        .collect()
 }
 
 #[test]
@@ -93,7 +85,7 @@ fn the_program_has_as_many_processes_and_files_as_policy_says_and_no_more() {
         assert_eq!(done.code(), Some(0), "{done}");
         // Init and the program count; and what is open already.
         let processes = "errno 11 after 22";
-        assert_eq!(answers(&done), [processes, "errno 24 after 61", processes], "{done}");
+        assert_eq!(done.probed(), [processes, "errno 24 after 61", processes], "{done}");
         done.assert_nothing_left();
     }
 }
@@ -103,11 +95,11 @@ fn memory_below_the_limit_is_given_and_memory_above_it_is_not() {
     for user in users() {
         let run = |mebibytes| Run::new(user).policy(&limited()).probe(["memory", mebibytes]).run();
         let done = run("32");
-        assert_eq!(answers(&done), ["32 MiB"], "{done}");
+        assert_eq!(done.probed(), ["32 MiB"], "{done}");
         let done = run("96");
         // A process that asks for too much is told; a session that uses too much is ended.
         assert!(
-            answers(&done) == ["errno 12"] || done.code() == Some(137) && done.err().contains("bytes of memory"),
+            done.probed() == ["errno 12"] || done.code() == Some(137) && done.err().contains("bytes of memory"),
             "{done}"
         );
         done.assert_nothing_left();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexus_audit::Counter;
 use nexus_sys::counters::SharedCounters;
 use rustix::process::{Pid, Signal, kill_process};
-use security_v2_host::{Home, Output, Run, Tree, User, can_be_metered, eventually, users};
+use security_v2_host::{Home, Run, Tree, User, can_be_metered, eventually, users};
 
 /// Three subjects of one domain that has small budgets; the work directory of one is metered.
 fn small() -> Tree {
@@ -53,12 +53,6 @@ fn written(user: User) -> Arc<Home> {
     home
 }
 
-fn answers(done: &Output) -> Vec<String> {
-    let out = done.out();
-    let answers = out.lines().filter_map(|line| line.rsplit_once(": "));
-    answers.map(|(_, answer)| answer.to_owned()).collect()
-}
-
 /// What a home's runs have counted for a subject; `None` where they are another user's, whose counters nobody else may open.
 fn denies(home: &Home, subject: &str) -> Option<u64> {
     if rustix::process::geteuid().as_raw() != home.user().id() {
@@ -97,7 +91,7 @@ fn writing_until_the_limit_is_passed_gets_edquot_and_one_record_and_one_count() 
                 .run();
             assert_eq!(done.code(), Some(0), "{done}");
             let wanted = [format!("errno 122 after {hard}"), "errno 122 after 0".to_owned()];
-            assert_eq!(answers(&done), wanted, "{path}: {done}");
+            assert_eq!(done.probed(), wanted, "{path}: {done}");
             let denied = done.records_for("quota.hard_bytes");
             assert_eq!(denied.len(), 2, "{done}");
             assert!(
@@ -163,7 +157,7 @@ fn a_rule_that_asks_for_a_budget_denies_the_write_that_does_not_fit_with_the_led
             "append", "/state/a", "1",
         ]);
         let wanted = ["ok", "errno 122 after 0", "errno 122 after 32768", "errno 122 after 0"];
-        assert_eq!(answers(&done), wanted, "{done}");
+        assert_eq!(done.probed(), wanted, "{done}");
         let denied = done.records_for("quota.hard_bytes");
         assert_eq!(denied.len(), 3, "{done}");
         let at_budget = |at: &str| at.starts_with("quotas.toml:");
@@ -214,7 +208,7 @@ fn what_a_rule_asks_of_an_argument_beside_a_budget_is_asked_all_the_same() {
             .subject("one")
             .probe(["append", "/tmp/a", "1", ",", "create", "/tmp/b"])
             .run();
-        assert_eq!(answers(&done), ["errno 1 after 0", "ok"], "{done}");
+        assert_eq!(done.probed(), ["errno 1 after 0", "ok"], "{done}");
         assert_eq!(done.records_for("abi.arg_mismatch").len(), 1, "{done}");
         assert_denies(&home, "one", 0);
     }
@@ -233,7 +227,7 @@ fn the_last_file_is_made_and_the_next_is_not() {
                 "create", "d",
             ])
             .run();
-        assert_eq!(answers(&done), ["ok", "ok", "ok", "errno 122", "ok", "ok"], "{done}");
+        assert_eq!(done.probed(), ["ok", "ok", "ok", "errno 122", "ok", "ok"], "{done}");
         assert_eq!(done.records_for("quota.hard_inodes").len(), 1, "{done}");
         assert_denies(&home, "metered", 1);
         // What the file server serves for root's own user is root's on disk.
@@ -249,7 +243,7 @@ fn a_domains_budget_holds_for_each_of_its_subjects_and_a_subjects_own_key_for_it
         for (subject, hard) in [("one", 64 << 10), ("two", 48 << 10)] {
             // What one has used is none of the other's.
             let done = run(&home, subject).probe(["append", "/tmp/file", "1000000"]).run();
-            assert_eq!(answers(&done), [format!("errno 122 after {hard}")], "{done}");
+            assert_eq!(done.probed(), [format!("errno 122 after {hard}")], "{done}");
         }
         for (subject, count) in [("one", 1), ("two", 1), ("demo", 0)] {
             assert_denies(&home, subject, count);
@@ -293,7 +287,7 @@ fn soft_is_warned_of_once_for_each_crossing_and_denies_nothing() {
                 "remove", "/tmp/a", ",", "append", "/tmp/a", "40000",
             ])
             .run();
-        assert_eq!(answers(&done), ["ok", "ok", "ok", "ok", "ok"], "{done}");
+        assert_eq!(done.probed(), ["ok", "ok", "ok", "ok", "ok"], "{done}");
         assert_eq!(done.records_for("quota.soft_bytes").len(), 2, "{done}");
         assert_denies(&home, "one", 0);
     }
@@ -333,7 +327,7 @@ fn a_budget_that_is_lowered_below_use_lets_only_shrink() {
         let done = run(&home, "one")
             .probe(["append", "/state/a", "20480", ",", "append", "/state/b", "4096"])
             .run();
-        assert_eq!(answers(&done), ["ok", "ok"], "{done}");
+        assert_eq!(done.probed(), ["ok", "ok"], "{done}");
         let less = tree().edit(
             "quotas.toml",
             "[domain.small.state]\nhard = \"32KiB\"",
@@ -348,7 +342,7 @@ fn a_budget_that_is_lowered_below_use_lets_only_shrink() {
             ])
             .run();
         assert_eq!(
-            answers(&done),
+            done.probed(),
             ["20480 bytes", "errno 122 after 0", "ok", "ok"],
             "{done}"
         );

@@ -50,7 +50,8 @@ fn ten_thousand_connects_at_once_are_each_answered_and_arrive() {
         let (port, taken) = taker();
         let attack = attack(user, &[port]);
         let run = attack.prepare(&["flock", &port.to_string(), &CONNECTS.to_string()]);
-        let done = run.option("--json").run();
+        // Ten thousand of anything take their time where others build.
+        let done = run.option("--json").deadline(std::time::Duration::from_secs(300)).run();
         let answers = Answers::of(&done.out());
         assert_eq!(
             answers.value("connected"),

@@ -175,6 +175,19 @@ pub(crate) struct Catcher {
 }
 
 impl Catcher {
+    /// Who writes down what `hear` hears, one after the other, so that what came first is written down first. It ends with the
+    /// test: nobody else comes to its place.
+    fn new(port: u16, path: Option<&Path>, hear: impl FnOnce(&Mutex<Vec<String>>) + Send + 'static) -> Self {
+        let caught = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&caught);
+        std::thread::spawn(move || hear(&into));
+        Self {
+            port,
+            path: path.map(Path::to_owned),
+            caught,
+        }
+    }
+
     /// On a free port of this address, over TCP.
     pub(crate) fn tcp(address: &str) -> Self {
         Self::tcp_at(address, 0).expect("a free port")
@@ -183,75 +196,35 @@ impl Catcher {
     pub(crate) fn tcp_at(address: &str, port: u16) -> Option<Self> {
         let listener = TcpListener::bind((address, port)).ok()?;
         let port = listener.local_addr().ok()?.port();
-        let caught = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&caught);
-        // It ends with the test: nobody else connects to its port. One after the other, so that what came first is written
-        // down first.
-        std::thread::spawn(move || {
+        Some(Self::new(port, None, move |into| {
             for stream in listener.incoming().flatten() {
-                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-                note(&into, stream);
+                let _ = stream.set_read_timeout(Some(SILENCE_MAX));
+                note(into, stream);
             }
-        });
-        Some(Self {
-            port,
-            path: None,
-            caught,
-        })
+        }))
     }
 
     pub(crate) fn udp() -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
         let port = socket.local_addr().expect("its address").port();
-        let caught = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&caught);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 256];
-            while let Ok((count, _)) = socket.recv_from(&mut bytes) {
-                push(&into, &bytes[..count]);
-            }
-        });
-        Self {
-            port,
-            path: None,
-            caught,
-        }
+        Self::new(port, None, move |into| note_each(into, |bytes| socket.recv(bytes)))
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
         let listener = UnixListener::bind(path).expect("a socket at the path");
         open_to_all(path);
-        let caught = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&caught);
-        std::thread::spawn(move || {
+        Self::new(0, Some(path), move |into| {
             for stream in listener.incoming().flatten() {
-                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-                note(&into, stream);
+                let _ = stream.set_read_timeout(Some(SILENCE_MAX));
+                note(into, stream);
             }
-        });
-        Self {
-            port: 0,
-            path: Some(path.to_owned()),
-            caught,
-        }
+        })
     }
 
     pub(crate) fn unix_datagram(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a socket at the path");
         open_to_all(path);
-        let caught = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&caught);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 256];
-            while let Ok(count) = socket.recv(&mut bytes) {
-                push(&into, &bytes[..count]);
-            }
-        });
-        Self {
-            port: 0,
-            path: Some(path.to_owned()),
-            caught,
-        }
+        Self::new(0, Some(path), move |into| note_each(into, |bytes| socket.recv(bytes)))
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -312,6 +285,17 @@ impl Catcher {
 pub(crate) fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("a mode of one's own file");
+}
+
+/// How long one that connected may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Writes down datagrams.
+fn note_each(into: &Mutex<Vec<String>>, receive: impl Fn(&mut [u8]) -> std::io::Result<usize>) {
+    let mut bytes = [0; 256];
+    while let Ok(count) = receive(&mut bytes) {
+        push(into, &bytes[..count]);
+    }
 }
 
 fn note(into: &Mutex<Vec<String>>, mut stream: impl Read) {

@@ -54,7 +54,12 @@ fn without_a_session_the_storm_finds_the_secret() {
         }
         std::fs::write(secret.join("file"), "the secret\n").unwrap();
         attack.home.give(&secret.join("file"));
-        let answers = attack.bare(&["storm", &place.to_string_lossy(), &secret.to_string_lossy(), "1500"]);
-        assert!(answers.value("escaped") > 0, "{answers}");
+        // A race without a guard is won sooner or later, and no machine says how soon.
+        const TRIES: usize = 40;
+        let storm = ["storm", &place.to_string_lossy(), &secret.to_string_lossy(), "1500"];
+        assert!(
+            (0..TRIES).any(|_| attack.bare(&storm).value("escaped") > 0),
+            "nothing escapes without a guard either"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 mod bind;
 mod datagrams;
+mod host;
 mod sends;
 mod streams;
 

@@ -41,8 +41,8 @@ pub struct Facts {
     pub origin: String,
     /// The sandbox profile's name.
     pub profile_name: String,
-    /// The syscall profile's id.
-    pub profile_id: String,
+    /// The syscall profile's id; `None` for a moment at the start, because to hash a whole policy takes a while.
+    pub profile_id: Option<String>,
     /// The filter that was loaded.
     pub filter: Filter,
     /// What the syscall rules come to.

@@ -31,5 +31,8 @@ const SOCKET: &str = "socket";
 /// The facts' name in an entry.
 const FACTS: &str = "facts.json";
 
+/// Facts on their way into their place.
+const FACTS_NEW: &str = "facts.new";
+
 /// What the name of an entry begins with that is being made.
 const NEW: &str = ".new-";

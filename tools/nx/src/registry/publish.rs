@@ -1,7 +1,7 @@
 //! Making a session known.
 
 use super::facts::Facts;
-use super::{FACTS, NEW, SESSIONS, SOCKET};
+use super::{FACTS, FACTS_NEW, NEW, SESSIONS, SOCKET};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -83,17 +83,33 @@ fn fill(sessions: BorrowedFd<'_>, new: &str, facts: &Facts) -> io::Result<OwnedF
     let listener = socket()?;
     rustix::net::bind(&listener, &address(entry.as_fd())?)?;
     rustix::net::listen(&listener, BACKLOG)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&entry, FACTS, flags, Mode::RUSR | Mode::WUSR)?;
-    let text = serde_json::to_vec(facts).map_err(io::Error::other)?;
-    std::fs::File::from(file).write_all(&text)?;
+    write(entry.as_fd(), FACTS, facts)?;
     Ok(listener)
+}
+
+fn write(entry: BorrowedFd<'_>, name: &str, facts: &Facts) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(entry, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let text = serde_json::to_vec(facts).map_err(io::Error::other)?;
+    std::fs::File::from(file).write_all(&text)
+}
+
+impl Entry {
+    /// Puts other facts of the same session in the place of those that are there, at once.
+    ///
+    /// # Errors
+    /// What the file system says; the facts that were there stay.
+    pub fn replace(&self, facts: &Facts) -> io::Result<()> {
+        let entry = rustix::fs::openat(&self.sessions, &self.name, DIRECTORY, Mode::empty())?;
+        write(entry.as_fd(), FACTS_NEW, facts)?;
+        Ok(rustix::fs::renameat(&entry, FACTS_NEW, &entry, FACTS)?)
+    }
 }
 
 /// Removes an entry, whose files are known by name: what else somebody put there stays, and the directory with it.
 pub(crate) fn remove(sessions: BorrowedFd<'_>, name: &str) {
     if let Ok(entry) = rustix::fs::openat(sessions, name, DIRECTORY, Mode::empty()) {
-        for file in [FACTS, SOCKET] {
+        for file in [FACTS, FACTS_NEW, SOCKET] {
             // What is left over is found again by the next reader.
             let _ = rustix::fs::unlinkat(&entry, file, AtFlags::empty());
         }

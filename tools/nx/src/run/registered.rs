@@ -1,9 +1,12 @@
 //! A session as others find it: its facts, and what it answers.
 
 use super::mask::{filter_hash, mask};
+use super::places::Places;
 use super::session::Session;
 use super::supervisor::Subject;
-use crate::registry::{Answers, Backend, FACTS_VERSION, Facts, Filter, Process, ProcessFact, WorkFact};
+use crate::registry::{
+    self, Answers, Backend, Entry as Known, FACTS_VERSION, Facts, Filter, Process, ProcessFact, WorkFact,
+};
 use crate::sec::view::{InForce, Of};
 use execd::{Access, AreaMount, Enforcement, Entry, Fence, Plan};
 use netd::OpenNames;
@@ -12,8 +15,32 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+/// A session that is known. Its entry is there until this is dropped; a killed supervisor leaves it to be found as left over.
+pub(crate) struct Registered {
+    entry: Known,
+    facts: Facts,
+}
+
+impl Registered {
+    /// Makes the session known, and answers for it from now on.
+    pub(crate) fn new(subject: &Subject, places: &Places, names: Arc<OnceLock<OpenNames>>) -> io::Result<Self> {
+        let facts = facts(subject.session, subject.plan, subject.init)?;
+        let (entry, listener) = registry::publish(&places.runtime, &facts)?;
+        registry::serve(listener, Views::new(subject, names))?;
+        Ok(Self { entry, facts })
+    }
+
+    /// Adds what takes too long for a start to wait for.
+    pub(crate) fn complete(&self, session: &Session) -> io::Result<()> {
+        self.entry.replace(&Facts {
+            profile_id: Some(session.rules.profile_id().to_string()),
+            ..self.facts.clone()
+        })
+    }
+}
+
 /// What a session answers about itself.
-pub(crate) struct Views {
+struct Views {
     session: &'static Session,
     plan: &'static Plan,
     names: Arc<OnceLock<OpenNames>>,
@@ -21,7 +48,7 @@ pub(crate) struct Views {
 
 impl Views {
     /// `names` is set once the program's resolver stands.
-    pub(crate) fn new(subject: &Subject, names: Arc<OnceLock<OpenNames>>) -> Self {
+    fn new(subject: &Subject, names: Arc<OnceLock<OpenNames>>) -> Self {
         Self {
             session: subject.session,
             plan: subject.plan,
@@ -45,7 +72,7 @@ impl Answers for Views {
 }
 
 /// What does not change while the session runs. The caller is its supervisor.
-pub(crate) fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Facts> {
+fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Facts> {
     let of = |pid: i32| -> io::Result<ProcessFact> { Ok(Process::of(pid)?.fact()) };
     let rules = &session.rules;
     let front = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
@@ -66,7 +93,7 @@ pub(crate) fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Fac
         policy: session.version.to_string(),
         origin: session.origin.to_string(),
         profile_name: rules.profile_name.clone(),
-        profile_id: rules.profile_id().to_string(),
+        profile_id: None,
         filter: Filter {
             hash: filter_hash(&plan.filter),
             instructions: u32::try_from(plan.filter.len()).unwrap_or(u32::MAX),

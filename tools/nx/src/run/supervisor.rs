@@ -8,12 +8,11 @@ use super::judge::{Judge, SuperviseError};
 use super::link::{DONE, READY, Sleeper};
 use super::places::Places;
 use super::records::Records;
-use super::registered;
+use super::registered::Registered;
 use super::session::Session;
 use super::summary;
-use crate::registry::{self, Entry};
 use execd::Plan;
-use netd::{Judges, OpenNames};
+use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -71,14 +70,17 @@ fn supervise(
     let records = Arc::new(Records::open(session, places, options)?);
     // Before the program can begin: a session that runs is a session that `nx sec ps` shows.
     let names = Arc::new(OnceLock::new());
-    let registered = register(subject, places, Arc::clone(&names)).map_err(|error| {
+    let unknown = |error| {
         format!(
             "the session cannot be made known in `{}`: {error}",
             places.runtime.display()
         )
-    })?;
+    };
+    let registered = Registered::new(subject, places, Arc::clone(&names)).map_err(unknown)?;
     let gone = |_| "the first process is gone".to_owned();
     front.send(READY, &[]).map_err(gone)?;
+    // While the file server answers and init builds: nobody waits for this.
+    registered.complete(session).map_err(unknown)?;
     let Some(files) = front.receive().map_err(gone)?.descriptors.pop() else {
         // The program will not begin; the first process knows why.
         return Ok(());
@@ -146,14 +148,6 @@ fn supervise(
         summary::print(session, usage.as_ref(), &done, options.json);
     }
     Ok(())
-}
-
-/// Makes the session known. The entry is there until the value is dropped; a killed supervisor leaves it to be found as left over.
-fn register(subject: &Subject, places: &Places, names: Arc<OnceLock<OpenNames>>) -> std::io::Result<Entry> {
-    let facts = registered::facts(subject.session, subject.plan, subject.init)?;
-    let (entry, listener) = registry::publish(&places.runtime, &facts)?;
-    registry::serve(listener, registered::Views::new(subject, names))?;
-    Ok(entry)
 }
 
 /// What reads the words of an untrusted program should be able to do little itself.

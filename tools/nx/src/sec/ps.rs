@@ -139,7 +139,7 @@ fn row(live: &Live) -> Vec<String> {
         state(live).to_owned(),
         facts.mode.clone(),
         facts.policy.get(..12).unwrap_or(&facts.policy).to_owned(),
-        facts.profile_id.clone(),
+        facts.profile_id.clone().unwrap_or_else(unknown),
         format!("{}+{}/{}", mask.allowed, mask.conditional, total(facts)),
         facts.profile_name.clone(),
         facts.work.as_ref().map_or_else(unknown, |work| work.kind.clone()),

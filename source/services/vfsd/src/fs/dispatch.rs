@@ -127,4 +127,4 @@ impl Vfs {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

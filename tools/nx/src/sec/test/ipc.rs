@@ -130,7 +130,9 @@ impl Proof<'_> {
         }
         let more = self.call(call, args);
         let name = format!("{what} {count} + 1");
-        self.claim(which, name, Wants::Errno(&[Errno::ENOSPC]), more);
+        // Where there may be no segment there may be no byte in one, which the kernel sees first.
+        let wants = Wants::Errno(&[Errno::ENOSPC, Errno::EINVAL]);
+        self.claim(which, name, wants, more);
     }
 
     fn semaphores(&mut self, count: u64) {

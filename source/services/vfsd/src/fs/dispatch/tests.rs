@@ -18,10 +18,10 @@ use super::*;
 use crate::Identity;
 
 /// A directory that goes with its test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut random = [0; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
         let path = std::env::temp_dir().join(format!("vfsd-unit-{:016x}", u64::from_le_bytes(random)));
@@ -47,7 +47,7 @@ impl Drop for Scratch {
 
 const HARD_BYTES: u64 = 64 * 1024;
 
-fn vfs(scratch: &Scratch) -> (Vfs, Arc<Books>) {
+pub(crate) fn vfs(scratch: &Scratch) -> (Vfs, Arc<Books>) {
     let budget = Budget {
         soft_bytes: None,
         hard_bytes: HARD_BYTES,

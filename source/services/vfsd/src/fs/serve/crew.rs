@@ -86,7 +86,7 @@ pub(super) struct Muster {
 #[derive(Debug)]
 pub(super) struct Crew {
     server: Server,
-    posts: [Post; THREADS_MAX],
+    posts: [Post; POSTS],
     muster: Mutex<Muster>,
     pub(super) needed: Condvar,
     /// How many should read.

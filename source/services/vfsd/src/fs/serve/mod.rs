@@ -87,6 +87,8 @@ impl Server {
 fn receive<'a>(device: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
     loop {
         match rustix::io::read(device, &mut *buffer) {
+            // No device says so; nothing that stands for one has more to say then.
+            Ok(0) => return Err(Errno::NODEV),
             Ok(count) => return Ok(buffer.get(..count).unwrap_or_default()),
             // A request that was taken back while we were on our way to it.
             Err(Errno::NOENT | Errno::AGAIN) => {}

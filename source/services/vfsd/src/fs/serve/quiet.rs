@@ -78,34 +78,35 @@ impl Crew {
 
     /// Has the others read again; with `steps`, only if it is still where it was.
     pub(super) fn end_quiet(self: &Arc<Self>, steps: Option<u64>) {
-        let Some(post) = self.posts().get(QUIET) else { return };
         let mut muster = self.lock();
-        if muster.quiet != Quiet::Reads || steps.is_some_and(|steps| post.steps.load(Ordering::Relaxed) != steps) {
+        let is_at = self.posts().get(QUIET).map(|post| post.steps.load(Ordering::Relaxed));
+        if muster.quiet != Quiet::Reads || (steps.is_some() && steps != is_at) {
             return;
         }
         muster.quiet = Quiet::Waits;
         self.is_quiet.store(false, Ordering::Relaxed);
-        post.reads.store(false, Ordering::Relaxed);
+        if let Some(post) = self.posts().get(QUIET) {
+            post.reads.store(false, Ordering::Relaxed);
+        }
         self.recount(muster);
         // It may wait for a request that is better read by one of the others.
-        let thread = post.thread.load(Ordering::Relaxed);
-        if post.steps.load(Ordering::Relaxed) & 1 == 0
-            && let Ok(thread @ 1..) = i32::try_from(thread)
+        if let Some(post) = self.posts().get(QUIET)
+            && is_at.is_some_and(|steps| steps & 1 == 0)
+            && let Ok(thread @ 1..) = i32::try_from(post.thread.load(Ordering::Relaxed))
         {
             ThreadHandle::of(thread).interrupt(LOOK_UP);
         }
     }
 
     fn work_quietly(self: &Arc<Self>) {
+        // However this thread ends, nobody waits for it to read.
+        let _gone = Gone(self);
         let Some(post) = self.take_post(QUIET) else { return };
-        if step_back().is_err() {
-            self.end_quiet(None);
-            self.lock().quiet = Quiet::Refused;
-            return leave_post(post);
-        }
-        let mut hands = Hands::new();
-        while self.wait_for_quiet() {
-            self.read_while_wanted(post, &mut hands);
+        if step_back().is_ok() {
+            let mut hands = Hands::new();
+            while self.wait_for_quiet() {
+                self.read_while_wanted(post, &mut hands);
+            }
         }
         leave_post(post);
     }
@@ -120,7 +121,20 @@ impl Crew {
     }
 }
 
+/// Says when it is dropped that there is no reader for quiet times any more.
+struct Gone<'c>(&'c Arc<Crew>);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.end_quiet(None);
+        self.0.lock().quiet = Quiet::Refused;
+    }
+}
+
 fn step_back() -> io::Result<()> {
     let nice = rustix::process::getpriority_process(None)?;
     nexus_sys::schedule::step_back(TURN_NS, nice)
 }
+
+#[cfg(test)]
+mod tests;
