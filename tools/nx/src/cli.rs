@@ -1,7 +1,6 @@
 //! The command line's words.
 
 use crate::plain::plain_lines;
-
 use crate::{completions, man, policy, run, sec};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
