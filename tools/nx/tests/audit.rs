@@ -335,6 +335,8 @@ impl Drop for Running {
 }
 
 fn started(mut command: Command) -> (Running, impl Iterator<Item = String>) {
+    // Who starts the tests in the background may have had Ctrl-C ignored, and what is ignored is inherited.
+    nexus_sys::signal::set_default(rustix::process::Signal::INT.as_raw());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     (Running(child), lines)

@@ -85,7 +85,10 @@ impl Ports {
             held.port == port
                 && held.only.is_none_or(|only| only == acted_on(plain(ip)))
                 && (if plain(ip).is_ipv4() { held.v4 } else { held.v6 })
-                && address_of(held.socket.as_fd()).is_some_and(|now| now.port() == port)
+                // A connect to the outside leaves it one address of all that it had: the port on the others is anybody's.
+                && address_of(held.socket.as_fd()).is_some_and(|now| {
+                    now.port() == port && held.only == Some(plain(now.ip())).filter(|ip| !ip.is_unspecified())
+                })
                 && !shares(&held.socket)
         })
     }
@@ -134,6 +137,23 @@ mod tests {
         let (all, port) = socket("0.0.0.0:0");
         ports.note(&all);
         assert!(ports.are_ours([127, 0, 0, 2].into(), port));
+    }
+
+    #[test]
+    fn a_port_is_not_ours_at_the_addresses_that_a_connect_took_from_it() {
+        let mut ports = Ports::default();
+        let all = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = all.local_addr().unwrap().port();
+        let held = OwnedFd::from(all.try_clone().unwrap());
+        ports.note(&held);
+        assert!(ports.are_ours([127, 0, 0, 2].into(), port));
+        all.connect("127.0.0.9:9").unwrap();
+        assert_eq!(all.local_addr().unwrap(), (V4, port).into());
+        let other = UdpSocket::bind(("127.0.0.2", port)).unwrap();
+        assert!(!ports.are_ours([127, 0, 0, 2].into(), port), "it is {other:?}'s now");
+        // What was noted after the connect is the one address that is left.
+        ports.note(&held);
+        assert!(ports.are_ours(V4, port) && !ports.are_ours([127, 0, 0, 2].into(), port));
     }
 
     #[test]

@@ -254,3 +254,43 @@ for _ in range(7): one.send(b"not judged again")
         assert_eq!(again.matches("net-egress: enforced").count(), 1, "{again}");
     }
 }
+
+/// A service of the host's that takes the port named in a datagram to its rule's address, on an address that no rule names.
+fn neighbour() -> (u16, std::thread::JoinHandle<std::net::UdpSocket>) {
+    let open = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = open.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let mut bytes = [0; 16];
+        let (count, from) = open.recv_from(&mut bytes).unwrap();
+        let port: u16 = std::str::from_utf8(&bytes[..count]).unwrap().parse().unwrap();
+        let service = std::net::UdpSocket::bind(("127.0.0.2", port)).expect("a connected socket has one address");
+        open.send_to(b"there", from).unwrap();
+        service
+    });
+    (port, thread)
+}
+
+#[test]
+fn the_port_of_a_socket_that_was_connected_away_reaches_no_service_of_the_hosts_beside_it() {
+    for user in users() {
+        let (port, service) = neighbour();
+        let text = r#"
+one = datagram()
+one.bind(("0.0.0.0", 0))
+mine = one.getsockname()[1]
+told("connect", lambda: one.connect(("127.0.0.1", PORT)))
+told("asked", lambda: (one.send(str(mine).encode()), one.recv(9)))
+two = datagram()
+told("own", lambda: two.sendto(b"x", ("127.0.0.2", mine)))
+told("unspecified", lambda: two.sendto(b"x", ("0.0.0.0", mine)))
+told("connected", lambda: (two.connect(("127.0.0.2", mine)), two.send(b"x")))
+"#;
+        let done = script(user, r#"allow = ["udp 127.0.0.1:PORT"]"#, port, text);
+        assert_eq!(lines(&done)[0], "connect None", "{done}");
+        assert!(lines(&done)[1].ends_with("b'there')"), "{done}");
+        let service = service.join().unwrap();
+        service.set_nonblocking(true).unwrap();
+        let got = service.recv(&mut [0; 9]).map_err(|error| error.kind());
+        assert_eq!(got, Err(std::io::ErrorKind::WouldBlock), "{done}");
+    }
+}
