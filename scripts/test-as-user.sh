@@ -26,7 +26,7 @@ if [ "${1-}" != --inside ]; then
             packages+=(-p "$package")
         fi
     done
-    cargo build --locked -q --bins -p nx -p security_v2_host -p attacker
+    cargo build --locked -q --bins -p nx -p security_v2_host -p attacker -p selftest-client
     cargo test --locked -q --no-run --message-format json "${packages[@]}" | python3 -c '
 import json, os, sys
 for line in sys.stdin:
@@ -73,7 +73,7 @@ while read -r package test; do
         cd "$package"
         exec setpriv --reuid "$ID" --regid "$ID" --clear-groups --inh-caps=-all \
             env -i HOME="$place/home" PATH="$sysroot/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
-            CARGO_NET_OFFLINE=true NEXUS_NX="$target/nx" NEXUS_PROBE="$target/probe" NEXUS_ATTACKER="$target/attacker" \
+            CARGO_NET_OFFLINE=true NEXUS_NX="$target/nx" NEXUS_PROBE="$target/probe" NEXUS_ATTACKER="$target/attacker" NEXUS_SELFTEST="$target/selftest-client" \
             "$test" --quiet
     ) </dev/null || failed+=("${test##*/}")
 done <"$place/tests"
