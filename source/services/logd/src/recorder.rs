@@ -317,15 +317,9 @@ impl Writer {
                 sink.admitted(record);
             }
         }
-        let written = match self.journal.append(batch) {
-            Ok(_) => {
-                self.shared.failing.store(false, Ordering::Relaxed);
-                batch.len()
-            }
-            Err(AppendError { records, error }) => {
-                self.failed(&error);
-                records
-            }
+        let (written, failed) = match self.journal.append(batch) {
+            Ok(_) => (batch.len(), None),
+            Err(AppendError { records, error }) => (records, Some(error)),
         };
         self.written = self.written.saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
         let lost = batch.get(written..).unwrap_or(&[]);
@@ -334,6 +328,12 @@ impl Writer {
             for record in lost {
                 front.not_written(record);
             }
+        }
+        // Last: who sees that the journal fails must find what it lost given back already, or the next record would
+        // not tell of it.
+        match failed {
+            None => self.shared.failing.store(false, Ordering::Relaxed),
+            Some(error) => self.failed(&error),
         }
     }
 
