@@ -136,6 +136,20 @@ impl Books {
         }
     }
 
+    /// Tells of a denial that the ledger has no part in.
+    pub(crate) fn refused(&self, area: Area, operation: Operation, reason: Reason, name: &[u8], pid: u32) {
+        let policy = self.lock().policy.clone();
+        self.events.push(Event {
+            area,
+            operation,
+            reason,
+            name: Bounded::cut(name),
+            asked: 1,
+            pid,
+            policy,
+        });
+    }
+
     /// Gives back what nobody can reach any more: room for something that does not fit otherwise.
     fn reclaim<'a>(&'a self, inner: MutexGuard<'a, Inner>, area: Area) -> MutexGuard<'a, Inner> {
         let orphans = inner.orphans_of(area);
@@ -217,6 +231,18 @@ impl Books {
             node: Arc::downgrade(node),
         };
         self.lock().orphans.insert(node.id, orphan);
+    }
+
+    /// Empties and gives back one orphan; `false` for what is none, or is being used.
+    ///
+    /// For who needs the descriptor that it holds. Called with any locks but these books' held.
+    pub(crate) fn let_go(&self, node: &Node) -> bool {
+        let is_orphan = self.lock().orphans.contains_key(&node.id);
+        let gone = is_orphan && node.empty();
+        if gone {
+            self.buried(node.id);
+        }
+        gone
     }
 
     /// The orphan was opened again, or grows: it is charged like any other file from now on.

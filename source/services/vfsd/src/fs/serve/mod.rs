@@ -107,6 +107,8 @@ fn answer_one(server: &Server, header: Header, opcode: u32, body: &[u8], answer:
     let result = match result {
         Ok(super::dispatch::Told::Nothing) => return,
         Ok(super::dispatch::Told::Answer) => Ok(()),
+        // Its own descriptors are no matter of the program's.
+        Err(Errno::MFILE) => Err(Errno::NFILE),
         Err(errno) => Err(errno),
     };
     // It fails where nobody waits any more.
