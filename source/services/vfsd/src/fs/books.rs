@@ -12,11 +12,18 @@ use rustix::io::Errno;
 
 use super::events::EventQueue;
 use super::node::Node;
-use super::serve::aside;
+use super::serve::{Others, aside};
 
 /// How long a request that does not fit waits for a close that is on its way. The kernel sends a close without waiting
 /// for our answer, so a program that closed the last handle of an unlinked file and goes on at once may come first.
 const CLOSING_WAIT: Duration = Duration::from_millis(50);
+
+/// How long it waits at least: a close that was taken from the device may not have been begun. After that it waits only while
+/// the threads are at what they were at, or requests have waited ever since.
+const CLOSING_WAIT_MIN: Duration = Duration::from_millis(2);
+
+/// How often that is looked at.
+const CLOSING_LOOK: Duration = Duration::from_millis(1);
 
 /// Who asked for what: what an event tells of a request.
 #[derive(Clone, Copy, Debug)]
@@ -184,18 +191,34 @@ impl Books {
         };
         // The close that is waited for has to be read by somebody.
         aside();
-        let until = Instant::now() + CLOSING_WAIT;
+        let mut others = Others::now();
+        let begin = Instant::now();
         while !decision.verdict.is_allow() && inner.unlinked_open > 0 && inner.in_vain != Some(inner.turn) {
             let turn = inner.turn;
-            let left = until.saturating_duration_since(Instant::now());
-            let waited = self.closed.wait_timeout_while(inner, left, |inner| inner.turn == turn);
+            let waited = self
+                .closed
+                .wait_timeout_while(inner, CLOSING_LOOK, |inner| inner.turn == turn);
             inner = waited.map_or_else(|error| error.into_inner().0, |(inner, _)| inner);
             if inner.turn == turn {
-                inner.in_vain = Some(turn);
-                break;
+                drop(inner);
+                let spent = begin.elapsed();
+                let in_vain = spent >= CLOSING_WAIT
+                    || (spent >= CLOSING_WAIT_MIN && others.as_mut().is_none_or(Others::are_done));
+                inner = self.lock();
+                if inner.turn == turn {
+                    if in_vain {
+                        inner.in_vain = Some(turn);
+                        break;
+                    }
+                    continue;
+                }
             }
             inner = self.reclaim(inner, area);
             decision = inner.ledger.charge(area, amount);
+            if begin.elapsed() >= CLOSING_WAIT {
+                // However many close what they opened, none of it is what is waited for.
+                break;
+            }
         }
         (inner, decision)
     }

@@ -124,6 +124,43 @@ pub(crate) fn aside() {
     });
 }
 
+/// What the other threads were doing when it was made: who waits for something that one of them may be about to do knows when it
+/// is in vain.
+#[derive(Debug)]
+pub(crate) struct Others {
+    own: usize,
+    crew: Arc<Crew>,
+    steps: [u64; POSTS],
+    was_empty: bool,
+}
+
+impl Others {
+    /// `None` in a thread that serves nothing.
+    pub(crate) fn now() -> Option<Self> {
+        let (crew, own) = POST.with_borrow(Clone::clone)?;
+        let mut steps = [0; POSTS];
+        for (post, seen) in crew.posts.iter().zip(&mut steps) {
+            *seen = post.steps.load(Ordering::SeqCst);
+        }
+        Some(Self {
+            own,
+            crew,
+            steps,
+            was_empty: false,
+        })
+    }
+
+    /// Whether each of them has ended what it was at, and nothing waited at some time since.
+    pub(crate) fn are_done(&mut self) -> bool {
+        self.was_empty = self.was_empty || !self.crew.has_request();
+        let mut posts = self.crew.posts.iter().zip(&self.steps).enumerate();
+        self.was_empty
+            && posts.all(|(number, (post, seen))| {
+                number == self.own || seen & 1 == 0 || post.steps.load(Ordering::SeqCst) != *seen
+            })
+    }
+}
+
 impl Crew {
     pub(super) fn new(server: Server) -> Self {
         Self {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use self::crew::Crew;
-pub(crate) use self::crew::aside;
+pub(crate) use self::crew::{Others, aside};
 pub(crate) use self::pipe::Pipe;
 use super::Vfs;
 use super::protocol::{Agreed, Answer, Header, REQUEST_BYTES_MAX, Request, WriteHead, agree};

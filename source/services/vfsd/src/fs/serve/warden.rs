@@ -133,8 +133,15 @@ const QUIET_LOOKS: u32 = 8;
 /// After so many looks at which it was otherwise it stops: one may be chance.
 const LOUD_LOOKS: u32 = 2;
 
-/// For so many looks it is not asked again, where it did not get a core although one was to spare: somebody else is kept on its.
+/// For so many looks it is not asked again after it got no core although one seemed to spare, and for twice as many after each
+/// further time: a program that works in turns with one that takes all cores could have its subject wait again and again.
 const STARVED_LOOKS: u32 = 1000;
+
+/// How often that is doubled: about a minute.
+const STARVED_TIMES_MAX: u32 = 6;
+
+/// After it read for so many looks without that, it is as if it had never been.
+const FED_LOOKS: u32 = 10_000;
 
 /// What was seen at a look.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +162,10 @@ struct Calm {
     /// Looks in a row that spoke against what is.
     against: u32,
     stuck: u32,
+    /// How often it got no core.
+    starved: u32,
+    /// Looks in a row at which it read and got one.
+    fed: u32,
     /// Looks to come at which it is not asked.
     pause: u32,
 }
@@ -167,6 +178,8 @@ impl Calm {
             load: load.ok(),
             against: 0,
             stuck: 0,
+            starved: 0,
+            fed: 0,
             pause: 0,
         }
     }
@@ -177,11 +190,19 @@ impl Calm {
         if is_quiet && look.stuck {
             self.stuck = self.stuck.saturating_add(1);
             if self.stuck >= LOUD_LOOKS {
-                (self.stuck, self.against, self.pause) = (0, 0, STARVED_LOOKS);
+                (self.stuck, self.against, self.fed) = (0, 0, 0);
+                self.pause = STARVED_LOOKS << self.starved;
+                self.starved = self.starved.saturating_add(1).min(STARVED_TIMES_MAX);
                 return Some(false);
             }
         } else {
             self.stuck = 0;
+        }
+        if is_quiet {
+            self.fed = self.fed.saturating_add(1);
+            if self.fed >= FED_LOOKS {
+                self.starved = 0;
+            }
         }
         // Once it reads, only what it is there for counts: that it gets a core, it shows itself. What else runs now and then
         // says nothing, and changing over costs more than it does.
@@ -380,29 +401,44 @@ mod tests {
     }
 
     #[test]
-    fn it_is_loud_again_as_soon_as_no_core_is_to_spare_or_nothing_or_somebody_else_comes() {
-        let against = [
-            (calm(2, "0 0 0 4/100 1"), FLOWS),
-            (calm(2, "0 0 0 2/100 1"), Look { moved: false, ..FLOWS }),
-            (calm(2, "0 0 0 2/100 1"), Look { alone: false, ..FLOWS }),
-        ];
-        for (mut calm, look) in against {
-            assert_eq!(calm.judge(true, look), None, "once may be chance");
-            assert_eq!(calm.judge(true, look), Some(false));
+    fn it_is_loud_again_as_soon_as_somebody_else_comes_and_not_for_what_else_runs() {
+        let mut calm = calm(2, "0 0 0 9/100 1");
+        for _ in 0..100 {
+            assert_eq!(calm.judge(true, FLOWS), None, "it shows itself whether it gets a core");
+            assert_eq!(calm.judge(true, Look { moved: false, ..FLOWS }), None);
         }
+        let others = Look { alone: false, ..FLOWS };
+        assert_eq!(calm.judge(true, others), None, "once may be chance");
+        assert_eq!(calm.judge(true, FLOWS), None);
+        assert_eq!(calm.judge(true, others), None);
+        assert_eq!(calm.judge(true, others), Some(false));
     }
 
     #[test]
-    fn one_that_gets_no_core_is_not_asked_again_for_a_while() {
+    fn one_that_gets_no_core_is_not_asked_again_for_a_while_and_for_longer_each_time() {
         let mut calm = calm(2, "0 0 0 2/100 1");
         let stuck = Look { stuck: true, ..FLOWS };
+        let mut pause = STARVED_LOOKS;
+        for _ in 0..3 {
+            assert_eq!(calm.judge(true, stuck), None);
+            assert_eq!(calm.judge(true, stuck), Some(false));
+            for _ in 1..pause {
+                assert_eq!(calm.judge(false, FLOWS), None);
+            }
+            let again = (0..=QUIET_LOOKS).find_map(|_| calm.judge(false, FLOWS));
+            assert_eq!(again, Some(true));
+            pause *= 2;
+        }
+        for _ in 0..FED_LOOKS {
+            assert_eq!(calm.judge(true, FLOWS), None);
+        }
         assert_eq!(calm.judge(true, stuck), None);
         assert_eq!(calm.judge(true, stuck), Some(false));
-        for _ in 1..STARVED_LOOKS {
-            assert_eq!(calm.judge(false, FLOWS), None);
+        assert_eq!(calm.pause, STARVED_LOOKS);
+        for _ in 0..100 {
+            calm.judge(true, stuck);
         }
-        let again = (0..=QUIET_LOOKS).find_map(|_| calm.judge(false, FLOWS));
-        assert_eq!(again, Some(true));
+        assert_eq!(calm.pause, STARVED_LOOKS << STARVED_TIMES_MAX);
     }
 
     proptest! {
