@@ -10,7 +10,7 @@ use security_v2_host::{Home, Town, users};
 
 /// The toolchain that runs this test.
 fn sysroot() -> Option<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    let output = security_v2_host::output(Command::new("rustc").args(["--print", "sysroot"])).ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
 }
 
@@ -41,11 +41,7 @@ fn install(home: &Home, own: &Path, from: &Path) {
     std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
     let copy = |from: PathBuf, to: &Path| {
         let copied = |how: &str| {
-            Command::new("cp")
-                .arg(how)
-                .arg(&from)
-                .arg(to)
-                .output()
+            security_v2_host::output(Command::new("cp").arg(how).arg(&from).arg(to))
                 .is_ok_and(|done| done.status.success())
         };
         assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
