@@ -124,8 +124,8 @@ fn flood(user: User, count: u64) {
         .flatten()
         .map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()))
         .sum();
-    // A journal that grew with the flood would have hundreds of bytes for each.
-    assert!(bytes < 4 << 20, "{bytes} bytes for {count} denies");
+    // A journal that grew with the flood would have hundreds of bytes for each; this one grows with the time that it takes.
+    assert!(bytes < 100 * count, "{bytes} bytes for {count} denies");
 }
 
 #[test]

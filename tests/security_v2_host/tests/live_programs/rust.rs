@@ -153,13 +153,13 @@ fn cargo_fetches_from_a_registry_and_a_repository_by_name_and_is_refused_elsewhe
             "{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             own.path().display()
         );
-        let script = r#"set -euo pipefail; cd /tmp; export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_NET_RETRY=0
+        let script = r#"set -euo pipefail; cd /tmp; export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_HTTP_TIMEOUT=250
 cargo new --quiet --vcs none whole; cd whole; mkdir .cargo
 printf '[source.crates-io]\nreplace-with = "near"\n[source.near]\nregistry = "sparse+http://git.example.org:8000/index/"\n' > .cargo/config.toml
 printf 'own-one = "1"\nown-two = { git = "http://git.example.org:8000/two.git" }\n' >> Cargo.toml
 echo 'fn main() { println!("{} {}", own_one::said(), own_two::said()) }' > src/main.rs
 cargo run --quiet; sed -i s/git.example.org/other.example.org/ .cargo/config.toml Cargo.toml; rm Cargo.lock
-cargo fetch > /tmp/said 2>&1 || grep -o -m 1 "Could not resolve host" /tmp/said"#;
+CARGO_NET_RETRY=0 cargo fetch > /tmp/said 2>&1 || grep -o -m 1 "Could not resolve host" /tmp/said"#;
         let run = town
             .run()
             .policy(&tree)
