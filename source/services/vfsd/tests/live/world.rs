@@ -89,6 +89,13 @@ pub(crate) fn make_root(mode: Mode) -> PathBuf {
     root
 }
 
+/// Opens a file for reading and writing, and makes it where it is missing.
+pub(crate) fn open_or_make(path: &Path) -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).unwrap()
+}
+
 /// Waits until no file server has the case's files any more, and removes them.
 pub(crate) fn remove_root(root: &Path) -> Result<(), String> {
     let until = Instant::now() + Duration::from_secs(60);
