@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
 
 use nexus_abi::Reason;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RawDir, RenameFlags, SeekFrom, XattrFlags};
@@ -277,7 +276,7 @@ fn direct(world: &World) {
         let mut mapping = Mapping::new(&file, 0, 4096).unwrap();
         mapping.bytes_mut()[17] = 9;
         // From memory that is aligned, as direct I/O may ask for it.
-        let mut pages = Mapping::new(&opened(&dirs.tmp.join("pages")), 0, 4096);
+        let mut pages = Mapping::new(&open_or_make(&dirs.tmp.join("pages")), 0, 4096);
         open_or_make(&dirs.tmp.join("pages")).set_len(4096).unwrap();
         let page = pages.as_mut().unwrap().bytes_mut();
         page.fill(5);
