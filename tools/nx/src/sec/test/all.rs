@@ -4,7 +4,7 @@ use super::args::Part;
 use super::claim::{Claim, Finding, Seen, Wants};
 
 use super::context::Context;
-use super::deny::{self, ADDRESSED, Attempt, NEEDED};
+use super::deny::{self, Attempt};
 use super::egress::{self, Target};
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
@@ -29,7 +29,7 @@ const PORTS_MAX: usize = 256;
 const OWN_MAX: usize = 8;
 
 /// Allowed calls that are not attempted, because the probe would end, wait, or do more than it should.
-const NOT_ATTEMPTED: [&str; 6] = ["exit", "pause", "rt_sigreturn", "sync", "uprobe", "uretprobe"];
+const NOT_ATTEMPTED: [&str; 7] = ["exit", "exit_group", "pause", "rt_sigreturn", "sync", "uprobe", "uretprobe"];
 
 /// Allowed calls that a judge of their own decides later.
 const JUDGED_ELSEWHERE: [&str; 5] = ["listen", "memfd_create", "msgget", "semget", "shmget"];
@@ -60,10 +60,28 @@ const ALLOWED_EDGES: [&str; 22] = [
     "unshare",
 ];
 
+/// The parts by their names.
+const PARTS: [(Part, &str); 5] = [
+    (Part::Syscall, "syscall"),
+    (Part::Egress, "egress"),
+    (Part::Quota, "quota"),
+    (Part::View, "view"),
+    (Part::Ipc, "ipc"),
+];
+
 /// Everything that can be seen of one subject's policy.
 pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> Result<Found, Failure> {
     let mut found = Found::none(context);
     let wants = |part: Part| parts.is_empty() || parts.contains(&part);
+    if let Some(mute) = deny::mute(context) {
+        found.add(super::unheard(context, &mute, tamper)?);
+        let why = deny::unheard(&mute).message;
+        for (part, name) in PARTS.into_iter().filter(|(part, _)| wants(*part)) {
+            let other = if part == Part::Syscall { "every other call" } else { "all of it" };
+            found.findings.push(Finding::skipped(name, other.to_owned(), why.clone()));
+        }
+        return Ok(found);
+    }
     if wants(Part::Syscall) {
         syscalls(context, &mut found, tamper)?;
     }
@@ -85,7 +103,9 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
     for call in syscall::all() {
         let Some(number) = call.number() else { continue };
         let name = call.name();
-        if NEEDED.contains(&name) || ADDRESSED.contains(&name) {
+        let addressed = deny::is_addressed(number);
+        if addressed && !deny::has_socket(context) {
+            found.left_out.push(format!("`{name}`: the probe may make no Unix socket to try it on"));
             continue;
         }
         if let Some(denied) = deny::denied(context, number) {
@@ -100,6 +120,7 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
                 Verdict::Allow { .. } if NOT_ATTEMPTED.contains(&name) || JUDGED_ELSEWHERE.contains(&name) => {
                     not_attempted.push(name);
                 }
+                Verdict::Allow { .. } if addressed => {}
                 Verdict::Allow { rule } => {
                     let harmless = args == [deny::HARMLESS; 6] || ALLOWED_EDGES.contains(&name);
                     if harmless {

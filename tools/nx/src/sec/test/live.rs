@@ -6,7 +6,7 @@ use super::{network, tamper::Tamper};
 use crate::cli::RunArgs;
 use crate::run::{Exit, Failure, Places, Prepared, prove};
 use execd::{Access, Entry};
-use nexus_abi::Protocol;
+use nexus_abi::{Protocol, syscall};
 use nexus_sys::probe::{FRAME_BYTES, Frame, HELLO, Reply};
 use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::packet::{PACKET_DESCRIPTORS_MAX, PacketSocket};
@@ -43,6 +43,8 @@ pub(super) struct Setup<'a> {
     pub(super) own: &'a [IpAddr],
     /// Ports that somebody listens on, so that what arrives is seen.
     pub(super) ports: &'a [(Protocol, u16)],
+    /// Whether the probe may not hear or speak, and so ends at once.
+    pub(super) mute: bool,
     pub(super) tamper: &'a dyn Tamper,
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Live {
     pub(super) session: String,
     /// One for each of the setup's ports.
     pub(super) sinks: Vec<OwnedFd>,
+    /// The probe's Unix socket, once it has one.
+    socket: Option<i64>,
 }
 
 /// Why the probe says nothing.
@@ -111,13 +115,32 @@ impl Live {
             subject: setup.subject.to_owned(),
             session: String::new(),
             sinks: Vec::new(),
+            socket: None,
         };
-        live.greet(setup.ports.len())?;
+        live.greet(setup)?;
         Ok(live)
     }
 
-    fn greet(&mut self, sinks: usize) -> Result<(), Failure> {
-        let hello = self.hear(START_WAIT);
+    fn greet(&mut self, setup: &Setup<'_>) -> Result<(), Failure> {
+        let sinks = setup.ports.len();
+        if setup.mute {
+            // One that is not refused what it should be ends here too.
+            drop(self.to.take());
+        }
+        let mut hello = self.hear(START_WAIT);
+        if setup.mute {
+            // It ends at the call that it may not make, before or after its first word.
+            while hello.is_ok() {
+                hello = self.hear(START_WAIT);
+            }
+            hello = match hello {
+                Err(Lost::Ended) => Ok(Reply {
+                    value: HELLO.cast_signed(),
+                    data: Vec::new(),
+                }),
+                other => other,
+            };
+        }
         while let Ok(packet) = self.control.try_receive() {
             match packet.bytes().split_first() {
                 Some((b'S', session)) => self.session = String::from_utf8_lossy(session).into_owned(),
@@ -134,6 +157,22 @@ impl Live {
             )));
         }
         Ok(())
+    }
+
+    /// A Unix socket of the probe's, of these arguments, made where there is none yet; or the errno.
+    pub(super) fn unix_socket(&mut self, args: [u64; 6]) -> Result<i64, Lost> {
+        if let Some(socket) = self.socket {
+            return Ok(socket);
+        }
+        let number = syscall::number("socket").unwrap_or(u32::MAX);
+        let frame = Frame {
+            number: number.into(),
+            args,
+            ..Frame::default()
+        };
+        let made = self.call(&frame)?.value;
+        self.socket = Some(made).filter(|socket| *socket >= 0);
+        Ok(made)
     }
 
     /// Makes one call in the sandbox.
@@ -189,7 +228,12 @@ impl Live {
             return Err(heard(words));
         }
         tamper.over(self.scratch.state());
-        Evidence::read(&self.scratch.journal(), &self.subject, &self.session)
+        let mut evidence = Evidence::read(&self.scratch.journal(), &self.subject, &self.session)?;
+        // It is collected when this is dropped.
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let ended = rustix::process::waitid(rustix::process::WaitId::PidFd(self.child.pidfd.as_fd()), options);
+        evidence.status = ended.ok().flatten().and_then(|ended| ended.exit_status());
+        Ok(evidence)
     }
 }
 
