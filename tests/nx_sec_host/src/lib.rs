@@ -3,7 +3,8 @@
 mod command;
 mod golden;
 mod host;
+pub mod proof;
 
-pub use command::{Said, sec, sec_json};
+pub use command::{Said, said, sec, sec_json};
 pub use golden::golden;
 pub use host::{Attempt, Host, Outcome};

@@ -1,10 +1,10 @@
 //! With enforcement broken on purpose, `nx sec test` fails, each time for its own reason.
 
-use nx_sec_host::Said;
-use security_v2_host::{Home, Tree, as_everybody, copy_program, spawn};
+use nx_sec_host::proof::{few, policy};
+use nx_sec_host::{Said, said};
+use security_v2_host::{Home, Tree, as_everybody, copy_program};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 
 /// `broken WORDS`, as the home's user.
 fn broken(home: &Home, words: &[&str]) -> Said {
@@ -12,18 +12,7 @@ fn broken(home: &Home, words: &[&str]) -> Said {
     if !program.exists() {
         copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &program).unwrap();
     }
-    let mut command = home.command(program);
-    command
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let done = spawn(&mut command).unwrap().wait_with_output().unwrap();
-    Said {
-        code: done.status.code(),
-        out: String::from_utf8_lossy(&done.stdout).into_owned(),
-        err: String::from_utf8_lossy(&done.stderr).into_owned(),
-    }
+    said(home.command(program).args(words))
 }
 
 fn lacks(said: &Said) -> Vec<&str> {
@@ -70,12 +59,7 @@ fn a_ledger_that_is_not_charged_is_seen_by_the_byte_that_was_written() {
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
         home.give(&directory);
         let place = directory.to_string_lossy().into_owned();
-        let few = Tree::shipped().append(
-            "quotas.toml",
-            "[subject.demo.tmp]\nsoft = \"32KiB\"\nhard = \"64KiB\"\ninodes = 8\n",
-        );
-        few.write(&home.policy()).unwrap();
-        let policy = home.policy().to_string_lossy().into_owned();
+        let policy = policy(home, &few());
         let quota = [
             "sec",
             "test",
@@ -139,9 +123,7 @@ fn counters_that_do_not_step_are_seen() {
 fn a_rule_widened_after_load_is_seen_by_what_arrives() {
     as_everybody(|home| {
         let tree = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", "192.0.2.0/24:443");
-        let directory = home.policy();
-        tree.write(&directory).unwrap();
-        let wider = directory.to_string_lossy().into_owned();
+        let wider = policy(home, &tree);
         let words = [
             "egress",
             &wider,

@@ -8,7 +8,7 @@ use super::deny::{self, Attempt};
 use super::egress::{self, Target};
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
-use super::{Found, ipc, quota, view};
+use super::{Found, binds, ipc, names, quota, view};
 use crate::run::Failure;
 use nexus_abi::{Area, Protocol, Verdict, syscall};
 use nexus_net_egress::{EgressSet, PortRange, Reachable};
@@ -23,7 +23,7 @@ const SYSCALLS_MAX: usize = 2 * RECORDED_MAX;
 const DESTINATIONS_MAX: usize = RECORDED_MAX;
 
 /// The most ports that are listened on at once: descriptors, of which a process may have 1024.
-const PORTS_MAX: usize = 256;
+pub(super) const PORTS_MAX: usize = 256;
 
 /// The host's own addresses that are tried: machines with containers have thousands, all judged alike.
 const OWN_MAX: usize = 8;
@@ -184,15 +184,6 @@ fn destinations(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Re
             Some(ceiling) => own.under(ceiling).map_err(too_complex)?,
         });
     }
-    let own = context.session.rules.egress.iter().next_back();
-    if let Some(names) = own.map(|layer| layer.names.len()).filter(|count| *count > 0) {
-        found
-            .left_out
-            .push(format!("{names} rules by name: a proof asks no name server"));
-    }
-    if let Some(binds) = own.map(|layer| layer.binds.len()).filter(|count| *count > 0) {
-        found.left_out.push(format!("{binds} rules for ports to send from"));
-    }
     let mut targets = BTreeSet::new();
     if let Some(reachable) = &reachable {
         edges(&reachable.outside, &mut targets);
@@ -233,11 +224,14 @@ fn destinations(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Re
         let mut seen = Vec::with_capacity(some.len());
         for (claim, target) in some {
             let sink = ports.get(&(target.protocol, target.address.port())).copied();
-            seen.push((claim.clone(), egress::attempt(&mut live, *target, claim, sink)));
+            seen.push((claim.clone(), egress::attempt(context, &mut live, *target, claim, sink)));
         }
         found.add(super::finish(context, live, &seen, tamper)?);
     }
-    Ok(())
+    if let Some(reachable) = &reachable {
+        binds::prove(context, reachable, found, tamper)?;
+    }
+    names::prove(context, found, tamper)
 }
 
 /// The first and the last of each stretch of addresses and of ports, and what stands just outside.

@@ -6,6 +6,7 @@
 
 mod all;
 mod args;
+mod binds;
 mod claim;
 mod context;
 mod deny;
@@ -13,6 +14,7 @@ mod egress;
 mod evidence;
 mod ipc;
 mod live;
+mod names;
 mod network;
 mod quota;
 mod report;
@@ -34,6 +36,7 @@ use evidence::Evidence;
 use live::{Live, Setup};
 use nexus_abi::{Area, Protocol};
 use nexus_policy::parse_argument;
+use std::net::SocketAddr;
 
 /// Everything that was found for one subject.
 pub(crate) struct Found {
@@ -146,7 +149,7 @@ fn egress(args: &EgressArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure>
         .into_iter()
         .collect();
     let mut live = start(&context, &ports, tamper)?;
-    let seen = egress::attempt(&mut live, target, &claim, Some(0));
+    let seen = egress::attempt(&context, &mut live, target, &claim, Some(0));
     finish(&context, live, &[(claim, seen)], tamper).map(|found| vec![found])
 }
 
@@ -199,7 +202,7 @@ fn all(args: &AllArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
 
 /// Proves that the probe itself is refused what it needs: it tells the errno by how it ends.
 fn unheard(context: &Context, mute: &deny::Denied, tamper: &dyn Tamper) -> Result<Found, Failure> {
-    let live = start_as(context, &[], true, tamper)?;
+    let live = start_as(context, &[], &[], true, tamper)?;
     let (claim, _) = deny::claim(context, mute);
     finish_as(context, live, tamper, |evidence| {
         let errno = evidence.status.map_or(0, |status| -i64::from(status));
@@ -208,15 +211,26 @@ fn unheard(context: &Context, mute: &deny::Denied, tamper: &dyn Tamper) -> Resul
 }
 
 fn start(context: &Context, ports: &[(Protocol, u16)], tamper: &dyn Tamper) -> Result<Live, Failure> {
+    start_with(context, ports, &[], tamper)
+}
+
+/// The same with a proof that answers for these name servers.
+fn start_with(
+    context: &Context,
+    ports: &[(Protocol, u16)],
+    servers: &[SocketAddr],
+    tamper: &dyn Tamper,
+) -> Result<Live, Failure> {
     match deny::mute(context) {
         Some(mute) => Err(deny::unheard(&mute)),
-        None => start_as(context, ports, false, tamper),
+        None => start_as(context, ports, servers, false, tamper),
     }
 }
 
 fn start_as(
     context: &Context,
     ports: &[(Protocol, u16)],
+    servers: &[SocketAddr],
     mute: bool,
     tamper: &dyn Tamper,
 ) -> Result<Live, Failure> {
@@ -225,6 +239,7 @@ fn start_as(
         subject: context.subject(),
         own: &context.own,
         ports,
+        servers,
         mute,
         tamper,
     };
