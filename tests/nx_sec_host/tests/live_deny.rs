@@ -34,7 +34,11 @@ fn a_call_that_policy_allows_ends_with_3_and_its_rule_also_where_the_probe_needs
         for name in ["connect", "bind", "sendmsg"] {
             let call = [&DENY[..], &[name]].concat();
             // Its flags can be denied; without them it is allowed.
-            let call = if name == "sendmsg" { [&call[..], &["0", "0", "0"]].concat() } else { call };
+            let call = if name == "sendmsg" {
+                [&call[..], &["0", "0", "0"]].concat()
+            } else {
+                call
+            };
             let said = test(home, &call);
             assert_eq!(said.code, Some(3), "{name}: {said}");
             assert!(
@@ -44,7 +48,10 @@ fn a_call_that_policy_allows_ends_with_3_and_its_rule_also_where_the_probe_needs
             assert!(said.err.contains("nx sec test egress --subject demo --to"), "{said}");
         }
         let (value, said) = sec_json(home, &[&["test"], &DENY[..], &["read"]].concat());
-        assert_eq!((said.code, &value["exit"], &value["ok"]), (Some(3), &3.into(), &false.into()));
+        assert_eq!(
+            (said.code, &value["exit"], &value["ok"]),
+            (Some(3), &3.into(), &false.into())
+        );
     });
 }
 
@@ -61,11 +68,17 @@ fn a_probe_that_may_not_speak_or_hear_proves_it_by_how_it_ends_and_the_rest_is_s
             assert_eq!(record, format!("syscall {number} abi.deny_rule"), "{said}");
             let said = test(home, &[&DENY[..], &["unshare"], &of].concat());
             assert_eq!(said.code, Some(6), "{said}");
-            assert!(said.err.contains(&format!("policy denies `{name}` to the probe")), "{said}");
+            assert!(
+                said.err.contains(&format!("policy denies `{name}` to the probe")),
+                "{said}"
+            );
             let (value, said) = sec_json(home, &[&["test", "all", "--subject", "demo"], &of[..]].concat());
             assert_eq!(said.code, Some(0), "{said}");
             let skipped = unproven(&value);
-            assert!(skipped.len() == 5 && skipped.iter().all(|one| one["status"] == "skipped"), "{said}");
+            assert!(
+                skipped.len() == 5 && skipped.iter().all(|one| one["status"] == "skipped"),
+                "{said}"
+            );
             assert_eq!(all(&value).len(), 6, "{said}");
         }
         assert_eq!(left(home), Vec::<PathBuf>::new());
@@ -106,7 +119,11 @@ fn every_call_of_the_table_is_proven_or_named_under_policies_that_deny_what_proo
         let policy = policy(home, &denying(denied));
         let words = ["test", "all", "--subject", "demo", "--policy", policy.as_str()];
         let (value, said) = sec_json(home, &[&words[..], &["--part", "syscall"]].concat());
-        assert!(unproven(&value).is_empty() && said.code == Some(0), "{:#?}", unproven(&value));
+        assert!(
+            unproven(&value).is_empty() && said.code == Some(0),
+            "{:#?}",
+            unproven(&value)
+        );
         for name in ["connect on a Unix socket", "sendmsg on a Unix socket, every flag"] {
             assert!(all(&value).iter().any(|one| one["name"] == name), "{name}");
         }
@@ -136,6 +153,10 @@ fn a_rule_that_asks_for_a_budget_is_judged_as_it_is_in_force() {
         assert_eq!(said.code, Some(3), "{said}");
         let words = ["test", "all", "--subject", "demo", "--part", "syscall,quota"];
         let (value, said) = sec_json(home, &[&words[..], &of].concat());
-        assert!(unproven(&value).is_empty() && said.code == Some(0), "{:#?}", unproven(&value));
+        assert!(
+            unproven(&value).is_empty() && said.code == Some(0),
+            "{:#?}",
+            unproven(&value)
+        );
     });
 }

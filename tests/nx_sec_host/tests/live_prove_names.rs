@@ -9,11 +9,7 @@ use std::path::PathBuf;
 const EGRESS: [&str; 6] = ["test", "all", "--subject", "demo", "--part", "egress"];
 
 fn ruled(rules: &str) -> Tree {
-    Tree::shipped().edit(
-        "egress.toml",
-        "[subject.demo]\n",
-        &format!("[subject.demo]\n{rules}\n"),
-    )
+    Tree::shipped().edit("egress.toml", "[subject.demo]\n", &format!("[subject.demo]\n{rules}\n"))
 }
 
 fn opening(allow: &str, more: &str) -> Tree {
@@ -50,11 +46,18 @@ fn an_allowed_name_is_answered_and_opens_its_ports_and_the_nearest_other_name_is
         );
         let policy = policy(home, &tree);
         let (value, said) = sec_json(home, &[&EGRESS[..], &["--policy", &policy]].concat());
-        assert!(unproven(&value).is_empty() && said.code == Some(0), "{:#?}", unproven(&value));
+        assert!(
+            unproven(&value).is_empty() && said.code == Some(0),
+            "{:#?}",
+            unproven(&value)
+        );
         for name in ["git.example.org", "nx-proof.example.net", "time.example.com"] {
             let finding = named(&value, &format!("the name {name}"));
             assert_eq!(finding["says"], "allow", "{finding}");
-            assert!(seen(finding, "seen").contains("by the proof's name server"), "{finding}");
+            assert!(
+                seen(finding, "seen").contains("by the proof's name server"),
+                "{finding}"
+            );
             assert!(finding["at"].as_str().unwrap().starts_with("egress.toml:"), "{finding}");
         }
         for (name, reason) in [
@@ -66,15 +69,24 @@ fn an_allowed_name_is_answered_and_opens_its_ports_and_the_nearest_other_name_is
             ("closed.example.net", "egress.deny_rule"),
         ] {
             let finding = named(&value, &format!("the name {name}"));
-            assert_eq!((&finding["status"], &finding["says"]), (&"ok".into(), &"deny".into()), "{finding}");
+            assert_eq!(
+                (&finding["status"], &finding["says"]),
+                (&"ok".into(), &"deny".into()),
+                "{finding}"
+            );
             assert_eq!(seen(finding, "record"), format!("resolve {name} {reason}"), "{finding}");
             assert_eq!(seen(finding, "seen"), "nobody was asked", "{finding}");
-            assert!(seen(finding, "counter").starts_with("egress_denies_total +1"), "{finding}");
+            assert!(
+                seen(finding, "counter").starts_with("egress_denies_total +1"),
+                "{finding}"
+            );
         }
         // The address is closed until the name was looked up, and then open at the rule's ports and no other.
         let of = |when: &str| -> Vec<(String, String)> {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            let found = all(&value).into_iter().filter(|one| one["name"].as_str().unwrap().ends_with(when));
+            let found = all(&value)
+                .into_iter()
+                .filter(|one| one["name"].as_str().unwrap().ends_with(when));
             let mut found: Vec<_> = found
                 .map(|one| {
                     let name = text(&one["name"]);
@@ -106,7 +118,11 @@ fn an_allowed_name_is_answered_and_opens_its_ports_and_the_nearest_other_name_is
             of("once time.example.com was looked up"),
             pairs(&[("122", "deny"), ("123", "allow"), ("124", "deny")])
         );
-        assert!(left_out(&value).iter().all(|one| !one.contains("name server")), "{:?}", left_out(&value));
+        assert!(
+            left_out(&value).iter().all(|one| !one.contains("name server")),
+            "{:?}",
+            left_out(&value)
+        );
         assert_eq!(left(home), Vec::<PathBuf>::new());
     });
 }
@@ -120,7 +136,11 @@ fn a_port_that_a_rule_gives_is_where_a_connection_comes_from_and_its_neighbours_
         );
         let policy = policy(home, &tree);
         let (value, said) = sec_json(home, &[&EGRESS[..], &["--policy", &policy]].concat());
-        assert!(unproven(&value).is_empty() && said.code == Some(0), "{:#?}", unproven(&value));
+        assert!(
+            unproven(&value).is_empty() && said.code == Some(0),
+            "{:#?}",
+            unproven(&value)
+        );
         let from = |protocol: &str, port: u16| {
             let to = if protocol == "tcp" { 443 } else { 5000 };
             let mut all = all(&value).into_iter();
@@ -148,7 +168,9 @@ fn a_port_that_a_rule_gives_is_where_a_connection_comes_from_and_its_neighbours_
             (40001, "the kernel chooses such ports itself"),
         ] {
             let said = left_out(&value);
-            let named = said.iter().any(|one| one.contains(&format!("port {port}:")) && one.contains(why));
+            let named = said
+                .iter()
+                .any(|one| one.contains(&format!("port {port}:")) && one.contains(why));
             assert!(named, "{said:?}");
         }
     });
@@ -162,7 +184,15 @@ fn what_no_proof_looks_at_is_said_in_every_form_and_why() {
             "[subject.demo.tmp]\nsoft = \"1MiB\"\nhard = \"2MiB\"\ninodes = 70000\n",
         );
         let policy = policy(home, &tree);
-        let words = ["all", "--subject", "demo", "--part", "egress,quota,view,ipc", "--policy", &policy];
+        let words = [
+            "all",
+            "--subject",
+            "demo",
+            "--part",
+            "egress,quota,view,ipc",
+            "--policy",
+            &policy,
+        ];
         let said = |form: &str| {
             let said = test(home, &[&words[..], &["--format", form]].concat());
             assert_eq!(said.code, Some(0), "{said}");
@@ -172,17 +202,86 @@ fn what_no_proof_looks_at_is_said_in_every_form_and_why() {
         for what in [
             "tmp: 70000 inodes are more than a proof makes (65536)",
             "edges of rules for udp ports to send from: no rule by address opens",
-            "what of the host's devices the kernel would do",
+            "view: what a device does that is shown",
             "the bytes of System V and POSIX queues",
         ] {
             let escaped = what.replace('\'', "&apos;");
             for (form, out) in [("text", &text), ("json", &json), ("tap", &tap), ("junit", &junit)] {
-                assert!(out.contains(what) || out.contains(&escaped), "{form} does not say `{what}`:\n{out}");
+                assert!(
+                    out.contains(what) || out.contains(&escaped),
+                    "{form} does not say `{what}`:\n{out}"
+                );
             }
         }
         let lines = |out: &str, start: &str| out.lines().filter(|line| line.starts_with(start)).count();
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(lines(&text, "left out "), left_out(&value).len());
         assert_eq!(lines(&tap, "# left out: "), left_out(&value).len());
+    });
+}
+
+#[test]
+fn the_hosts_sockets_and_devices_are_seen_not_to_be_there_and_one_in_a_shown_path_is_refused() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    as_everybody(|home| {
+        let shown = home.work().join("shown");
+        std::fs::create_dir(&shown).unwrap();
+        home.give(&shown);
+        let (inside, outside) = (shown.join("s"), home.work().join("s"));
+        let _inside = UnixListener::bind(&inside).unwrap();
+        let _outside = UnixListener::bind(&outside).unwrap();
+        home.give(&inside);
+        home.give(&outside);
+        let abstract_name = format!("nx-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        let _abstract = UnixListener::bind_addr(&address).unwrap();
+        let tree = Tree::shipped().append("sandbox.toml", &format!("[subject.demo]\nread = [{shown:?}]\n"));
+        let policy = policy(home, &tree);
+        let words = [
+            "test",
+            "all",
+            "--subject",
+            "demo",
+            "--part",
+            "view",
+            "--policy",
+            &policy,
+        ];
+        let (value, said) = sec_json(home, &words);
+        assert!(
+            unproven(&value).is_empty() && said.code == Some(0),
+            "{:#?}",
+            unproven(&value)
+        );
+        let claim = |name: &str| named(&value, &format!("the host's Unix socket {name} is not reached"));
+        let refused = claim(inside.to_str().unwrap());
+        assert_eq!(refused["says"], "deny", "{refused}");
+        let record = format!("connect unix {} ipc.no_rule", inside.display());
+        assert_eq!(seen(refused, "record"), record);
+        let here = |name: &str| {
+            all(&value)
+                .iter()
+                .any(|one| one["name"].as_str().unwrap().contains(name))
+        };
+        // There may be more listeners on a machine than are tried.
+        if left_out(&value)
+            .iter()
+            .all(|one| !one.contains("more of the host's Unix sockets"))
+        {
+            assert_eq!(claim(outside.to_str().unwrap())["says"], "bound");
+            assert_eq!(claim(&format!("@{abstract_name}"))["says"], "bound");
+        }
+        for made in [
+            "a Unix socket is made at /tmp/nx-socket",
+            "a Unix socket is made at /state/nx-socket",
+        ] {
+            assert_eq!(named(&value, made)["says"], "allow");
+        }
+        assert!(here("/dev/null is there") && here("/dev/urandom is there"), "{said}");
+        assert!(
+            here("/dev/kmsg is not there") || !std::path::Path::new("/dev/kmsg").exists(),
+            "{said}"
+        );
     });
 }

@@ -8,7 +8,7 @@ use super::deny::{self, Attempt};
 use super::egress::{self, Target};
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
-use super::{Found, binds, ipc, names, quota, view};
+use super::{Found, binds, ipc, names, quota, sockets, view};
 use crate::run::Failure;
 use nexus_abi::{Area, Protocol, Verdict, syscall};
 use nexus_net_egress::{EgressSet, PortRange, Reachable};
@@ -29,7 +29,15 @@ pub(super) const PORTS_MAX: usize = 256;
 const OWN_MAX: usize = 8;
 
 /// Allowed calls that are not attempted, because the probe would end, wait, or do more than it should.
-const NOT_ATTEMPTED: [&str; 7] = ["exit", "exit_group", "pause", "rt_sigreturn", "sync", "uprobe", "uretprobe"];
+const NOT_ATTEMPTED: [&str; 7] = [
+    "exit",
+    "exit_group",
+    "pause",
+    "rt_sigreturn",
+    "sync",
+    "uprobe",
+    "uretprobe",
+];
 
 /// Allowed calls that a judge of their own decides later.
 const JUDGED_ELSEWHERE: [&str; 5] = ["listen", "memfd_create", "msgget", "semget", "shmget"];
@@ -77,8 +85,14 @@ pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> R
         found.add(super::unheard(context, &mute, tamper)?);
         let why = deny::unheard(&mute).message;
         for (part, name) in PARTS.into_iter().filter(|(part, _)| wants(*part)) {
-            let other = if part == Part::Syscall { "every other call" } else { "all of it" };
-            found.findings.push(Finding::skipped(name, other.to_owned(), why.clone()));
+            let other = if part == Part::Syscall {
+                "every other call"
+            } else {
+                "all of it"
+            };
+            found
+                .findings
+                .push(Finding::skipped(name, other.to_owned(), why.clone()));
         }
         return Ok(found);
     }
@@ -105,7 +119,9 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
         let name = call.name();
         let addressed = deny::is_addressed(number);
         if addressed && !deny::has_socket(context) {
-            found.left_out.push(format!("`{name}`: the probe may make no Unix socket to try it on"));
+            found
+                .left_out
+                .push(format!("`{name}`: the probe may make no Unix socket to try it on"));
             continue;
         }
         if let Some(denied) = deny::denied(context, number) {
@@ -336,8 +352,15 @@ fn surroundings(
     let mut seen = Vec::new();
     match view::obstacle(context) {
         Some(finding) if view => found.findings.push(finding),
-        None if view => seen.extend(view::attempt(context, &mut live, &mut found.left_out)),
+        None if view => {
+            seen.extend(view::attempt(context, &mut live, &mut found.left_out));
+            seen.extend(view::devices(context, &mut live));
+        }
         _ => {}
+    }
+    if view {
+        seen.extend(sockets::attempt(context, &mut live, &mut found.left_out));
+        found.left_out.extend(view::NOT_TRIED.map(str::to_owned));
     }
     if ipc {
         seen.extend(ipc::attempt(context, &mut live, &mut found.left_out));

@@ -40,7 +40,9 @@ pub(super) fn prove(
         let mut seen = Vec::new();
         for port in ports {
             match obstacle(context, protocol, port, target) {
-                Some(why) => found.left_out.push(format!("to send from {protocol} port {port}: {why}")),
+                Some(why) => found
+                    .left_out
+                    .push(format!("to send from {protocol} port {port}: {why}")),
                 None => {
                     let claim = claim(context, target, port);
                     let outcome = egress::attempt_from(context, &mut live, target, Some(port), &claim, Some(0));
@@ -57,7 +59,9 @@ pub(super) fn prove(
 fn edges(context: &Context, protocol: Protocol) -> BTreeSet<u16> {
     let own = context.session.rules.egress.iter().next_back();
     let rules = own.into_iter().flat_map(|layer| &layer.binds);
-    let ranges = rules.filter(|rule| rule.protocol == protocol).flat_map(|rule| &rule.ports);
+    let ranges = rules
+        .filter(|rule| rule.protocol == protocol)
+        .flat_map(|rule| &rule.ports);
     let edges = ranges.flat_map(|range| {
         let (first, last) = (range.first(), range.last());
         [Some(first), Some(last), first.checked_sub(1), last.checked_add(1)]
@@ -66,12 +70,7 @@ fn edges(context: &Context, protocol: Protocol) -> BTreeSet<u16> {
 }
 
 /// A destination that is allowed and can be seen to be reached, on a port that no edge is.
-fn destination(
-    context: &Context,
-    reachable: &Reachable,
-    protocol: Protocol,
-    ports: &BTreeSet<u16>,
-) -> Option<Target> {
+fn destination(context: &Context, reachable: &Reachable, protocol: Protocol, ports: &BTreeSet<u16>) -> Option<Target> {
     let sets = [&reachable.outside, &reachable.host_own];
     let pieces = sets.into_iter().flat_map(|set| set.pieces());
     let addresses = pieces.filter(|piece| piece.protocol == protocol).flat_map(|piece| {
@@ -81,18 +80,27 @@ fn destination(
     });
     addresses
         .map(|address| Target { protocol, address })
-        .find(|target| {
+        .filter(|target| {
             let claim = egress::claim(context, *target);
             !ports.contains(&target.address.port())
                 && egress::unreachable(*target).is_none()
                 && matches!(claim.wants, Wants::Passage(Some(Counter::EgressAllows)))
+        })
+        // The host's own loopback only where there is nothing else.
+        .min_by_key(|target| {
+            (
+                target.address.ip().is_loopback() || target.address.ip().is_unspecified(),
+                *target,
+            )
         })
 }
 
 /// Why it cannot be seen.
 fn obstacle(context: &Context, protocol: Protocol, port: u16, target: Target) -> Option<String> {
     if port < FIRST_OF_EVERYBODY {
-        return Some(format!("the kernel gives ports below {FIRST_OF_EVERYBODY} to root alone"));
+        return Some(format!(
+            "the kernel gives ports below {FIRST_OF_EVERYBODY} to root alone"
+        ));
     }
     if !context.gate.allows_bind(protocol, port) && netd::is_ephemeral(port) {
         return Some("the kernel chooses such ports itself, so no rule is asked".to_owned());

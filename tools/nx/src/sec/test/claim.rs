@@ -103,7 +103,9 @@ impl Wants {
 
     fn counter(&self) -> Option<Counter> {
         match self {
-            Self::Refusal(refusal) | Self::NoName(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
+            Self::Refusal(refusal) | Self::NoName(refusal) => {
+                Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason)
+            }
             Self::Passage(counter) => *counter,
             Self::Warning(_) | Self::Kernel | Self::Errno(_) => None,
         }
@@ -215,7 +217,9 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
         }
         (Wants::NoName(_), Ok(NO_SUCH_NAME)) => finding.seen.push(("answer", "no such name".to_owned())),
         (Wants::NoName(_), Ok(code)) => {
-            finding.lack(format!("answered with code {code}, not {NO_SUCH_NAME}: nothing refused the name"));
+            finding.lack(format!(
+                "answered with code {code}, not {NO_SUCH_NAME}: nothing refused the name"
+            ));
         }
         (Wants::Errno(errnos), Ok(value)) => {
             let got = errno_text(*value);

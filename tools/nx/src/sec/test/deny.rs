@@ -38,7 +38,7 @@ const FORKS: [&str; 4] = ["clone", "clone3", "fork", "vfork"];
 const ADDRESSED: [&str; 5] = ["bind", "connect", "sendmmsg", "sendmsg", "sendto"];
 
 /// `socket(AF_UNIX, SOCK_STREAM, 0)`, socket(2).
-const UNIX_SOCKET: [u64; 6] = [1, 1, 0, 0, 0, 0];
+pub(super) const UNIX_SOCKET: [u64; 6] = [1, 1, 0, 0, 0, 0];
 
 /// Calls that the session's supervisor refuses where no budget holds what they make.
 const BUDGETED: [&str; 4] = ["memfd_create", "msgget", "semget", "shmget"];

@@ -19,6 +19,7 @@ mod network;
 mod quota;
 mod report;
 mod scratch;
+mod sockets;
 mod tamper;
 mod view;
 

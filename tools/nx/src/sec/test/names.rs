@@ -108,13 +108,21 @@ fn obstacle(context: &Context, servers: &[SocketAddr]) -> Option<String> {
     match egress::claim(context, resolver).wants {
         Wants::Refusal(refusal) => Some(format!("the probe may not ask the resolver: {}", refusal.reason)),
         Wants::Passage(None) => None,
-        _ => Some(format!("policy leads udp {RESOLVER} to the host's own, and not to the resolver")),
+        _ => Some(format!(
+            "policy leads udp {RESOLVER} to the host's own, and not to the resolver"
+        )),
     }
 }
 
 /// Each rule's name and its nearest neighbours.
 fn questions(context: &Context, left_out: &mut Vec<String>) -> Vec<Asked> {
-    let rules = context.session.rules.egress.iter().next_back().map(|layer| &layer.names);
+    let rules = context
+        .session
+        .rules
+        .egress
+        .iter()
+        .next_back()
+        .map(|layer| &layer.names);
     let patterns: BTreeSet<&NamePattern> = rules.into_iter().flatten().map(|rule| &rule.pattern).collect();
     if patterns.len() > PATTERNS_MAX {
         left_out.push(format!(
@@ -133,7 +141,9 @@ fn questions(context: &Context, left_out: &mut Vec<String>) -> Vec<Asked> {
     let mut out = Vec::new();
     for name in names {
         if !netd::listed_addresses(&name).is_empty() {
-            left_out.push(format!("the name {name}: the host's own /etc/hosts says where it leads"));
+            left_out.push(format!(
+                "the name {name}: the host's own /etc/hosts says where it leads"
+            ));
             continue;
         }
         let says = match context.gate.judge_name(&name) {
@@ -144,7 +154,13 @@ fn questions(context: &Context, left_out: &mut Vec<String>) -> Vec<Asked> {
                 let silent = |ip: &Ipv4Addr| {
                     edges.iter().all(|(protocol, port)| {
                         let route = context.gate.judge(*protocol, (*ip).into(), *port, &context.host);
-                        matches!(route.verdict, Verdict::Deny { reason: Reason::EgressNoRule, .. })
+                        matches!(
+                            route.verdict,
+                            Verdict::Deny {
+                                reason: Reason::EgressNoRule,
+                                ..
+                            }
+                        )
                     })
                 };
                 let Some(ip) = addresses.find(silent) else {
@@ -156,7 +172,9 @@ fn questions(context: &Context, left_out: &mut Vec<String>) -> Vec<Asked> {
                 let mut targets = Vec::new();
                 for (protocol, port) in edges {
                     if !ports.contains(&(protocol, port)) && ports.len() >= PORTS_MAX {
-                        left_out.push(format!("{protocol} port {port} of the name {name}: one too many to listen on"));
+                        left_out.push(format!(
+                            "{protocol} port {port} of the name {name}: one too many to listen on"
+                        ));
                         continue;
                     }
                     ports.insert((protocol, port));
@@ -238,7 +256,10 @@ impl Proof<'_> {
             Ok((0, ips)) if ips[..] == [granted.ip] && asked.take() > 0 => {
                 Ok(format!("answered with {} by the proof's name server", granted.ip))
             }
-            Ok((code, ips)) => Err(format!("answered with code {code} and {ips:?}, where {} should be", granted.ip)),
+            Ok((code, ips)) => Err(format!(
+                "answered with code {code} and {ips:?}, where {} should be",
+                granted.ip
+            )),
             Err(_) => Err("nobody answered".to_owned()),
         };
         let claim = Claim {
@@ -267,7 +288,9 @@ impl Proof<'_> {
     }
 
     fn refused(&mut self, live: &mut Live, name: &str, verdict: Verdict) {
-        let Verdict::Deny { reason, errno, rule } = verdict else { return };
+        let Verdict::Deny { reason, errno, rule } = verdict else {
+            return;
+        };
         let asked = RefCell::new(0_u32);
         let value = self.look_up(live, name, Ipv4Addr::UNSPECIFIED, &asked);
         let check = match asked.take() {
@@ -343,7 +366,10 @@ impl Proof<'_> {
                 *asked.borrow_mut() += 1;
             }
         })?;
-        let Some(bytes) = usize::try_from(reply.value).ok().and_then(|length| reply.data.get(..length)) else {
+        let Some(bytes) = usize::try_from(reply.value)
+            .ok()
+            .and_then(|length| reply.data.get(..length))
+        else {
             return Ok((reply.value, Vec::new()));
         };
         Ok(heard(bytes, self.id).unwrap_or(NOTHING))

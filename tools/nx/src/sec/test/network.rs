@@ -129,7 +129,8 @@ fn server(at: SocketAddr) -> Result<OwnedFd, Errno> {
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if at.is_ipv6() {
         let (level, name) = FREEBIND_V6;
-        set_int_option(&socket, level, name, 1).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+        set_int_option(&socket, level, name, 1)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     }
     bind(&socket, &at)?;
     Ok(socket)
