@@ -4,15 +4,26 @@ use nx_sec_host::proof::{few, policy};
 use nx_sec_host::{Said, said};
 use security_v2_host::{Home, Tree, as_everybody, copy_program};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The program in which something is broken, where every user may execute it: one copy for all tests, it has some fifty
+/// megabytes.
+fn program() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let directory = Path::new("/tmp").join(format!("nx-broken-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = directory.join("broken");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &copy).unwrap();
+        copy
+    })
+}
 
 /// `broken WORDS`, as the home's user.
 fn broken(home: &Home, words: &[&str]) -> Said {
-    let program = home.work().join("broken");
-    if !program.exists() {
-        copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &program).unwrap();
-    }
-    said(home.command(program).args(words))
+    said(home.command(program()).args(words))
 }
 
 fn lacks(said: &Said) -> Vec<&str> {

@@ -223,11 +223,22 @@ fn what_no_proof_looks_at_is_said_in_every_form_and_why() {
 #[test]
 fn the_hosts_sockets_and_devices_are_seen_not_to_be_there_and_one_in_a_shown_path_is_refused() {
     use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
     as_everybody(|home| {
-        let shown = home.work().join("shown");
+        // Not in a place that every session has of its own, as `/tmp`, where the home lies.
+        let holder = tempfile::Builder::new()
+            .prefix("s")
+            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap();
+        let shown = holder.path().join("shown");
         std::fs::create_dir(&shown).unwrap();
-        home.give(&shown);
+        for path in [holder.path(), &shown] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        if !home.shell(&format!("ls {}", shown.display())).status.success() {
+            return security_v2_host::say_skipped(&format!("this user cannot see {}", shown.display()));
+        }
         let (inside, outside) = (shown.join("s"), home.work().join("s"));
         let _inside = UnixListener::bind(&inside).unwrap();
         let _outside = UnixListener::bind(&outside).unwrap();

@@ -226,6 +226,11 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
     let wall = looks.iter().map(|(_, wall)| *wall).min().unwrap();
     eprintln!("1000 sessions in {best:?} of a processor, {wall:?} in all");
     assert!(best < Duration::from_millis(200), "{best:?}");
+    // What a person waits, where the machine has nothing else to do.
+    if std::env::var_os("NEXUS_ALONE").is_some() {
+        let slowest = looks.iter().map(|(_, wall)| *wall).max().unwrap();
+        assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+    }
 }
 
 #[test]

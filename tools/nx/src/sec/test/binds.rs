@@ -113,11 +113,11 @@ fn claim(context: &Context, target: Target, port: u16) -> Claim {
     let name = format!("{protocol} {address} from port {port}");
     if context.gate.allows_bind(protocol, port) {
         let layers = context.session.rules.egress.iter();
-        let rules = layers.flat_map(|layer| &layer.binds);
+        let mut rules = layers.flat_map(|layer| &layer.binds);
         let gives = |rule: &&nexus_policy::BindRule| {
             rule.protocol == protocol && rule.ports.iter().any(|range| range.contains(port))
         };
-        let rule = rules.filter(gives).next_back().map(|rule| rule.rule);
+        let rule = rules.rfind(gives).map(|rule| rule.rule);
         return Claim {
             part: "egress",
             name,
