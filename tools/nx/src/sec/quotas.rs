@@ -19,7 +19,7 @@ pub(super) fn quotas(about: &About, as_json: bool) -> Result<Said, Failure> {
     show_with(about, Question::Quotas, as_json, &[("usage", usage.clone())], |shown| {
         let counted = counted(shown);
         let text = text(shown, &usage, &counted, Paint::of_stdout());
-        shown.source_json = Some(json!({"sessions": counted}));
+        shown.source_json = (!counted.is_empty()).then(|| json!({"sessions": counted}));
         text
     })
 }
@@ -73,8 +73,10 @@ fn counted_text(counted: &[Value]) -> String {
             plain(&field(one, "cgroup"))
         );
     }
-    out.push_str(
-        "  used of the rest: unsupported: what a session's own namespaces hold, only its own kernel objects count\n",
+    let of = if counted.is_empty() { "" } else { " of the rest" };
+    let _ = writeln!(
+        out,
+        "  used{of}: unsupported: what a session's own namespaces hold, only its own kernel objects count"
     );
     out
 }
