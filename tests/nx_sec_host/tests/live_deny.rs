@@ -151,6 +151,24 @@ fn a_rule_that_asks_for_a_budget_is_judged_as_it_is_in_force() {
         let of = ["--policy", policy.as_str()];
         let said = test(home, &[&DENY[..], &["mknod"], &["0", "33152", "0"], &of].concat());
         assert_eq!(said.code, Some(3), "{said}");
+        // It is shown as what it is: let through, and found by who knows what is left.
+        let (value, said) = sec_json(
+            home,
+            &[&["syscalls", "--subject", "demo", "--policy"], &[policy.as_str()][..]].concat(),
+        );
+        let answer = &value["views"][0]["answer"];
+        assert!(
+            answer["allowed"].as_array().unwrap().contains(&"mknod".into()),
+            "{said}"
+        );
+        let asks = answer["rules"].as_array().unwrap().iter().any(|rule| {
+            rule["calls"] == serde_json::json!(["mknod"])
+                && rule["when"]
+                    .as_str()
+                    .unwrap()
+                    .contains("left of tmp, as the file server finds")
+        });
+        assert!(asks, "{said}");
         let words = ["test", "all", "--subject", "demo", "--part", "syscall,quota"];
         let (value, said) = sec_json(home, &[&words[..], &of].concat());
         assert!(

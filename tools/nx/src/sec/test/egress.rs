@@ -6,10 +6,10 @@ use super::context::Context;
 use super::deny;
 use super::live::{Live, Lost, readable};
 use nexus_abi::{Errno, Operation, Protocol, Verdict, syscall};
-use nexus_abi_policy::{Call, Destination, Fact, Facts, Growth, NoFacts, Request};
+use nexus_abi_policy::{Call, Destination, Fact, Request};
 use nexus_audit::Counter;
-use nexus_net_egress::{HostAddresses, Reach};
-use nexus_policy::{EgressGate, NameGrants};
+use nexus_net_egress::Reach;
+use nexus_policy::{EgressFacts, NameGrants};
 use nexus_sys::probe::{DATA_ADDRESS, Frame};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketType, acceptfrom, getsockname, recvfrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,25 +28,6 @@ const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
 
 /// What a datagram of the probe's says.
 const DATAGRAM: &[u8] = b"nxproof";
-
-struct Known<'a> {
-    gate: &'a EgressGate,
-    host: &'a HostAddresses,
-    names: &'a [&'a NameGrants],
-}
-
-impl Facts for Known<'_> {
-    fn egress(&self, to: &Destination) -> Verdict {
-        let (ip, port) = (to.address.ip(), to.address.port());
-        self.gate
-            .judge_named(to.protocol, ip, port, self.host, self.names)
-            .verdict
-    }
-
-    fn budget(&self, growth: &Growth) -> Verdict {
-        NoFacts.budget(growth)
-    }
-}
 
 /// `socket(2)`'s arguments for a target.
 pub(super) fn socket_args(target: Target) -> [u64; 6] {
@@ -110,7 +91,7 @@ pub(super) fn claim_named(context: &Context, target: Target, names: &[&NameGrant
         let object = deny::described(socket, socket_args(target));
         return refused(Operation::Socket, object, reason, errno, rule);
     }
-    let facts = Known {
+    let facts = EgressFacts {
         gate: &context.gate,
         host: &context.host,
         names,
@@ -177,7 +158,7 @@ pub(super) fn bind_denied(context: &Context, target: Target, port: u16) -> Optio
         growth: Fact::Nothing,
         ..Request::scalar(Call::native(number, [0, DATA_ADDRESS, length, 0, 0, 0]))
     };
-    let facts = Known {
+    let facts = EgressFacts {
         gate: &context.gate,
         host: &context.host,
         names: &[],
