@@ -43,7 +43,7 @@ fn an_entry_that_the_kernel_does_not_vouch_for_is_found_and_one_that_it_does_is_
     assert_eq!(finding(place.path(), "sessions").0, "available");
     // Its facts name another session.
     let forged = serde_json::to_string(&facts("b", "s")).unwrap();
-    std::fs::write(runtime.join(SESSIONS).join("a/facts.json"), forged).unwrap();
+    std::fs::write(runtime.join(SESSIONS).join("a.json"), forged).unwrap();
     let (state, why, mend) = finding(place.path(), "sessions");
     assert_eq!(state, "degraded");
     assert!(
