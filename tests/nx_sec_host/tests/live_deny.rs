@@ -149,7 +149,7 @@ fn a_rule_that_asks_for_a_budget_is_judged_as_it_is_in_force() {
         let tree = Tree::shipped().append("abi.toml", rule);
         let policy = policy(home, &tree);
         let of = ["--policy", policy.as_str()];
-        let said = test(home, &[&DENY[..], &["mknod"], &["0", "33152", "0"], &of].concat());
+        let said = test(home, &[&DENY[..], &["mknod"], &of, &["0", "33152", "0"]].concat());
         assert_eq!(said.code, Some(3), "{said}");
         // It is shown as what it is: let through, and found by who knows what is left.
         let (value, said) = sec_json(
