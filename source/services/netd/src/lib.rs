@@ -35,7 +35,9 @@ mod unix;
 mod worker;
 
 pub use broker::Broker;
+pub use local::is_ephemeral;
 pub use pins::{OpenName, OpenNames};
+pub use resolver::{listed_addresses, name_servers};
 pub use worker::LateDenial;
 
 use host::Host;
