@@ -17,8 +17,10 @@ use std::os::fd::OwnedFd;
 pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [fd, pointer, length, ..] = call.args;
     let caller = Caller::of(call, &netd.listener);
+    // The descriptor last: that it could be taken says that the bytes are the caller's. Its errors come first, as Linux has it.
+    let bytes = caller.address(pointer, length);
     let socket = caller.take(fd)?;
-    let bytes = caller.address(pointer, length)?;
+    let bytes = bytes?;
     caller.still()?;
     let Traits { domain, protocol, side } = netd.traits(&socket)?;
     if is(domain, AddressFamily::UNIX) {

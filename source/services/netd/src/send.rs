@@ -288,3 +288,23 @@ fn deliver(
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn nothing_is_written_into_the_memory_of_whose_call_is_over() {
+        static LENGTH: AtomicU32 = AtomicU32::new(7);
+        let at = LENGTH.as_ptr().addr() as u64;
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        // No call waits at anything but a filter.
+        let over = Listener::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        assert!(tell_length(&over, (1, tid), at, 9).is_err());
+        assert_eq!(LENGTH.load(Ordering::SeqCst), 7);
+        // That it is the guard: the memory can be written.
+        memory::write(tid, at, &9_u32.to_ne_bytes()).unwrap();
+        assert_eq!(LENGTH.load(Ordering::SeqCst), 9);
+    }
+}
