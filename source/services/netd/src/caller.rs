@@ -238,7 +238,10 @@ mod tests {
             number: 0,
             args: [0; 6],
         };
-        (call, Listener::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())))
+        (
+            call,
+            Listener::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())),
+        )
     }
 
     fn keep(whose: Whose) {

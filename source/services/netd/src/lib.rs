@@ -36,6 +36,8 @@ mod worker;
 
 pub use broker::Broker;
 pub use pins::{OpenName, OpenNames};
+#[doc(hidden)]
+pub use resolver::read_any_message;
 pub use worker::LateDenial;
 
 use host::Host;

@@ -7,6 +7,8 @@ mod conf;
 mod message;
 mod upstream;
 
+pub use message::read_any_message;
+
 use crate::host::Host;
 use crate::pins::Pins;
 use crate::worker::LateDenial;

@@ -15,7 +15,12 @@ fn resolver() -> (Arc<Resolver>, Arc<Mutex<Vec<(Reason, String)>>>) {
         ),
     ];
     let tree = MemoryTree::new(files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())));
-    let gate = Policy::load(&tree).unwrap().subject("s").unwrap().egress_gate().unwrap();
+    let gate = Policy::load(&tree)
+        .unwrap()
+        .subject("s")
+        .unwrap()
+        .egress_gate()
+        .unwrap();
     let denied = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&denied);
     let late = Arc::new(move |denial: Denial| into.lock().unwrap().push((denial.reason, denial.object)));
@@ -40,7 +45,9 @@ fn opened(answers: &[&str]) -> (Vec<String>, Vec<IpAddr>, Vec<(Reason, String)>)
     let mut told = Vec::new();
     for kind in [Kind::A, Kind::Aaaa] {
         let addresses = answers.iter().map(|ip| ip.parse().unwrap());
-        let records = addresses.map(|ip| record("a.example.net", 60, Data::Address(ip))).collect();
+        let records = addresses
+            .map(|ip| record("a.example.net", 60, Data::Address(ip)))
+            .collect();
         let grants = resolver.gate.judge_name("a.example.net").unwrap();
         match resolver.open(&query("a.example.net", kind), grants, records) {
             Reply::Records(records) => told.extend(records),
@@ -53,7 +60,11 @@ fn opened(answers: &[&str]) -> (Vec<String>, Vec<IpAddr>, Vec<(Reason, String)>)
     });
     let names = crate::OpenNames::of(resolver.pins.clone()).list(Instant::now());
     let denied = denied.lock().unwrap().clone();
-    (told.collect(), names.into_iter().map(|name| name.address).collect(), denied)
+    (
+        told.collect(),
+        names.into_iter().map(|name| name.address).collect(),
+        denied,
+    )
 }
 
 #[test]
@@ -80,7 +91,11 @@ fn an_address_of_anybodys_is_opened_and_no_special_one_in_any_form() {
         "::7f00:1",
     ];
     special.extend(more.map(str::to_owned));
-    let special: Vec<&str> = special.iter().map(String::as_str).filter(|ip| *ip != "10.0.0.1").collect();
+    let special: Vec<&str> = special
+        .iter()
+        .map(String::as_str)
+        .filter(|ip| *ip != "10.0.0.1")
+        .collect();
     let (told, open, denied) = opened(&special);
     assert_eq!((told, open), (vec![], vec![]));
     assert_eq!(denied.len(), special.len());
@@ -120,12 +135,25 @@ fn an_answer_opens_the_end_of_its_own_chain_and_nothing_else_that_it_holds() {
     };
     assert_eq!(told.len(), 2);
     let names = crate::OpenNames::of(resolver.pins.clone());
-    let open: Vec<IpAddr> = names.list(Instant::now()).into_iter().map(|name| name.address).collect();
+    let open: Vec<IpAddr> = names
+        .list(Instant::now())
+        .into_iter()
+        .map(|name| name.address)
+        .collect();
     assert_eq!(open, [IpAddr::from([203, 0, 113, 8])]);
     // To a name that a rule denies, and round in a circle.
-    assert_eq!(ask(vec![alias("a.example.net", "closed.example.net"), address("closed.example.net", 9)]), Reply::NoName);
+    assert_eq!(
+        ask(vec![
+            alias("a.example.net", "closed.example.net"),
+            address("closed.example.net", 9)
+        ]),
+        Reply::NoName
+    );
     assert_eq!(denied.lock().unwrap().len(), 1);
-    let circle = vec![alias("a.example.net", "b.example.com"), alias("b.example.com", "a.example.net")];
+    let circle = vec![
+        alias("a.example.net", "b.example.com"),
+        alias("b.example.com", "a.example.net"),
+    ];
     assert!(matches!(ask(circle), Reply::Records(told) if told.len() == ALIASES_MAX));
     assert_eq!(names.list(Instant::now()).len(), 1);
 }
@@ -158,7 +186,10 @@ fn past_so_many_lookups_a_question_is_dropped_and_the_next_is_answered() {
     let (resolver, _) = resolver();
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let (question, from) = (write_query(7, "localhost", Kind::A).unwrap(), client.local_addr().unwrap());
+    let (question, from) = (
+        write_query(7, "localhost", Kind::A).unwrap(),
+        client.local_addr().unwrap(),
+    );
     let mut busy = busy(&resolver, |resolver| &resolver.lookups, LOOKUPS_MAX);
     assert!(!look_up(&resolver, &socket, &question, from));
     // The same over TCP: whoever asks is hung up on.
@@ -168,7 +199,9 @@ fn past_so_many_lookups_a_question_is_dropped_and_the_next_is_answered() {
         let (resolver, served) = (Arc::clone(&resolver), listener.accept().unwrap().0);
         let server = thread::spawn(move || serve(&resolver, served));
         let length = u16::try_from(question.len()).unwrap();
-        stream.write_all(&[&length.to_be_bytes()[..], &question].concat()).unwrap();
+        stream
+            .write_all(&[&length.to_be_bytes()[..], &question].concat())
+            .unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut said = Vec::new();
         stream.read_to_end(&mut said).unwrap();
@@ -198,7 +231,10 @@ fn past_so_many_connections_one_more_is_hung_up_on_and_the_next_after_an_end_is_
         let mut stream = TcpStream::connect(at).unwrap();
         let mut two = [0; 2];
         // Either may be what tells that the other side hung up.
-        stream.write_all(&message).and_then(|()| stream.read_exact(&mut two)).is_ok()
+        stream
+            .write_all(&message)
+            .and_then(|()| stream.read_exact(&mut two))
+            .is_ok()
     };
     assert!(!ask());
     busy.pop();
