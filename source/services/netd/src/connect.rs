@@ -71,6 +71,9 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     if rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK) {
         return finish(sys::connect(&socket, &bytes));
     }
+    if netd.at_once.connect(&socket, &bytes)? {
+        return Ok(Answer::Value(0));
+    }
     netd.workers.connect(call, socket, bytes)?;
     Ok(Answer::Later)
 }

@@ -9,6 +9,7 @@ use crate::{Netd, Stop, epoll};
 use nexus_abi::Protocol;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -61,7 +62,36 @@ pub(crate) struct Seen(BTreeMap<u64, Traits>);
 /// How many sockets are remembered: those that a program gives addresses again and again are few.
 const SEEN_MAX: usize = 256;
 
+impl Seen {
+    fn keep(&mut self, cookie: u64, traits: Traits) {
+        if self.0.len() >= SEEN_MAX {
+            self.0.clear();
+        }
+        self.0.insert(cookie, traits);
+    }
+}
+
 impl Netd {
+    /// A socket that was just made on the host's side with these numbers: what it is need not be asked for.
+    pub(crate) fn made(&mut self, socket: &OwnedFd, domain: i32, kind: i32, protocol: i32) {
+        let is = |known: rustix::net::Protocol| protocol == 0 || protocol.cast_unsigned() == known.as_raw().get();
+        const FLAGS: u32 = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK).bits();
+        let protocol = match SocketType::from_raw(kind.cast_unsigned() & !FLAGS) {
+            SocketType::STREAM if is(rustix::net::ipproto::TCP) => Protocol::Tcp,
+            SocketType::DGRAM if is(rustix::net::ipproto::UDP) => Protocol::Udp,
+            _ => return,
+        };
+        let internet = [AddressFamily::INET, AddressFamily::INET6].map(|family| i32::from(family.as_raw()));
+        if let (true, Ok(cookie)) = (internet.contains(&domain), sys::cookie(socket)) {
+            let traits = Traits {
+                domain,
+                protocol: Some(protocol),
+                side: Side::Host,
+            };
+            self.seen.keep(cookie, traits);
+        }
+    }
+
     /// What a socket is. Asked of the kernel once for each socket.
     pub(crate) fn traits(&mut self, socket: &OwnedFd) -> Result<Traits, Stop> {
         let cookie = sys::cookie(socket)?;
@@ -74,10 +104,7 @@ impl Netd {
             protocol: protocol_of(socket, domain)?,
             side: self.sides.of(socket)?,
         };
-        if self.seen.0.len() >= SEEN_MAX {
-            self.seen.0.clear();
-        }
-        self.seen.0.insert(cookie, traits);
+        self.seen.keep(cookie, traits);
         Ok(traits)
     }
 }
