@@ -17,7 +17,7 @@ const WITHOUT: u8 = 2;
 pub(crate) enum AtOnce {
     /// So many connects there were.
     NotYet(u8),
-    Ring(Ring),
+    Ring(Box<Ring>),
     /// Nobody gets rings here.
     Never,
 }
@@ -39,7 +39,7 @@ impl AtOnce {
                 return Ok(false);
             }
             Self::NotYet(_) => {
-                *self = Ring::new().map_or(Self::Never, Self::Ring);
+                *self = Ring::new().map_or(Self::Never, |ring| Self::Ring(Box::new(ring)));
                 return self.connect(socket, address);
             }
         };

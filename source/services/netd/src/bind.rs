@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::connect::{family_denied, is, protocol_of};
-use crate::local::{bind_denied, is_wildcard, plain};
+use crate::local::{bind_alone, bind_denied, is_wildcard, plain};
 use crate::route::{judge_local, judge_without_destination};
 use crate::side::{Move, Side, swap};
 use crate::{Answer, Netd, Outcome, Stop, unix};
@@ -54,7 +54,15 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
         };
         swap(netd, call, fd, &socket, how)?
     };
-    sys::bind(&socket, &bytes)?;
+    let chosen = matches!(
+        sockaddr::parse(&bytes).map(|address| address.destination()),
+        Ok(Some((_, 0)))
+    );
+    if chosen && to == Side::Host && protocol == Protocol::Udp {
+        bind_alone(&socket, &bytes)?;
+    } else {
+        sys::bind(&socket, &bytes)?;
+    }
     if to == Side::Host && protocol == Protocol::Udp {
         netd.ports.note(&socket);
     }

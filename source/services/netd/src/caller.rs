@@ -274,14 +274,15 @@ mod tests {
         assert!(caller.still().is_err());
         caller.take(0).unwrap();
         assert!(caller.still().is_ok());
-        for look in [
-            |caller: &Caller<'_>, here| drop(caller.bytes(here, 4)),
-            |caller: &Caller<'_>, _| drop(caller.tid()),
-            |caller: &Caller<'_>, _| drop(caller.closes_on_exec(0)),
-            |caller: &Caller<'_>, _| drop(caller.umask()),
-            |caller: &Caller<'_>, _| drop(caller.directory()),
-            |caller: &Caller<'_>, _| drop(caller.pidfd()),
-        ] {
+        let looks: [fn(&Caller<'_>, u64); 6] = [
+            |caller, here| drop(caller.bytes(here, 4)),
+            |caller, _| _ = caller.tid(),
+            |caller, _| _ = caller.closes_on_exec(0),
+            |caller, _| drop(caller.umask()),
+            |caller, _| drop(caller.directory()),
+            |caller, _| drop(caller.pidfd()),
+        ];
+        for look in looks {
             caller.take(0).unwrap();
             look(&caller, here);
             assert!(caller.still().is_err());

@@ -240,6 +240,14 @@ fn datagram(
         let [fd, ..] = call.args;
         swap(netd, call, fd, &socket, how)?
     };
+    if wanted == Side::Host {
+        let traits = if traits.side == wanted {
+            traits
+        } else {
+            netd.traits(&socket)?
+        };
+        netd.name(traits, &socket)?;
+    }
     effects.egress_allowed += u64::from(reach == Reach::Outside);
     let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
     let copy = if notes { Some(socket.try_clone()?) } else { None };

@@ -12,7 +12,6 @@ use nexus_wire::broker::{Reply, UnixAction};
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno as HostErrno;
-use rustix::net::sockopt::{Timeout, socket_timeout};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -170,9 +169,13 @@ impl Workers {
 
     /// Connects a blocking socket: in the kernel's own way, on the judged bytes, until it is done or the caller is
     /// called away.
-    pub(crate) fn connect(&self, call: &Notification, socket: OwnedFd, address: Vec<u8>) -> std::io::Result<()> {
-        // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
-        let restarts = socket_timeout(&socket, Timeout::Send)?.is_none();
+    pub(crate) fn connect(
+        &self,
+        call: &Notification,
+        socket: OwnedFd,
+        address: Vec<u8>,
+        restarts: bool,
+    ) -> std::io::Result<()> {
         let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Ended::Value(0));
         self.wait_for(
             call,

@@ -2,8 +2,11 @@ use super::message::write_query;
 use super::*;
 use nexus_policy::{MemoryTree, Policy};
 
+/// Reasons and objects of what was denied.
+type Denied = Vec<(Reason, String)>;
+
 /// A resolver for `*.example.net`, and what it denied.
-fn resolver() -> (Arc<Resolver>, Arc<Mutex<Vec<(Reason, String)>>>) {
+fn resolver() -> (Arc<Resolver>, Arc<Mutex<Denied>>) {
     let files = [
         (
             "nexus.policy.toml",
@@ -40,7 +43,7 @@ fn record(name: &str, ttl: u32, data: Data) -> Record {
 }
 
 /// What an answer of these addresses opens and tells.
-fn opened(answers: &[&str]) -> (Vec<String>, Vec<IpAddr>, Vec<(Reason, String)>) {
+fn opened(answers: &[&str]) -> (Vec<String>, Vec<IpAddr>, Denied) {
     let (resolver, denied) = resolver();
     let mut told = Vec::new();
     for kind in [Kind::A, Kind::Aaaa] {
