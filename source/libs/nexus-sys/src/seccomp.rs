@@ -242,8 +242,10 @@ mod tests {
     #[test]
     fn a_request_that_a_signal_stopped_is_made_again_and_another_error_is_told() {
         let set = |errno: i32| {
-            // SAFETY: the pointer is to this thread's own `errno`.
-            unsafe { *libc::__errno_location() = errno };
+            // SAFETY: it takes nothing and gives the place of this thread's `errno`.
+            let place = unsafe { libc::__errno_location() };
+            // SAFETY: the place is this thread's own, and lives as long as it.
+            unsafe { *place = errno };
             -1
         };
         let mut tries = 0;
