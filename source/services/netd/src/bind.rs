@@ -52,7 +52,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
             to,
             rebinds: false,
         };
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
     let chosen = matches!(
         sockaddr::parse(&bytes).map(|address| address.destination()),

@@ -1,5 +1,6 @@
 //! What a waiting call's thread holds: looked at once, while the thread waits.
 
+use crate::taken::Taken;
 use crate::{Stop, int};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -75,7 +76,7 @@ impl<'a> Caller<'a> {
 
     /// Our own descriptor for the file behind the caller's: what we judge and what we act on are one thing, whatever
     /// the caller does to its table. pidfd_getfd(2). Whose it is, [`Self::still`] says.
-    pub(crate) fn take(&self, register: u64) -> Result<OwnedFd, Stop> {
+    pub(crate) fn take(&self, register: u64) -> Result<Taken, Stop> {
         let number = int(register);
         if number < 0 {
             return Err(Errno::EBADF.into());
@@ -85,7 +86,7 @@ impl<'a> Caller<'a> {
 
     /// A descriptor for a thread stays good as long as the thread lives, and no other gets its number before: the last few
     /// are kept, because a program makes many calls from few threads.
-    fn get(&self, number: i32) -> Result<OwnedFd, Stop> {
+    fn get(&self, number: i32) -> Result<Taken, Stop> {
         let from = |pidfd: &OwnedFd| rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
         let kept = KEPT.with_borrow(|kept| {
             let kept = kept.iter().find(|kept| kept.tid == self.call.tid);
@@ -98,12 +99,12 @@ impl<'a> Caller<'a> {
                 if whose == Whose::Thread {
                     self.known.set(true);
                 }
-                return Ok(fd);
+                return Ok(fd.into());
             }
             Some((_, Err(error))) => return Err(error.into()),
         }
         let (whose, pidfd) = self.name()?;
-        let fd = from(&pidfd);
+        let fd = from(&pidfd).map(Taken::from);
         // What is kept is this caller's, and no other's who got the number meanwhile.
         self.known.set(false);
         self.still()?;

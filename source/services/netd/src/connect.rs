@@ -27,6 +27,9 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let Traits {
         domain, protocol, side, ..
     } = traits;
+    if protocol == Some(Protocol::Udp) {
+        socket.is_quick();
+    }
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Connect, bytes);
@@ -60,7 +63,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             to: wanted,
             rebinds: true,
         };
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
     if protocol == Protocol::Udp {
         effects.egress_allowed = u64::from(reach == Reach::Outside);

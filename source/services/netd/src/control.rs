@@ -1,9 +1,9 @@
 //! Control messages: what may go along with data. cmsg(3).
 
 use crate::caller::Caller;
+use crate::taken::Taken;
 use crate::{Denial, Stop};
 use nexus_abi::{Errno, Operation, Reason};
-use std::os::fd::OwnedFd;
 
 /// One control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn names(credentials: &[u8], process: i32) -> bool {
 }
 
 /// The descriptors that go along with a message between the program's own processes.
-pub(crate) fn rights(bytes: &[u8], caller: &Caller<'_>) -> Result<Vec<OwnedFd>, Stop> {
+pub(crate) fn rights(bytes: &[u8], caller: &Caller<'_>) -> Result<Vec<Taken>, Stop> {
     let mut rights = Vec::new();
     for part in parse(bytes)? {
         match (part.level, part.kind) {

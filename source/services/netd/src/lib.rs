@@ -32,6 +32,7 @@ mod send;
 mod side;
 mod socket;
 mod stream;
+mod taken;
 mod unix;
 mod worker;
 

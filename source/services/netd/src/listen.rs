@@ -34,7 +34,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
                 to: Side::Inside,
                 rebinds: true,
             };
-            swap(netd, call, fd, &socket, how)?
+            swap(netd, call, fd, &socket, how)?.into()
         }
     };
     sys::listen(&socket, backlog)?;

@@ -10,6 +10,7 @@ use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
 use crate::side::{Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
+use crate::taken::Taken;
 use crate::worker::GiveWay;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
@@ -129,7 +130,9 @@ fn one(
     let socket = caller.take(fd)?;
     let traits = netd.traits(&socket)?;
     let domain = traits.domain;
-    if traits.protocol != Some(Protocol::Udp) {
+    if traits.protocol == Some(Protocol::Udp) {
+        socket.is_quick();
+    } else {
         caller.still()?;
     }
     if is(domain, AddressFamily::UNIX) {
@@ -153,7 +156,7 @@ fn one(
 fn unix(
     caller: &Caller<'_>,
     listener: &Arc<Listener>,
-    socket: OwnedFd,
+    socket: Taken,
     outgoing: Outgoing,
     waits: bool,
 ) -> Result<Progress, Stop> {
@@ -204,7 +207,7 @@ fn destination(outgoing: &Outgoing, domain: i32) -> Result<Option<(Vec<u8>, Sock
 fn datagram(
     netd: &mut Netd,
     call: &Notification,
-    socket: OwnedFd,
+    socket: Taken,
     traits: Traits,
     outgoing: &Outgoing,
     first: bool,
@@ -238,7 +241,7 @@ fn datagram(
             rebinds: true,
         };
         let [fd, ..] = call.args;
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
     if wanted == Side::Host {
         let traits = if traits.side == wanted {
@@ -260,7 +263,7 @@ fn datagram(
 }
 
 fn deliver(
-    socket: OwnedFd,
+    socket: Taken,
     address: Vec<u8>,
     data: Vec<u8>,
     control: Vec<control::Part>,

@@ -3,6 +3,7 @@
 
 use crate::away::{Away, look};
 use crate::stream::Work;
+use crate::taken::Taken;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -14,7 +15,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno as HostErrno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -172,7 +172,7 @@ impl Workers {
     pub(crate) fn connect(
         &self,
         call: &Notification,
-        socket: OwnedFd,
+        socket: Taken,
         address: Vec<u8>,
         restarts: bool,
     ) -> std::io::Result<()> {

@@ -153,3 +153,39 @@ fn a_stream_is_told_what_it_is_told_without_a_session() {
         done.assert_nothing_left();
     }
 }
+
+/// Closes a socket that lingers for an hour, to a peer that takes nothing, in the middle of calls on it that are judged.
+const LINGERS: &str = r#"
+libc = ctypes.CDLL(None, use_errno=True)
+name = struct.pack("=H", 2) + struct.pack(">H", PORT) + socket.inet_aton("127.0.0.1") + bytes(8)
+for turn in range(8):
+    one = socket.create_connection(("127.0.0.1", PORT)); one.setblocking(False)
+    try:
+        while True: one.send(bytes(1 << 16))
+    except BlockingIOError: pass
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    number = one.fileno()
+    def ask(call):
+        while call(number, name, 16) == -1 and ctypes.get_errno() != errno.EBADF: pass
+    asking = [threading.Thread(target=ask, args=[call]) for call in (libc.bind, libc.connect)]
+    for thread in asking: thread.start()
+    # Whoever closes it last waits, and that may be this thread.
+    threading.Thread(target=one.close, daemon=True).start()
+    for thread in asking: thread.join()
+    other = socket.socket(); other.bind(("127.0.0.1", 0)); other.close()
+print("on", flush=True); os._exit(0)
+"#;
+
+#[test]
+fn a_socket_that_lingers_and_is_closed_while_a_call_on_it_is_judged_holds_up_no_other_call() {
+    for user in users() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stuck = std::thread::spawn(move || (0..8).map_while(|_| listener.accept().ok()).collect::<Vec<_>>());
+        let done = crate::script(user, r#"allow = ["127.0.0.1:PORT"]"#, port, LINGERS);
+        assert_eq!(lines(&done), ["on"], "{done}");
+        assert_eq!(done.code(), Some(0), "{done}");
+        done.assert_nothing_left();
+        drop(stuck.join());
+    }
+}
