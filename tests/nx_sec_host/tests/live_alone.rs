@@ -28,7 +28,7 @@ fn socket(home: &Home) -> PathBuf {
         .as_str()
         .unwrap_or_else(|| panic!("{said}"))
         .to_owned();
-    home.state().join("nexus/run/sessions").join(session).join("socket")
+    home.state().join("nexus/run/sessions").join(session)
 }
 
 #[test]

@@ -60,8 +60,8 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         let entries = home.state().join("nexus/run/sessions");
         assert_eq!(
             std::fs::read_dir(&entries).unwrap().count(),
-            1,
-            "what a killed supervisor leaves"
+            2,
+            "what a killed supervisor leaves: socket and facts"
         );
         let (value, said) = sec_json(home, &["ps"]);
         assert_eq!(value["sessions"].as_array().unwrap().len(), 0, "{said}");

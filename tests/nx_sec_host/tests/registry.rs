@@ -60,7 +60,7 @@ fn trouble(runtime: &Path) -> String {
 }
 
 fn rewrite(runtime: &Path, session: &str, text: &str) {
-    std::fs::write(runtime.join(SESSIONS).join(session).join("facts.json"), text).unwrap();
+    std::fs::write(runtime.join(SESSIONS).join(format!("{session}.json")), text).unwrap();
 }
 
 #[test]
@@ -91,6 +91,53 @@ fn an_entry_whose_owner_was_killed_is_not_shown_and_removed() {
 }
 
 #[test]
+fn what_is_no_entry_is_told_of_and_stays() {
+    let place = place();
+    let held = publish(place.path(), &facts("a", "s")).unwrap();
+    let sessions = place.path().join(SESSIONS);
+    std::fs::write(sessions.join("note"), "").unwrap();
+    assert!({
+        let listing = list(place.path()).unwrap();
+        assert_eq!(listing.live.len(), 1);
+        listing.troubles[0].session == "note" && listing.troubles[0].why == "it is no socket"
+    });
+    assert!(sessions.join("note").exists());
+    drop(held);
+    assert_eq!(trouble(place.path()), "it is no socket");
+}
+
+#[test]
+fn facts_that_outlived_their_socket_go_once_they_are_old_and_new_ones_stay() {
+    let place = place();
+    let _held = publish(place.path(), &facts("a", "s")).unwrap();
+    let sessions = place.path().join(SESSIONS);
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for (name, old) in [
+        ("b.json", true),
+        (".new-c", true),
+        (".new-c.json", true),
+        ("d.json", false),
+        ("a.json", true),
+    ] {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(sessions.join(name))
+            .unwrap();
+        if old {
+            file.set_modified(hour_ago).unwrap();
+        }
+    }
+    assert_eq!(names(place.path()), ["a"]);
+    let mut left: Vec<_> = std::fs::read_dir(&sessions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["a", "a.json", "d.json"]);
+}
+
+#[test]
 fn facts_are_replaced_at_once_and_their_entry_is_gone_whole() {
     let place = place();
     let mut facts = facts("a", "s");
@@ -110,7 +157,7 @@ fn a_name_that_is_taken_is_not_taken_twice() {
     assert!(publish(place.path(), &facts("a", "s")).is_err());
     assert_eq!(names(place.path()), ["a"]);
     let left: Vec<_> = std::fs::read_dir(place.path().join(SESSIONS)).unwrap().collect();
-    assert_eq!(left.len(), 1, "nothing half made is left: {left:?}");
+    assert_eq!(left.len(), 2, "nothing half made is left: {left:?}");
 }
 
 #[test]
@@ -163,7 +210,7 @@ fn facts_of_another_version_say_so_and_damaged_ones_too() {
         rewrite(place.path(), "a", damaged);
         assert!(trouble(place.path()).contains("damaged"));
     }
-    std::fs::remove_file(place.path().join(SESSIONS).join("a/facts.json")).unwrap();
+    std::fs::remove_file(place.path().join(SESSIONS).join("a.json")).unwrap();
     assert!(trouble(place.path()).contains("cannot be opened"));
 }
 
@@ -171,7 +218,7 @@ fn facts_of_another_version_say_so_and_damaged_ones_too() {
 fn facts_that_are_a_pipe_are_not_waited_for() {
     let place = place();
     let _held = publish(place.path(), &facts("a", "s")).unwrap();
-    let path = place.path().join(SESSIONS).join("a/facts.json");
+    let path = place.path().join(SESSIONS).join("a.json");
     std::fs::remove_file(&path).unwrap();
     let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());

@@ -79,6 +79,7 @@ pub(crate) struct RunArgs {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    nexus_sys::heap::stay_small();
     let command = match Cli::try_parse() {
         Ok(Cli { command }) => command,
         Err(error) => return refuse(&error),

@@ -5,6 +5,7 @@
 
 pub mod counters;
 pub mod epoll;
+pub mod heap;
 pub mod interface;
 pub mod memory;
 pub mod message;

@@ -44,6 +44,12 @@ impl CloneFlags {
             | libc::CLONE_NEWNET
             | libc::CLONE_NEWCGROUP) as u64,
     );
+    /// User, mount, pid, host name and cgroup namespaces of its own: the others, which take longer to make, are the child's
+    /// to make ([`new_network_namespace`], [`new_ipc_namespace`]) while its parent does something else.
+    pub const SESSION: Self = Self(
+        (libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP)
+            as u64,
+    );
     /// A user namespace and an IPC namespace of it.
     pub const USER_AND_IPC: Self = Self((libc::CLONE_NEWUSER | libc::CLONE_NEWIPC) as u64);
     /// Only a user namespace of its own: what a machine forbids first.
@@ -194,6 +200,25 @@ pub fn thread_pidfd(tid: u32) -> io::Result<OwnedFd> {
 pub fn new_cgroup_namespace() -> io::Result<()> {
     // SAFETY: no memory is involved, and neither the descriptor table nor anything else that Rust relies on is unshared.
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+}
+
+/// `unshare(CLONE_NEWNET)` unshare(2): a network namespace of this process's user namespace, with nothing in it but a loopback
+/// interface that is down.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` in this process's user namespace, `ENOSPC` past a limit of such namespaces.
+pub fn new_network_namespace() -> io::Result<()> {
+    // SAFETY: no memory is involved, and neither the descriptor table nor anything else that Rust relies on is unshared.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into()).map(drop)
+}
+
+/// `unshare(CLONE_NEWIPC)` unshare(2): an empty IPC namespace of this process's user namespace.
+///
+/// # Errors
+/// As [`new_network_namespace`].
+pub fn new_ipc_namespace() -> io::Result<()> {
+    // SAFETY: no memory is involved, and neither the descriptor table nor anything else that Rust relies on is unshared.
+    check(unsafe { libc::unshare(libc::CLONE_NEWIPC) }.into()).map(drop)
 }
 
 /// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. A `pid` of

@@ -62,6 +62,12 @@ fn start(
     // as it was.
     let ignores_children = is_ignored(CHILD_SIGNAL);
     set_default(CHILD_SIGNAL);
+    // Here and not in clone: it takes longer than all else that clone does, and the parent has other things to do. With
+    // bounds on its IPC, the session enters a namespace that is made for them.
+    process::new_network_namespace().map_err(Failed::io(Step::Namespaces))?;
+    if plan.ipc.sysv == SysV::Denied {
+        process::new_ipc_namespace().map_err(Failed::io(Step::Namespaces))?;
+    }
     let go = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(go.bytes()) != Some(Command::Go) {
         return Ok(None);
@@ -85,7 +91,7 @@ fn start(
     if let Some(bounding) = &bounding {
         bounding.enter()?;
     }
-    let held = Held::new(&plan.ipc)?;
+    let mut held = Held::new(&plan.ipc)?;
     let word = control.receive().map_err(Failed::at(Step::Prepare))?;
     if Command::decode(word.bytes()) != Some(Command::Areas) {
         return Ok(None);
@@ -129,6 +135,8 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
+    // Landlock has been told. The kernel takes some time to give a mount up, which is cheap now, while the program runs.
+    drop(held.queues.take());
     Ok(Some((launched, input, held)))
 }
 

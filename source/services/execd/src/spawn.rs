@@ -58,8 +58,8 @@ pub enum SpawnError {
 /// [`SpawnError`]; nothing is left running then.
 pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket, group: Option<&Group>) -> Result<Spawned, SpawnError> {
     let fork = match group {
-        Some(group) => clone_into_cgroup(CloneFlags::ALL_NAMESPACES, group).map_err(refusal),
-        None => clone(CloneFlags::ALL_NAMESPACES).map_err(SpawnError::Namespaces),
+        Some(group) => clone_into_cgroup(CloneFlags::SESSION, group).map_err(refusal),
+        None => clone(CloneFlags::SESSION).map_err(SpawnError::Namespaces),
     };
     match fork? {
         Fork::Child => init::run(plan, links, group.is_some()),

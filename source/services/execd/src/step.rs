@@ -27,6 +27,8 @@ macro_rules! steps {
 steps! {
     /// Descriptors and signals.
     Prepare = "close inherited descriptors",
+    /// Those of the namespaces that init makes itself.
+    Namespaces = "make namespaces",
     /// `sethostname`, keyring.
     Identity = "take on an identity of its own",
     /// The loopback interface.

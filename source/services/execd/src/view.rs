@@ -9,7 +9,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// The detached mounts that vfsd handed over.
 pub(crate) struct Areas {
@@ -27,8 +27,8 @@ pub(crate) struct Prepared<'a> {
     content: Vec<u8>,
 }
 
-/// The longest file that is copied into a view's root.
-pub(crate) const COPY_BYTES_MAX: usize = 128 * 1024;
+/// The longest file that is copied into a view's root: from about here on a mount costs less.
+pub(crate) const COPY_BYTES_MAX: usize = 32 * 1024;
 
 /// Opens what the view shows of the host, while this process still is who the user is.
 ///
@@ -179,8 +179,9 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>) -> Result<Building<'_>, Failed>
     let (later, now): (Vec<_>, Vec<_>) = prepared
         .into_iter()
         .partition(|item| areas.iter().any(|area| item.entry.at().starts_with(area)));
+    let mut points = Points::of(&root);
     for item in now {
-        place(&root, item, None, &mut Vec::new())?;
+        place(&mut points, item, None, &mut Vec::new())?;
     }
     Ok(Building { root, later })
 }
@@ -189,8 +190,9 @@ pub(crate) fn build(prepared: Vec<Prepared<'_>>) -> Result<Building<'_>, Failed>
 pub(crate) fn finish(building: Building<'_>, areas: &Areas) -> Result<(), Failed> {
     let Building { root, later } = building;
     let mut mounted = Vec::new();
+    let mut points = Points::of(&root);
     for item in later {
-        place(&root, item, Some(areas), &mut mounted)?;
+        place(&mut points, item, Some(areas), &mut mounted)?;
     }
     pivot(&root).map_err(Failed::at(Step::Pivot))?;
     let sealed = Attributes {
@@ -216,40 +218,42 @@ fn new_root() -> Result<OwnedFd, Errno> {
 }
 
 fn place(
-    root: &OwnedFd,
+    points: &mut Points<'_>,
     item: Prepared<'_>,
     areas: Option<&Areas>,
     mounted: &mut Vec<AreaMount>,
 ) -> Result<(), Failed> {
     let at = item.entry.at();
+    points.leave(&at);
+    let root = points.root;
     let point = Failed::at(Step::MountPoint);
     match item.entry {
         // In an area it is the subject's own: a session before this one may have put something else in its place, or left no
         // room for it. That is no reason not to start, or no session could ever mend it.
         Entry::Directory { .. } if areas.is_some() => {
-            let _ = make_directory(root, &at);
+            let _ = points.directory(&at);
             Ok(())
         }
-        Entry::Directory { .. } => make_directory(root, &at).map(drop).map_err(point),
+        Entry::Directory { .. } => points.directory(&at).map(drop).map_err(point),
         Entry::Link { to, .. } => {
-            let (parent, name) = make_parent(root, &at).map_err(&point)?;
-            rustix::fs::symlinkat(to, &parent, name).map_err(point)
+            let (parent, name) = points.parent(&at).map_err(&point)?;
+            rustix::fs::symlinkat(to, parent, name).map_err(point)
         }
         Entry::File { content, .. } => {
-            let (parent, name) = make_parent(root, &at).map_err(&point)?;
-            write_file(&parent, name, content).map(drop).map_err(point)
+            let (parent, name) = points.parent(&at).map_err(&point)?;
+            write_file(parent, name, content).map(drop).map_err(point)
         }
         Entry::Copy { .. } => {
-            let (parent, name) = make_parent(root, &at).map_err(&point)?;
-            write_file(&parent, name, &item.content).map(drop).map_err(point)
+            let (parent, name) = points.parent(&at).map_err(&point)?;
+            write_file(parent, name, &item.content).map(drop).map_err(point)
         }
         Entry::Bind { .. } | Entry::Device { .. } => {
             let Some(mount) = item.mount else { return Ok(()) };
             let target = if item.is_directory {
-                make_directory(root, &at).map_err(&point)?
+                points.directory(&at).map_err(&point)?
             } else {
-                let (parent, name) = make_parent(root, &at).map_err(&point)?;
-                write_file(&parent, name, &[]).map_err(&point)?
+                let (parent, name) = points.parent(&at).map_err(&point)?;
+                write_file(parent, name, &[]).map_err(&point)?
             };
             attach_to(mount, &target)
         }
@@ -259,7 +263,7 @@ fn place(
         Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(root, &at, *access)),
         Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
         Entry::Area { area, .. } => {
-            make_directory(root, &at).map_err(point)?;
+            points.directory(&at).map_err(point)?;
             let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
                 AreaMount::Tmp => &areas.tmp,
@@ -281,12 +285,12 @@ fn place(
             attach(root, mount, &at)
         }
         Entry::Terminals => {
-            make_directory(root, &at).map_err(point)?;
+            points.directory(&at).map_err(point)?;
             let mount = terminals().map_err(Failed::at(Step::Terminals))?;
             attach(root, &mount, &at)
         }
         Entry::Processes => {
-            make_directory(root, &at).map_err(point)?;
+            points.directory(&at).map_err(point)?;
             let mount = processes().map_err(Failed::at(Step::Processes))?;
             attach(root, &mount, &at)?;
             // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
@@ -428,24 +432,61 @@ fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
             Component::Normal(name) => name,
             Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
         };
-        match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            // A directory of the host's that is shown read-only cannot get a new one; it may have it already.
-            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
-            Err(error) => return Err(error),
-        }
-        directory = open_beneath(
-            &directory,
-            Path::new(name),
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
-        )?;
+        directory = make_in(&directory, name)?;
     }
     Ok(directory)
 }
 
-fn make_parent<'p>(root: &OwnedFd, at: &'p Path) -> Result<(OwnedFd, &'p OsStr), Errno> {
-    let name = at.file_name().ok_or(Errno::INVAL)?;
-    Ok((make_directory(root, at.parent().unwrap_or(Path::new("/")))?, name))
+fn make_in(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        // A directory of the host's that is shown read-only cannot get a new one; it may have it already.
+        Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    open_beneath(
+        parent,
+        Path::new(name),
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
+    )
+}
+
+/// Where things are mounted. What lies in one directory comes in a row: it is looked up and made once.
+struct Points<'r> {
+    root: &'r OwnedFd,
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl<'r> Points<'r> {
+    const fn of(root: &'r OwnedFd) -> Self {
+        Self { root, last: None }
+    }
+
+    /// Something is about to be put at this place: what lies there or below is found anew afterwards, through it.
+    fn leave(&mut self, at: &Path) {
+        if self.last.as_ref().is_some_and(|(path, _)| path.starts_with(at)) {
+            self.last = None;
+        }
+    }
+
+    fn parent<'p>(&mut self, at: &'p Path) -> Result<(&OwnedFd, &'p OsStr), Errno> {
+        let name = at.file_name().ok_or(Errno::INVAL)?;
+        let path = at.parent().unwrap_or(Path::new("/"));
+        let made = match self.last.take() {
+            Some(last) if last.0 == path => last,
+            _ => (path.to_owned(), make_directory(self.root, path)?),
+        };
+        Ok((&self.last.insert(made).1, name))
+    }
+
+    /// Makes a directory and what leads to it.
+    fn directory(&mut self, at: &Path) -> Result<OwnedFd, Errno> {
+        if at.file_name().is_none() {
+            return make_directory(self.root, at);
+        }
+        let (parent, name) = self.parent(at)?;
+        make_in(parent, name)
+    }
 }
 
 fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<OwnedFd, Errno> {

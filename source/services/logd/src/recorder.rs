@@ -73,8 +73,9 @@ struct Front {
     slots: BTreeMap<Arc<str>, CounterSlot>,
     limiter: RateLimiter,
     tally: Tally,
-    /// `None` once the recorder has ended.
-    queue: Option<SyncSender<Record>>,
+    /// `None` once the recorder has ended. In boxes: a queue has all its places from the start, and a session that denies
+    /// nothing touches none of them.
+    queue: Option<SyncSender<Box<Record>>>,
 }
 
 /// What the writer's thread owns, and gives back at its end.
@@ -214,7 +215,7 @@ impl Handle {
             step(&mut front.tally.suppressed);
             return;
         };
-        let record = Record {
+        let record = Box::new(Record {
             mono_ns,
             time: self.shared.clock.time(),
             subject: event.subject,
@@ -227,7 +228,7 @@ impl Handle {
             at: event.at,
             policy: event.policy,
             suppressed: suppressed_before,
-        };
+        });
         let refused = match &front.queue {
             Some(queue) => match queue.try_send(record) {
                 Ok(()) => return,
@@ -297,14 +298,14 @@ impl Front {
 
 impl Writer {
     /// Until nobody can send any more.
-    fn run(&mut self, records: &Receiver<Record>) {
+    fn run(&mut self, records: &Receiver<Box<Record>>) {
         let mut batch = Vec::with_capacity(BATCH_RECORDS_MAX);
         while let Ok(first) = records.recv() {
-            batch.push(first);
+            batch.push(*first);
             while batch.len() < BATCH_RECORDS_MAX
                 && let Ok(next) = records.try_recv()
             {
-                batch.push(next);
+                batch.push(*next);
             }
             self.write(&batch);
             batch.clear();

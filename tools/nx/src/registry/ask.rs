@@ -72,14 +72,15 @@ fn over(error: Errno) -> AskError {
 
 /// Puts a question, without waiting.
 fn put(runtime: &Path, facts: &Facts, question: Question) -> Result<Asked, AskError> {
-    let path = runtime.join(SESSIONS).join(&facts.session);
     let gone = |error| match error {
         Errno::NOENT | Errno::CONNREFUSED => AskError::Gone,
         other => AskError::Kernel(other),
     };
-    let entry = rustix::fs::openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(gone)?;
+    let sessions = rustix::fs::openat(CWD, runtime.join(SESSIONS), DIRECTORY, Mode::empty()).map_err(gone)?;
     // A full queue means that it has taken nobody for a while.
-    let socket = connect(entry.as_fd()).map_err(gone)?.ok_or(AskError::Hung)?;
+    let socket = connect(sessions.as_fd(), &facts.session)
+        .map_err(gone)?
+        .ok_or(AskError::Hung)?;
     let peer = peer(socket.as_fd())?;
     if peer != Peer::this_user(facts.supervisor.pid) {
         return Err(AskError::Kernel(Errno::PERM));

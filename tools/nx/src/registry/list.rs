@@ -2,10 +2,11 @@
 
 use super::facts::{FACTS_BYTES_MAX, FACTS_VERSION, Facts};
 use super::kernel::{self, Process, ProcessState, Status};
-use super::publish::{DIRECTORY, address, remove, socket};
+use super::publish::{DIRECTORY, address, facts_name, remove, socket};
 use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -97,17 +98,16 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
     }
     let mut out = Listing::default();
     let names = names(&sessions)?;
-    if names.len() > SESSIONS_MAX {
+    if names.sessions.len() > SESSIONS_MAX {
         out.troubles.push(Trouble {
             session: "…".to_owned(),
             why: format!("there are more than {SESSIONS_MAX} entries, and no more are looked at"),
         });
     }
-    for name in names.into_iter().take(SESSIONS_MAX) {
-        if name.starts_with(NEW) {
-            clear_unfinished(sessions.as_fd(), &name);
-            continue;
-        }
+    for name in names.unfinished.into_iter().take(SESSIONS_MAX) {
+        clear_unfinished(sessions.as_fd(), &name);
+    }
+    for name in names.sessions.into_iter().take(SESSIONS_MAX) {
         match look(sessions.as_fd(), &name) {
             Seen::Live(live) => out.live.push(*live),
             Seen::Gone => remove(sessions.as_fd(), &name),
@@ -120,24 +120,41 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
     Ok(out)
 }
 
-fn names(sessions: &OwnedFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+/// What lies in the directory.
+#[derive(Default)]
+struct Names {
+    sessions: Vec<String>,
+    /// Files that somebody began and did not give their name, or that outlived their session.
+    unfinished: Vec<String>,
+}
+
+fn names(sessions: &OwnedFd) -> io::Result<Names> {
+    let mut names = Names::default();
+    let mut facts = BTreeSet::new();
     let mut space = [MaybeUninit::uninit(); 16 << 10];
     let mut entries = RawDir::new(sessions, &mut space);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "." && name != ".." {
-            names.push(name);
+        if name.starts_with(NEW) {
+            names.unfinished.push(name);
+        } else if name.ends_with(FACTS) {
+            facts.insert(name);
+        } else if name != "." && name != ".." {
+            names.sessions.push(name);
         }
-        if names.len() > SESSIONS_MAX {
-            break;
+        if names.sessions.len() > SESSIONS_MAX || names.unfinished.len().max(facts.len()) > 2 * SESSIONS_MAX {
+            return Ok(names);
         }
     }
+    for session in &names.sessions {
+        facts.remove(&facts_name(session));
+    }
+    names.unfinished.extend(facts);
     Ok(names)
 }
 
-/// Removes what somebody began and never finished.
+/// Removes a file that is older than any that is still being made, and that belongs to no entry.
 fn clear_unfinished(sessions: BorrowedFd<'_>, name: &str) {
     let old = rustix::fs::statat(sessions, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
         .ok()
@@ -145,39 +162,44 @@ fn clear_unfinished(sessions: BorrowedFd<'_>, name: &str) {
         .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
         .and_then(|made| SystemTime::now().duration_since(made).ok());
     if old.is_some_and(|age| age > MAKING) {
-        remove(sessions, name);
+        let _ = rustix::fs::unlinkat(sessions, name, rustix::fs::AtFlags::empty());
     }
 }
 
 fn look(sessions: BorrowedFd<'_>, name: &str) -> Seen {
-    let entry = match rustix::fs::openat(sessions, name, DIRECTORY, Mode::empty()) {
-        // Its session removed it just now.
-        Err(Errno::NOENT) => return Seen::Gone,
-        Err(error) => return Seen::Trouble(format!("its entry cannot be opened: {error}")),
-        Ok(entry) => entry,
-    };
-    let peer = match knock(entry.as_fd()) {
+    let peer = match knock(sessions, name) {
         Ok(peer) => peer,
-        // Nobody listens any more.
+        // The kernel's word for whatever is no socket, too.
+        Err(Errno::CONNREFUSED) if !is_socket(sessions, name) => return Seen::Trouble("it is no socket".to_owned()),
+        // Nobody listens any more, or its session removed it just now.
         Err(Errno::CONNREFUSED | Errno::NOENT) => return Seen::Gone,
         Err(error) => return Seen::Trouble(format!("its socket cannot be reached: {error}")),
     };
-    let facts = match read_facts(entry.as_fd()) {
+    let facts = match read_facts(sessions, name) {
         Ok(facts) => facts,
         // It ended between the two looks.
-        Err(_) if matches!(knock(entry.as_fd()), Err(Errno::CONNREFUSED | Errno::NOENT)) => return Seen::Gone,
+        Err(_) if matches!(knock(sessions, name), Err(Errno::CONNREFUSED | Errno::NOENT)) => return Seen::Gone,
         Err(why) => return Seen::Trouble(why),
     };
-    vouch(name, facts, peer).unwrap_or_else(|why| match knock(entry.as_fd()) {
+    vouch(name, facts, peer).unwrap_or_else(|why| match knock(sessions, name) {
         Err(Errno::CONNREFUSED | Errno::NOENT) => Seen::Gone,
         _ => Seen::Trouble(why),
     })
 }
 
+/// Whether it is a socket, or already gone.
+fn is_socket(sessions: BorrowedFd<'_>, name: &str) -> bool {
+    rustix::fs::statat(sessions, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).map_or(true, |stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+    })
+}
+
 /// Who listens: connect(2) to a Unix socket is done once the connection is queued, whatever the other side does.
 /// `Ok(None)` if somebody does whose queue is full.
-fn knock(entry: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
-    let Some(socket) = connect(entry)? else { return Ok(None) };
+fn knock(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<i32>, Errno> {
+    let Some(socket) = connect(sessions, name)? else {
+        return Ok(None);
+    };
     let peer = peer(socket.as_fd())?;
     if peer.uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::PERM);
@@ -210,19 +232,19 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> Result<Peer, Errno> {
 }
 
 /// Connects without waiting; `None` if the queue is full.
-pub(super) fn connect(entry: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+pub(super) fn connect(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Errno> {
     let socket = socket()?;
     rustix::io::ioctl_fionbio(&socket, true)?;
-    match rustix::net::connect(&socket, &address(entry)?) {
+    match rustix::net::connect(&socket, &address(sessions, name)?) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::AGAIN) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read_facts(entry: BorrowedFd<'_>) -> Result<Facts, String> {
+fn read_facts(sessions: BorrowedFd<'_>, name: &str) -> Result<Facts, String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(entry, FACTS, flags, Mode::empty())
+    let file = rustix::fs::openat(sessions, facts_name(name), flags, Mode::empty())
         .map_err(|error| format!("its facts cannot be opened: {error}"))?;
     let mut bytes = Vec::with_capacity(4096);
     std::fs::File::from(file)

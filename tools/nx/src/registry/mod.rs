@@ -1,7 +1,7 @@
 //! Which sessions run.
 //!
-//! Each session's supervisor keeps an entry, `sessions/ID` in the runtime directory: a listening socket and a file of facts.
-//! Both appear at once, by the rename of a directory. Who lives, the kernel says and not the file: a socket whose owner is
+//! Each session's supervisor keeps an entry in the runtime directory: a listening socket, `sessions/ID`, and beside it a file of
+//! facts, `sessions/ID.json`, which is there before the socket has its name and until it is gone. Who lives, the kernel says and not the file: a socket whose owner is
 //! gone refuses, and the process that listened (`SO_PEERCRED`), the first process that it was forked by and the program's
 //! init must be what the facts say that they are. An entry that nobody listens at is left over, and is removed by whoever
 //! finds it.
@@ -25,14 +25,8 @@ pub use serve::{ASK_WAIT, Answers, serve};
 /// The directory of entries in the runtime directory.
 pub const SESSIONS: &str = "sessions";
 
-/// The socket's name in an entry.
-const SOCKET: &str = "socket";
-
-/// The facts' name in an entry.
-const FACTS: &str = "facts.json";
-
-/// Facts on their way into their place.
-const FACTS_NEW: &str = "facts.new";
+/// What the name of a session's facts ends with, after the session's.
+const FACTS: &str = ".json";
 
 /// What the name of an entry begins with that is being made.
 const NEW: &str = ".new-";

@@ -1,7 +1,7 @@
 //! Making a session known.
 
 use super::facts::Facts;
-use super::{FACTS, FACTS_NEW, NEW, SESSIONS, SOCKET};
+use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -36,9 +36,14 @@ pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// An address that fits `sun_path` however long the path is. unix(7)
-pub(crate) fn address(entry: BorrowedFd<'_>) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", entry.as_raw_fd()))
+/// The address of a name in a directory, which fits `sun_path` however long the path is. unix(7)
+pub(crate) fn address(sessions: BorrowedFd<'_>, name: &str) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", sessions.as_raw_fd()))
+}
+
+/// What the file of a session's facts is called.
+pub(crate) fn facts_name(session: &str) -> String {
+    format!("{session}{FACTS}")
 }
 
 pub(crate) fn socket() -> Result<OwnedFd, Errno> {
@@ -60,13 +65,18 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
         other => other?,
     };
     let new = format!("{NEW}{}", facts.session);
-    rustix::fs::mkdirat(&sessions, &new, Mode::RWXU)?;
-    let made = fill(sessions.as_fd(), &new, facts);
-    let renamed = made.and_then(|socket| {
-        rustix::fs::renameat_with(&sessions, &new, &sessions, &facts.session, RenameFlags::NOREPLACE)?;
+    let made = fill(sessions.as_fd(), &new, facts).and_then(|socket| {
+        let keep = RenameFlags::NOREPLACE;
+        let text = facts_name(&facts.session);
+        rustix::fs::renameat_with(&sessions, facts_name(&new), &sessions, &text, keep)?;
+        // Last: it is the socket that makes an entry.
+        if let Err(error) = rustix::fs::renameat_with(&sessions, &new, &sessions, &facts.session, keep) {
+            let _ = rustix::fs::unlinkat(&sessions, &text, AtFlags::empty());
+            return Err(error.into());
+        }
         Ok(socket)
     });
-    match renamed {
+    match made {
         Ok(socket) => {
             let name = facts.session.clone();
             Ok((Entry { sessions, name }, Listener { socket }))
@@ -79,17 +89,16 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
 }
 
 fn fill(sessions: BorrowedFd<'_>, new: &str, facts: &Facts) -> io::Result<OwnedFd> {
-    let entry = rustix::fs::openat(sessions, new, DIRECTORY, Mode::empty())?;
     let listener = socket()?;
-    rustix::net::bind(&listener, &address(entry.as_fd())?)?;
+    rustix::net::bind(&listener, &address(sessions, new)?)?;
     rustix::net::listen(&listener, BACKLOG)?;
-    write(entry.as_fd(), FACTS, facts)?;
+    write(sessions, &facts_name(new), facts)?;
     Ok(listener)
 }
 
-fn write(entry: BorrowedFd<'_>, name: &str, facts: &Facts) -> io::Result<()> {
+fn write(sessions: BorrowedFd<'_>, name: &str, facts: &Facts) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(entry, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = rustix::fs::openat(sessions, name, flags, Mode::RUSR | Mode::WUSR)?;
     let text = serde_json::to_vec(facts).map_err(io::Error::other)?;
     std::fs::File::from(file).write_all(&text)
 }
@@ -100,21 +109,26 @@ impl Entry {
     /// # Errors
     /// What the file system says; the facts that were there stay.
     pub fn replace(&self, facts: &Facts) -> io::Result<()> {
-        let entry = rustix::fs::openat(&self.sessions, &self.name, DIRECTORY, Mode::empty())?;
-        write(entry.as_fd(), FACTS_NEW, facts)?;
-        Ok(rustix::fs::renameat(&entry, FACTS_NEW, &entry, FACTS)?)
+        let (new, text) = (facts_name(&format!("{NEW}{}", self.name)), facts_name(&self.name));
+        write(self.sessions.as_fd(), &new, facts)?;
+        // A rename over a file makes ext4 write the new one to the disk at once (`auto_da_alloc`, ext4(5)), and who removes
+        // the entry then waits for the disk. Nobody wants these facts after a crash.
+        match rustix::fs::renameat_with(&self.sessions, &new, &self.sessions, &text, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(&self.sessions, &new, &self.sessions, &text)?,
+            exchanged => {
+                exchanged?;
+                rustix::fs::unlinkat(&self.sessions, &new, AtFlags::empty())?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// Removes an entry, whose files are known by name: what else somebody put there stays, and the directory with it.
+/// Removes an entry, or what was to become one. The socket first: a reader that still sees it finds facts.
 pub(crate) fn remove(sessions: BorrowedFd<'_>, name: &str) {
-    if let Ok(entry) = rustix::fs::openat(sessions, name, DIRECTORY, Mode::empty()) {
-        for file in [FACTS, FACTS_NEW, SOCKET] {
-            // What is left over is found again by the next reader.
-            let _ = rustix::fs::unlinkat(&entry, file, AtFlags::empty());
-        }
-    }
-    let _ = rustix::fs::unlinkat(sessions, name, AtFlags::REMOVEDIR);
+    // What is left over is found again by the next reader.
+    let _ = rustix::fs::unlinkat(sessions, name, AtFlags::empty());
+    let _ = rustix::fs::unlinkat(sessions, facts_name(name), AtFlags::empty());
 }
 
 impl Drop for Entry {

@@ -11,10 +11,13 @@ use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use nexus_wire::broker::Reply;
 use nexus_wire::packet::PacketSocket;
+use std::convert::Infallible;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 /// A running judge: a thread that answers until nobody is filtered any more.
 pub(crate) struct Judge {
@@ -22,6 +25,8 @@ pub(crate) struct Judge {
     done: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
     handle: ThreadHandle,
+    /// Nothing comes here; it is closed when the thread is done.
+    ended: mpsc::Receiver<Infallible>,
     names: OpenNames,
 }
 
@@ -105,9 +110,11 @@ impl Judge {
         set_interrupting(nudge()).map_err(SuperviseError::Thread)?;
         let done = Arc::new(AtomicBool::new(false));
         let (tell, told) = mpsc::channel();
+        let (working, ended) = mpsc::channel();
         let thread = {
             let done = Arc::clone(&done);
             let work = move || {
+                let _working: mpsc::Sender<Infallible> = working;
                 // Only `finish` sends it, and only to look up.
                 let _ = set_mask(&SignalSet::full_without(nudge()));
                 let _ = tell.send(ThreadHandle::current());
@@ -131,6 +138,7 @@ impl Judge {
             done,
             thread,
             handle,
+            ended,
             names,
         })
     }
@@ -148,10 +156,14 @@ impl Judge {
     /// Ends the judge, which may be waiting for a call that never comes.
     pub(crate) fn finish(self) {
         self.done.store(true, Ordering::Release);
-        while !self.thread.is_finished() {
+        loop {
             self.handle.interrupt(nudge());
             // It may just be about to wait: once more, until it has seen it.
-            thread::sleep(std::time::Duration::from_micros(50));
+            match self.ended.recv_timeout(Duration::from_micros(50)) {
+                Ok(never) => match never {},
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         let _ = self.thread.join();
     }

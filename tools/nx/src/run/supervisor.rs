@@ -15,9 +15,14 @@ use execd::Plan;
 use netd::Judges;
 use nexus_sys::process::exit_now;
 use nexus_wire::packet::PacketSocket;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use vfsd::VfsdSession;
+
+/// How long a session runs before its entry says also what takes a while to find out: starting is not the time for it, and
+/// many a program has ended by then.
+const SETTLED: Duration = Duration::from_millis(20);
 
 /// How much the user wants to hear.
 pub(crate) struct Options {
@@ -79,8 +84,6 @@ fn supervise(
     let registered = Registered::new(subject, places, Arc::clone(&names)).map_err(unknown)?;
     let gone = |_| "the first process is gone".to_owned();
     front.send(READY, &[]).map_err(gone)?;
-    // While the file server answers and init builds: nobody waits for this.
-    registered.complete(session).map_err(unknown)?;
     let Some(files) = front.receive().map_err(gone)?.descriptors.pop() else {
         // The program will not begin; the first process knows why.
         return Ok(());
@@ -96,6 +99,7 @@ fn supervise(
     // Nobody else sets it.
     let _ = names.set(judge.names());
     let mut front_gone = false;
+    let mut unsaid = Some(Instant::now() + SETTLED);
     loop {
         let (ended, event, word, heard) = {
             let (listener, served) = (judge.listener(), areas::descriptor(&files));
@@ -110,7 +114,13 @@ fn supervise(
             if let (false, Some(control)) = (front_gone, sleeper.control()) {
                 fds.push(PollFd::new(control, PollFlags::IN));
             }
-            if poll(&mut fds, sleeper.timeout().as_ref()).is_err() {
+            let left = unsaid.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = sleeper
+                .timeout()
+                .into_iter()
+                .chain(left.and_then(|left| Timespec::try_from(left).ok()))
+                .min();
+            if poll(&mut fds, timeout.as_ref()).is_err() {
                 continue;
             }
             let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
@@ -118,6 +128,10 @@ fn supervise(
         };
         if event && !areas::tell(&mut files, &records) {
             return Err("the file server ended; the program was ended with it".into());
+        }
+        if unsaid.is_some_and(|at| at <= Instant::now()) {
+            unsaid = None;
+            registered.complete(session).map_err(unknown)?;
         }
         if heard {
             sleeper.listen();

@@ -3,6 +3,7 @@
 use super::output::{Paint, Said, VERSION, places, table};
 use crate::registry::{self, Facts, Listing, Live, Trouble};
 use crate::run::{Exit, Failure, Places, plain};
+use nexus_wire::session::Question;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -11,8 +12,34 @@ pub(super) fn ps(as_json: bool) -> Result<Said, Failure> {
     Ok(say(&listing, Paint::of_stdout(), as_json))
 }
 
-/// Who runs.
+/// Who runs. Only a session that began just now is asked anything: its entry does not say yet what its profile's id is.
 pub(crate) fn sessions(places: &Places) -> Result<Listing, Failure> {
+    let mut listing = listing(places)?;
+    let new = |live: &&mut Live| live.facts.profile_id.is_none() && !live.stopped;
+    let mut new: Vec<&mut Facts> = listing
+        .live
+        .iter_mut()
+        .filter(new)
+        .take(ASKED_MAX)
+        .map(|live| &mut live.facts)
+        .collect();
+    if !new.is_empty() {
+        let answers = registry::ask_all(&places.runtime, new.iter().map(|facts| &**facts), Question::Syscalls);
+        for (facts, answer) in new.iter_mut().zip(answers) {
+            // One that ended meanwhile, or hangs, is shown without.
+            let id = answer
+                .ok()
+                .and_then(|answer| Some(answer.get("profile_id")?.as_str()?.to_owned()));
+            facts.profile_id = id;
+        }
+    }
+    Ok(listing)
+}
+
+/// How many sessions are asked at once, each for a descriptor: so many do not begin within the same few milliseconds.
+const ASKED_MAX: usize = 128;
+
+fn listing(places: &Places) -> Result<Listing, Failure> {
     registry::list(&places.runtime).map_err(|error| {
         Failure::new(
             Exit::Missing,
