@@ -74,6 +74,8 @@ def try_all(there, closed, tag):
     if tag == "out-": told_("forked", lambda: (shared.getpeername() == there, shared.send(b"fork"), shared.recv(9)))
     named = stream(); named.bind(("127.0.0.1", 0)); kept = named.getsockname()[1]
     told_("named", lambda: (named.connect(there), named.getsockname()[1] == kept))
+    told_("named-again", lambda: named.bind(("127.0.0.1", 0)))
+    told_("named-still", lambda: (named.getsockname()[1] == kept, named.send(b"n"), named.recv(9)))
     dissolved = stream(); dissolved.connect(there)
     libc = ctypes.CDLL(None, use_errno=True)
     told_("dissolved", lambda: (libc.connect(dissolved.fileno(), bytes(16), 16), dissolved.connect_ex(there), dissolved.send(b"d"), dissolved.recv(9)))
@@ -101,6 +103,8 @@ try_all(listener.getsockname(), nobody.getsockname(), "own-")
 # Somebody who takes nobody: waits, as long as it should and no longer.
 waits = stream(); waits.setblocking(False)
 told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
+told("listens", lambda: waits.listen())
+told("still-under-way", lambda: waits.connect_ex(full) == errno.EALREADY)
 timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
 start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
 class Enough(Exception): pass
