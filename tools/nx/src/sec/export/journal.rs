@@ -127,7 +127,7 @@ fn object(op: Operation, text: &str) -> Option<String> {
             let known = matches!(protocol, "tcp" | "udp");
             (known && address.parse::<SocketAddr>().is_ok()).then(|| text.to_owned())
         }
-        Operation::Write | Operation::Create => Area::ALL
+        Operation::Write | Operation::Create | Operation::Open => Area::ALL
             .into_iter()
             .find(|area| area.as_str() == first)
             .map(|area| area.to_string()),
