@@ -1,12 +1,10 @@
 //! Ports of the host's: by rule, or left to the kernel; own ones always.
 
-use security_v2_host::users;
-
-use crate::{echo, lines, script};
+use crate::{echo, lines, script, users_with_python};
 
 #[test]
 fn a_fixed_port_of_the_host_needs_a_rule_and_an_ephemeral_one_none() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 to = ("127.0.0.1", PORT)
@@ -16,12 +14,18 @@ def from_port(number, at="0.0.0.0"):
 told("by-rule", lambda: from_port(5999))
 told("next", lambda: from_port(5998))
 told("ephemeral", lambda: from_port(0)[0])
-told("in-range", lambda: from_port(33000 + os.getpid() % 20000))
+def in_range():
+    # Others on the host have ports of that range too.
+    for number in range(33000, 60000, 1013):
+        try: return from_port(number)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE: raise
+told("in-range", in_range)
 told("loopback", lambda: from_port(0, "127.0.0.1")[0])
 server = datagram(("0.0.0.0", 5998))
 told("own-server", lambda: (datagram().sendto(b"b", ("127.0.0.1", 5998)), server.recv(9)))
 tcp = socket.socket(); tcp.bind(("0.0.0.0", 5997)); tcp.listen()
-told("own-stream", lambda: socket.create_connection(("127.0.0.1", 5997), 3).getpeername()[1])
+told("own-stream", lambda: socket.create_connection(("127.0.0.1", 5997), 30).getpeername()[1])
 told("nowhere", lambda: datagram(("203.0.113.7", 0)))
 "#;
         let rules = r#"allow = ["udp 127.0.0.1:PORT", "127.0.0.1:PORT"]
@@ -49,11 +53,11 @@ bind = ["udp 5999"]"#;
 
 #[test]
 fn a_stream_keeps_the_port_and_the_options_that_it_was_given_before_it_connected() {
-    for user in users() {
+    for user in users_with_python() {
         let server = security_v2_host::Server::new([127, 0, 0, 1].into());
         let text = r#"
 def to_server(number, at):
-    made = socket.socket(); made.settimeout(5)
+    made = socket.socket(); made.settimeout(30)
     # The last run's connection may not be forgotten yet.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1); made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -63,7 +67,7 @@ def to_server(number, at):
     made.bind((at, number)); bound = made.getsockname()[1]
     loop = select.epoll(); loop.register(made.fileno(), select.EPOLLIN)
     made.connect(("127.0.0.1", PORT)); made.send(b"hello")
-    return loop.poll(5)[0][0] == made.fileno(), made.recv(9), made.getsockname()[1] == bound, options() == before
+    return loop.poll(30)[0][0] == made.fileno(), made.recv(9), made.getsockname()[1] == bound, options() == before
 told("fixed", lambda: to_server(5996, "0.0.0.0"))
 told("fixed-denied", lambda: to_server(5995, "0.0.0.0"))
 told("ephemeral", lambda: to_server(0, "0.0.0.0")[:2])
@@ -79,5 +83,70 @@ bind = ["tcp 5996"]"#;
             "loopback (True, b'hello')",
         ];
         assert_eq!(lines(&done), expected, "{done}");
+    }
+}
+
+/// Goes for the port of a service that shares it, by every way to a port of the host's; says whether it got it.
+const SHARING: &str = r#"
+port = SERVICE
+def sharing(): made = datagram(); made.setsockopt(1, 2, 1); made.setsockopt(1, 15, 1); return made
+def narrow(): made = sharing(); made.setsockopt(0, 51, struct.pack("I", port << 16 | port)); return made
+to = ("127.0.0.1", PORT)
+def ends(name, made, work):
+    try: work(made)
+    except OSError as error: return print(name, errno.errorcode[error.errno])
+    print(name, made.getsockname()[1] == port)
+ends("bound", sharing(), lambda one: (one.bind(("0.0.0.0", port)), one.sendto(b"a", to)))
+ends("sent", narrow(), lambda one: one.sendto(b"a", to))
+ends("connected", narrow(), lambda one: one.connect(to))
+ends("chosen", narrow(), lambda one: one.bind(("0.0.0.0", 0)))
+def again(one):
+    one.setsockopt(0, 51, bytes(4)); one.connect(to); one.send(b"a")
+    ctypes.CDLL(None).connect(one.fileno(), bytes(16), 16)
+    one.setsockopt(0, 51, struct.pack("I", port << 16 | port)); one.sendto(b"a", to)
+ends("dissolved", narrow(), again)
+six = datagram(six=True)
+for level, name, value in ((1, 2, 1), (1, 15, 1), (0, 51, struct.pack("I", port << 16 | port))): six.setsockopt(level, name, value)
+ends("six", six, lambda one: one.sendto(b"a", ("::ffff:127.0.0.1", PORT)))
+free = sharing(); free.sendto(b"a", to)
+told("free", lambda: free.recv(9))
+told("options", lambda: (free.getsockopt(1, 2), free.getsockopt(1, 15)))
+"#;
+
+#[test]
+fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sessions_to_take() {
+    for user in users() {
+        let service =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
+        rustix::net::sockopt::set_socket_reuseaddr(&service, true).unwrap();
+        let any: std::net::SocketAddrV4 = "0.0.0.0:0".parse().unwrap();
+        rustix::net::bind(&service, &any).unwrap();
+        let service = std::net::UdpSocket::from(service);
+        let taken = service.local_addr().unwrap().port();
+        let home = security_v2_host::Home::new(user);
+        let text = SHARING.replace("SERVICE", &taken.to_string());
+        let (rules, peer) = (r#"allow = ["udp 127.0.0.1:PORT"]"#, echo());
+        // The option is not in the shipped rules.
+        let narrow = "[[subject.net.rule]]\nsyscall = \"setsockopt\"\neffect = \"allow\"\nwhen = [{ arg = 1, width = 32, equal = \"SOL_IP\" }, { arg = 2, width = 32, equal = 51 }]\n";
+        let tree = crate::tree(&rules.replace("PORT", &peer.to_string())).append("abi.toml", narrow);
+        let done = crate::prepared(&home, rules, peer, &text).policy(&tree).run();
+        let expected = [
+            "bound False",
+            "sent EADDRINUSE",
+            "connected EADDRINUSE",
+            "chosen EADDRINUSE",
+            "dissolved False",
+            "six EADDRINUSE",
+            "free b'A'",
+            "options (1, 1)",
+        ];
+        assert_eq!(lines(&done), expected, "{done}");
+        done.assert_nothing_left();
+        // Without a session each has it, and the service hears no more.
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+        let got = bare.lines().filter(|line| line.ends_with(" True")).count();
+        assert_eq!(got, 6, "{bare}");
     }
 }

@@ -4,9 +4,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 
-use security_v2_host::{Home, users};
+use security_v2_host::{Home, closed_port, output};
 
-use crate::{lines, prepared};
+use crate::{lines, prepared, users_with_python};
 
 const ALLOW: &str = r#"allow = ["127.0.0.1:PORT", "127.0.0.1:CLOSED", "127.0.0.1:FULL"]"#;
 
@@ -41,7 +41,7 @@ def whole(one):
     return data
 def try_all(there, closed, tag):
     def told_(name, work): told(tag + name, work)
-    one = stream(); one.settimeout(5)
+    one = stream(); one.settimeout(30)
     told_("blocking", lambda: (one.connect_ex(there), one.getpeername() == there, one.getsockname()[0], one.getsockname()[1] > 0))
     told_("again", lambda: one.connect(there))
     told_("error", lambda: one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
@@ -56,12 +56,12 @@ def try_all(there, closed, tag):
     early = stream(); early.setblocking(False); loop = select.epoll(); loop.register(early, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
     loop.poll(0)
     told_("nonblocking", lambda: early.connect_ex(there) in (0, errno.EINPROGRESS))
-    told_("writable", lambda: [bits & select.EPOLLOUT for _, bits in loop.poll(5)])
+    told_("writable", lambda: [bits & select.EPOLLOUT for _, bits in loop.poll(30)])
     told_("finished", lambda: (early.getsockopt(1, 4), early.send(b"edge")))
-    told_("readable", lambda: [bits & select.EPOLLIN for _, bits in loop.poll(5)])
+    told_("readable", lambda: [bits & select.EPOLLIN for _, bits in loop.poll(30)])
     told_("edge", lambda: early.recv(9))
     lost = stream(); lost.setblocking(False); lost.connect_ex(closed); poll = select.poll(); poll.register(lost, select.POLLOUT)
-    told_("lost", lambda: (bool(poll.poll(5000)), errno.errorcode.get(lost.getsockopt(1, 4))))
+    told_("lost", lambda: (bool(poll.poll(30000)), errno.errorcode.get(lost.getsockopt(1, 4))))
     # Copies and children made before the connect mean the same socket.
     first = stream(); copy = first.dup()
     told_("copy", lambda: (first.connect(there), copy.getpeername() == there, copy.send(b"copy"), first.recv(9)))
@@ -74,6 +74,8 @@ def try_all(there, closed, tag):
     if tag == "out-": told_("forked", lambda: (shared.getpeername() == there, shared.send(b"fork"), shared.recv(9)))
     named = stream(); named.bind(("127.0.0.1", 0)); kept = named.getsockname()[1]
     told_("named", lambda: (named.connect(there), named.getsockname()[1] == kept))
+    told_("named-again", lambda: named.bind(("127.0.0.1", 0)))
+    told_("named-still", lambda: (named.getsockname()[1] == kept, named.send(b"n"), named.recv(9)))
     dissolved = stream(); dissolved.connect(there)
     libc = ctypes.CDLL(None, use_errno=True)
     told_("dissolved", lambda: (libc.connect(dissolved.fileno(), bytes(16), 16), dissolved.connect_ex(there), dissolved.send(b"d"), dissolved.recv(9)))
@@ -101,6 +103,8 @@ try_all(listener.getsockname(), nobody.getsockname(), "own-")
 # Somebody who takes nobody: waits, as long as it should and no longer.
 waits = stream(); waits.setblocking(False)
 told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
+told("listens", lambda: waits.listen())
+told("still-under-way", lambda: waits.connect_ex(full) == errno.EALREADY)
 timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
 start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
 class Enough(Exception): pass
@@ -114,8 +118,15 @@ cancelled = stream(); ends = []
 def cancel():
     try: ends.append(cancelled.connect(full))
     except OSError as error: ends.append(errno.errorcode[error.errno])
-thread = threading.Thread(target=cancel); thread.start(); time.sleep(0.2)
-told("shut", lambda: (cancelled.shutdown(socket.SHUT_RDWR), thread.join(20), ends))
+thread = threading.Thread(target=cancel); thread.start()
+def shut():
+    # Nothing tells when the connect has begun; before that there is nothing to shut.
+    while True:
+        try: return cancelled.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN: raise
+        time.sleep(0.05)
+told("shut", lambda: (shut(), thread.join(20), ends))
 left, right = socket.socketpair()
 told("who", lambda: struct.unpack("iII", left.getsockopt(1, 17, 12))[1:] == (os.getuid(), os.getgid()))
 place = tempfile.mkdtemp() + "/s"; local = socket.socket(socket.AF_UNIX); local.bind(place); local.listen()
@@ -125,12 +136,9 @@ told("who-connected", lambda: struct.unpack("iII", taken.getsockopt(1, 17, 12))[
 
 #[test]
 fn a_stream_is_told_what_it_is_told_without_a_session() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
-        let closed = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        let closed = closed_port();
         let full = TcpListener::bind("127.0.0.1:0").unwrap();
         rustix::net::listen(&full, 0).unwrap();
         let full_port = full.local_addr().unwrap().port();
@@ -142,14 +150,47 @@ fn a_stream_is_told_what_it_is_told_without_a_session() {
         let home = Home::new(user);
         let done = prepared(&home, &numbers(ALLOW), port, &numbers(SCRIPT)).run();
         let mut bare = std::process::Command::new("/usr/bin/python3");
-        let bare = bare
-            .args(["-u".into(), home.work().join("script.py").into_os_string()])
-            .output()
-            .unwrap();
+        let bare = output(bare.args(["-u".into(), home.work().join("script.py").into_os_string()])).unwrap();
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         let bare: Vec<&str> = bare.lines().collect();
         assert!(bare.len() > 50, "{bare:#?}");
         assert_eq!(lines(&done), bare, "{done}");
         done.assert_nothing_left();
+    }
+}
+
+/// Closes a socket that lingers for an hour, to a peer that takes nothing, in the middle of calls on it that are judged.
+const LINGERS: &str = r#"
+libc = ctypes.CDLL(None, use_errno=True)
+name = struct.pack("=H", 2) + struct.pack(">H", PORT) + socket.inet_aton("127.0.0.1") + bytes(8)
+for turn in range(8):
+    one = socket.create_connection(("127.0.0.1", PORT)); one.setblocking(False)
+    try:
+        while True: one.send(bytes(1 << 16))
+    except BlockingIOError: pass
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    number = one.fileno()
+    def ask(call):
+        while call(number, name, 16) == -1 and ctypes.get_errno() != errno.EBADF: pass
+    asking = [threading.Thread(target=ask, args=[call]) for call in (libc.bind, libc.connect)]
+    for thread in asking: thread.start()
+    # Whoever closes it last waits, and that may be this thread.
+    threading.Thread(target=one.close, daemon=True).start()
+    for thread in asking: thread.join()
+    other = socket.socket(); other.bind(("127.0.0.1", 0)); other.close()
+print("on", flush=True); os._exit(0)
+"#;
+
+#[test]
+fn a_socket_that_lingers_and_is_closed_while_a_call_on_it_is_judged_holds_up_no_other_call() {
+    for user in users() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stuck = std::thread::spawn(move || (0..8).map_while(|_| listener.accept().ok()).collect::<Vec<_>>());
+        let done = crate::script(user, r#"allow = ["127.0.0.1:PORT"]"#, port, LINGERS);
+        assert_eq!(lines(&done), ["on"], "{done}");
+        assert_eq!(done.code(), Some(0), "{done}");
+        done.assert_nothing_left();
+        drop(stuck.join());
     }
 }

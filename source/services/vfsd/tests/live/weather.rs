@@ -264,7 +264,7 @@ fn read_only(world: &World) {
     let base = world.subject_dir().join("../..");
     let turn = |flags| {
         // The kernel refuses while a file is open for writing, and a close is not waited for.
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while let Err(error) = rustix::mount::mount_remount(&base, flags, "") {
             assert!(std::time::Instant::now() < until, "{error}");
             std::thread::sleep(std::time::Duration::from_millis(5));
