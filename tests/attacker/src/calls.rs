@@ -177,10 +177,14 @@ fn others() {
     // A handle of the root of what is mounted here; whether it opens is the question.
     word[..2].copy_from_slice(&[0x1_0000_0008, 2]);
     try_call("open_by_handle_at", libc::SYS_open_by_handle_at, &[at, words, 0]);
+    // Room for the longest: file systems differ.
+    let mut handle = [0_u64; 20];
+    handle[0] = 128;
+    let handle = handle.as_mut_ptr().addr() as u64;
     try_call(
         "name_to_handle_at",
         libc::SYS_name_to_handle_at,
-        &[at, tmp, words, words + 256, 0],
+        &[at, tmp, handle, words, 0],
     );
     try_call("mount-tmpfs", libc::SYS_mount, &[tmpfs, tmp, tmpfs, 0, 0]);
     try_call("mount-bind", libc::SYS_mount, &[tmp, tmp, 0, 4096, 0]);

@@ -1,7 +1,7 @@
 //! Thousands of connects at once.
 
 use crate::raw::{close, errno_name, socket};
-use crate::sockets::{connect_raw, loopback};
+use crate::sockets::{connect_raw, connected_within, loopback};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,29 +43,11 @@ pub(crate) fn flock(port: u16, count: usize) {
     }
     let until = Instant::now() + PATIENCE;
     for fd in under_way {
-        let mut poll = libc::pollfd {
-            fd,
-            events: libc::POLLOUT,
-            revents: 0,
-        };
         let left = until.saturating_duration_since(Instant::now()).as_millis() as i32;
-        // SAFETY: one live entry.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, left) };
-        let (mut error, mut length) = (0_i32, 4_u32);
-        // SAFETY: `error` and `length` are live and of the sizes told.
-        unsafe {
-            libc::getsockopt(
-                fd,
-                libc::SOL_SOCKET,
-                libc::SO_ERROR,
-                (&raw mut error).cast(),
-                &raw mut length,
-            )
-        };
-        let name = match (ready, error) {
-            (1, 0) => "connected".to_owned(),
-            (1, errno) => errno_name(errno),
-            _ => "unanswered".to_owned(),
+        let name = match connected_within(fd, left) {
+            Some(0) => "connected".to_owned(),
+            Some(errno) => errno_name(errno),
+            None => "unanswered".to_owned(),
         };
         *answers.entry(name).or_default() += 1;
         open.push(fd);

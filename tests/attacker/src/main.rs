@@ -14,6 +14,7 @@ mod raw;
 mod sockets;
 mod storm;
 mod terminal;
+mod ticking;
 mod udp;
 mod unix;
 mod without_internet;
@@ -91,6 +92,10 @@ fn main() -> ExitCode {
         }
         ("storm", [directory, secret, rounds]) => storm::run(directory, secret, number(rounds)),
         ("terminal", []) => terminal::run(),
+        ("ticking-denied", [how]) => ticking::denied(how),
+        ("ticking-sockets", [how]) => ticking::sockets(how),
+        ("ticking-connect", [how, address, timer]) => ticking::connect(how, address, timer),
+        ("ticking-unix", [how]) => ticking::unix(how),
         ("eat", [what]) => memory::eat(what),
         ("execute-inherited", []) => {
             let empty = std::ffi::CString::default();

@@ -1,46 +1,21 @@
 //! Who is vouched for: entries with real sockets, and entries that lie.
 
 use nexus_wire::session::Question;
-use nx::registry::{
-    self, AskError, FACTS_VERSION, Facts, Filter, Mask, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish,
-};
+use nx::registry::{self, AskError, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
+use nx_sec_host::facts;
+use security_v2_host::{no_child_is_starting, output, spawn};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Facts in which this process is supervisor, and a process of the same parent is init.
-fn facts(session: &str, subject: &str) -> Facts {
-    let me = Process::of(std::process::id().cast_signed()).unwrap();
-    let front = Process::of(me.parent).unwrap();
-    Facts {
-        version: FACTS_VERSION,
-        nx: "0".to_owned(),
-        subject: subject.to_owned(),
-        domain: None,
-        session: session.to_owned(),
-        supervisor: me.fact(),
-        front: front.fact(),
-        init: me.fact(),
-        uid: rustix::process::geteuid().as_raw(),
-        gid: 0,
-        assumed: false,
-        mode: "enforce".to_owned(),
-        policy: "0".repeat(64),
-        origin: "a test".to_owned(),
-        profile_name: "default".to_owned(),
-        profile_id: Some("0".repeat(16)),
-        filter: Filter {
-            hash: "0".repeat(64),
-            instructions: 1,
-        },
-        syscalls: Mask::default(),
-        work: None,
-        backends: Vec::new(),
-        started_ms: 0,
-    }
-}
-
 fn place() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
+}
+
+/// Closes a socket, so that nobody has it any more: a child of another test's that is about to be executed has all that
+/// this process had when it was made.
+fn close(socket: Listener) {
+    drop(socket);
+    no_child_is_starting();
 }
 
 fn names(runtime: &Path) -> Vec<String> {
@@ -84,7 +59,7 @@ fn an_entry_whose_owner_was_killed_is_not_shown_and_removed() {
     let (entry, socket) = publish(place.path(), &facts("a", "s")).unwrap();
     // What a killed process leaves: its files, and no socket.
     std::mem::forget(entry);
-    drop(socket);
+    close(socket);
     assert!(place.path().join(SESSIONS).join("a").exists());
     assert_eq!(names(place.path()), [""; 0]);
     assert!(!place.path().join(SESSIONS).join("a").exists());
@@ -220,8 +195,7 @@ fn facts_that_are_a_pipe_are_not_waited_for() {
     let _held = publish(place.path(), &facts("a", "s")).unwrap();
     let path = place.path().join(SESSIONS).join("a.json");
     std::fs::remove_file(&path).unwrap();
-    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
     assert!(trouble(place.path()).contains("damaged"));
 }
 
@@ -290,7 +264,7 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
             .env("LC_ALL", "C")
             .env("XDG_STATE_HOME", state.path());
         let began = Instant::now();
-        let done = command.output().unwrap();
+        let done = output(&mut command).unwrap();
         let wall = began.elapsed();
         assert_eq!(
             String::from_utf8_lossy(&done.stdout).lines().count(),
@@ -306,10 +280,16 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
     let wall = looks.iter().map(|(_, wall)| *wall).min().unwrap();
     eprintln!("1000 sessions in {best:?} of a processor, {wall:?} in all");
     assert!(best < Duration::from_millis(200), "{best:?}");
+    // What a person waits, where the machine has nothing else to do.
+    if std::env::var_os("NEXUS_ALONE").is_some() {
+        let slowest = looks.iter().map(|(_, wall)| *wall).max().unwrap();
+        assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+    }
 }
 
 #[test]
-fn somebody_who_does_not_answer_is_waited_for_two_seconds_and_costs_the_others_nothing() {
+fn those_who_do_not_answer_are_waited_for_together_and_cost_the_others_nothing() {
+    const SILENT: usize = 30;
     struct Says;
     impl registry::Answers for Says {
         fn answer(&mut self, question: Question) -> Result<serde_json::Value, String> {
@@ -320,18 +300,29 @@ fn somebody_who_does_not_answer_is_waited_for_two_seconds_and_costs_the_others_n
         }
     }
     let place = place();
-    let (silent, mute) = (facts("silent", "s"), facts("speaks", "s"));
-    // It listens and takes nobody.
-    let _silent = publish(place.path(), &silent).unwrap();
-    let (_speaks, socket) = publish(place.path(), &mute).unwrap();
+    let mut all: Vec<Facts> = (0..SILENT)
+        .map(|number| facts(&format!("silent-{number}"), "s"))
+        .collect();
+    // They listen and take nobody.
+    let _silent: Vec<_> = all
+        .iter()
+        .map(|silent| publish(place.path(), silent).unwrap())
+        .collect();
+    let speaks = facts("speaks", "s");
+    let (_speaks, socket) = publish(place.path(), &speaks).unwrap();
     registry::serve(socket, Says).unwrap();
+    all.push(speaks.clone());
     let began = Instant::now();
-    let answers = ask_all(place.path(), [&silent, &mute].into_iter(), Question::Policy);
-    let took = began.elapsed();
-    assert!(matches!(answers[0], Err(AskError::Hung)), "{:?}", answers[0]);
-    assert_eq!(answers[1].as_ref().unwrap()["question"], "policy");
-    assert!(took < Duration::from_millis(2900), "{took:?}");
-    let refused = ask(place.path(), &mute, Question::Filter);
+    let mut answers = ask_all(place.path(), all.iter(), Question::Policy);
+    // One after the other they would be waited for a minute.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let spoken = answers.pop().unwrap().unwrap();
+    assert_eq!(spoken["question"], "policy");
+    assert!(
+        answers.iter().all(|answer| matches!(answer, Err(AskError::Hung))),
+        "{answers:?}"
+    );
+    let refused = ask(place.path(), &speaks, Question::Filter);
     assert!(
         matches!(&refused, Err(AskError::Refused(why)) if why == "no"),
         "{refused:?}"
@@ -348,11 +339,14 @@ fn a_queue_that_is_full_is_alive_and_does_not_answer() {
         assert_eq!(names(place.path()), ["a"]);
     }
     let began = Instant::now();
-    assert!(matches!(
-        ask(place.path(), &facts, Question::Policy),
-        Err(AskError::Hung)
-    ));
-    assert!(began.elapsed() < Duration::from_secs(1), "it is known at once");
+    for _ in 0..30 {
+        assert!(matches!(
+            ask(place.path(), &facts, Question::Policy),
+            Err(AskError::Hung)
+        ));
+    }
+    // Each would be waited for two seconds.
+    assert!(began.elapsed() < Duration::from_secs(30), "it is known at once");
 }
 
 #[test]
@@ -360,7 +354,7 @@ fn a_session_that_has_ended_is_gone_and_nobody_is_waited_for() {
     let place = place();
     let facts = facts("a", "s");
     let (entry, socket) = publish(place.path(), &facts).unwrap();
-    drop(socket);
+    close(socket);
     assert!(matches!(
         ask(place.path(), &facts, Question::Policy),
         Err(AskError::Gone)
@@ -406,33 +400,30 @@ fn a_program_without_its_filter_is_told_and_no_word_of_the_supervisor_helps() {
     let state = place();
     let runtime = state.path().join("nexus/run");
     // Supervisor and init are children of this process, the program is init's.
-    let mut init = Command::new("/bin/sh")
-        .args(["-c", "sleep 1000 & echo begun; read line; kill $!"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut init = spawn(
+        Command::new("/bin/sh")
+            .args(["-c", "sleep 1000 & echo begun; read line; kill $!"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    )
+    .unwrap();
     let mut line = String::new();
     std::io::BufReader::new(init.stdout.as_mut().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let mut supervisor = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper_supervisor_of_a_session_that_lies", "--nocapture"])
-        .env(HELPER, format!("{} {}", init.id(), runtime.display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut supervisor = spawn(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "helper_supervisor_of_a_session_that_lies", "--nocapture"])
+            .env(HELPER, format!("{} {}", init.id(), runtime.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    )
+    .unwrap();
     let out = std::io::BufReader::new(supervisor.stdout.as_mut().unwrap());
     assert!(out.lines().any(|line| line.unwrap().contains("published")));
     let sec = |words: &[&str]| {
         let mut command = Command::new(security_v2_host::nx());
-        let done = command
-            .arg("sec")
-            .args(words)
-            .env("XDG_STATE_HOME", state.path())
-            .output()
-            .unwrap();
+        let done = output(command.arg("sec").args(words).env("XDG_STATE_HOME", state.path())).unwrap();
         (done.status.code(), String::from_utf8(done.stdout).unwrap())
     };
     let (code, ps) = sec(&["ps"]);

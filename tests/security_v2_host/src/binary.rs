@@ -100,8 +100,8 @@ fn build(package: &str, binary: &str) -> PathBuf {
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());
-    let status = cargo
-        .status()
+    let status = crate::gate::spawn(&mut cargo)
+        .and_then(|mut child| child.wait())
         .unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
     assert!(status.success(), "`{binary}` does not build: {cargo:?}");
     directory.join(binary)

@@ -7,6 +7,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::{Tree, eventually};
 
+/// How many connections wait for who listens at this port. proc_net_tcp(5): the queue of what is to be read.
+fn queued(port: u16) -> Option<u32> {
+    let listens = format!("0100007F:{port:04X} 00000000:0000 0A ");
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let (_, rest) = table.lines().find_map(|line| line.split_once(&*listens))?;
+    let (_, waiting) = rest.split_once(' ')?.0.split_once(':')?;
+    u32::from_str_radix(waiting, 16).ok()
+}
+
 /// A listener on this machine's loopback that has no room for another connection until somebody accepts.
 #[derive(Debug)]
 pub struct FullServer {
@@ -31,20 +40,15 @@ impl FullServer {
         rustix::net::bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
         let address = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
-        // Over loopback a connection is made at once or not at all.
-        let mut fillers = Vec::new();
-        loop {
-            let filler = socket();
-            let _ = rustix::net::connect(&filler, &address);
-            if rustix::net::getpeername(&filler).is_err() {
-                break;
-            }
-            fillers.push(filler);
-        }
+        // A queue of length 0 has room for one (`sk_acceptq_is_full` of the kernel), which is there some time after the
+        // filler's side is connected: the packets of a busy machine wait too.
+        let filler = socket();
+        let _ = rustix::net::connect(&filler, &address);
+        eventually("the filler is queued", || queued(address.port()) == Some(1));
         Self {
             listener,
             address,
-            fillers: fillers.into(),
+            fillers: vec![filler].into(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +114,7 @@ impl Home {
     /// Where that fails.
     pub fn write_work(&self, name: &str, content: &str) -> PathBuf {
         let path = self.work().join(name);
-        std::fs::write(&path, content).expect("a file in the work directory");
+        crate::gate::write(&path, content).expect("a file in the work directory");
         self.give(&path);
         path
     }
@@ -160,16 +159,7 @@ impl Home {
     /// Where there is no shell.
     pub fn shell(&self, script: &str) -> std::process::Output {
         let mut command = self.command("/bin/bash");
-        command
-            .arg("-c")
-            .arg(script)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        crate::gate::spawn(&mut command)
-            .expect("bash is there")
-            .wait_with_output()
-            .expect("its output")
+        crate::gate::output(command.arg("-c").arg(script)).expect("bash is there")
     }
 
     /// Makes a command start as its user.

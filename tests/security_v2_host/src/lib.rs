@@ -13,9 +13,11 @@
 //! A test that can't run here says so on stderr and is skipped; with `NEXUS_REQUIRE_LIVE=1` it fails instead.
 
 mod binary;
+mod closed;
 mod full_server;
 mod gate;
 mod home;
+mod need;
 mod processes;
 mod run;
 mod running;
@@ -27,9 +29,11 @@ mod user;
 mod watch;
 
 pub use binary::{attacker, nx, program, selftest_client};
+pub use closed::{closed_datagram_port, closed_port};
 pub use full_server::FullServer;
-pub use gate::{copy_program, spawn};
+pub use gate::{copy_program, no_child_is_starting, output, spawn};
 pub use home::Home;
+pub use need::{lacking, need, users_with};
 pub use run::{DEADLINE, Output, Run, can_be_metered};
 pub use running::{Running, as_everybody};
 pub use server::Server;

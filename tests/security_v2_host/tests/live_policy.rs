@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use security_v2_host::{Home, Run, users};
+use security_v2_host::{Home, Run, users, users_with};
 
 fn shell(home: &Arc<Home>, script: &str) -> (i32, String) {
     let done = home.shell(&format!("exec 2>&1\n{script}"));
@@ -209,7 +209,7 @@ fn step() -> String {
 fn the_example_workflow_fails_a_pull_request_that_opens_something_and_passes_one_that_closes() {
     let script = step();
     assert!(script.contains("nx policy diff --fail-on wider"), "{script}");
-    for user in users() {
+    for user in users_with(&["git"]) {
         for (change, code, line) in [
             (
                 "s/^allow = .*/allow = [\"203.0.113.7:443\", \"203.0.113.8:443\"]/",

@@ -19,21 +19,28 @@ const COUNTER: &str = r#"
 use POSIX;
 $| = 1;
 my %count;
+my $all = POSIX::SigSet->new;
+$all->fillset;
 for my $name (qw(INT QUIT TSTP WINCH HUP TERM USR1 CONT)) {
     my $number = POSIX->can("SIG$name") ? POSIX->can("SIG$name")->() : 28;
-    # Not deferred, so that two are never taken for one.
-    POSIX::sigaction($number, POSIX::SigAction->new(sub { $count{$name}++; syswrite STDOUT, "<$name>\n" }));
+    # Not deferred, so that two are never taken for one, and one at a time: perl stands no handler inside another.
+    POSIX::sigaction($number, POSIX::SigAction->new(sub { $count{$name}++; syswrite STDOUT, "<$name>\n" }, $all));
 }
 POSIX::sigaction(POSIX::SIGUSR2, POSIX::SigAction->new(sub {
     syswrite STDOUT, "counts " . join(" ", map { "$_=$count{$_}" } sort keys %count) . " end\n";
     POSIX::_exit(42);
-}));
+}, $all));
+# They come where it waits, and not in the middle of perl's own steps.
+POSIX::sigprocmask(POSIX::SIG_BLOCK, $all);
 syswrite STDOUT, "counting\n";
 while ($ARGV[0] eq "deaf") {
-    sleep 1;
+    POSIX::sigsuspend(POSIX::SigSet->new);
 }
+my ($line, $got) = ("");
 while (1) {
-    my $got = sysread STDIN, my $line, 4096;
+    POSIX::sigprocmask(POSIX::SIG_UNBLOCK, $all);
+    $got = sysread STDIN, $line, 4096;
+    POSIX::sigprocmask(POSIX::SIG_BLOCK, $all);
     next unless defined $got;
     last unless $got;
     syswrite STDOUT, "read $line";
@@ -45,9 +52,16 @@ syswrite STDOUT, "end of input\n";
 const STOPPER: &str = r#"
 use POSIX;
 POSIX::sigaction(POSIX::SIGCONT, POSIX::SigAction->new(sub { syswrite STDOUT, "<CONT>\n" }));
+# It comes where it waits, and not in the middle of perl's own steps.
+my $cont = POSIX::SigSet->new(POSIX::SIGCONT);
+POSIX::sigprocmask(POSIX::SIG_BLOCK, $cont);
 syswrite STDOUT, "go\n";
-my $got;
-do { $got = sysread STDIN, $line, 4096 } until defined $got;
+my ($line, $got) = ("");
+do {
+    POSIX::sigprocmask(POSIX::SIG_UNBLOCK, $cont);
+    $got = sysread STDIN, $line, 4096;
+    POSIX::sigprocmask(POSIX::SIG_BLOCK, $cont);
+} until defined $got;
 syswrite STDOUT, "got $line";
 exit 5;
 "#;

@@ -37,7 +37,9 @@ mod unix;
 mod worker;
 
 pub use broker::Broker;
+pub use local::is_ephemeral;
 pub use pins::{OpenName, OpenNames};
+pub use resolver::{listed_addresses, name_servers};
 #[doc(hidden)]
 pub use resolver::read_any_message;
 pub use worker::LateDenial;

@@ -73,7 +73,8 @@ pub(crate) fn encode(address: SocketAddr) -> Vec<u8> {
 }
 
 /// Whether the kernel would have taken this port by itself, on the host or inside.
-pub(crate) fn is_ephemeral(port: u16) -> bool {
+#[must_use]
+pub fn is_ephemeral(port: u16) -> bool {
     let (first, last) = PORTS_OF_A_NEW_NAMESPACE;
     (first..=last).contains(&port) || is_ephemeral_on_host(port)
 }

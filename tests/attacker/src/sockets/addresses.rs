@@ -1,6 +1,6 @@
 //! Addresses in every form and of every length.
 
-use super::{AF_INET, STREAM, bytes_of, connect_raw, greet, loopback};
+use super::{AF_INET, STREAM, bytes_of, connect_raw, connected_within, greet, loopback};
 use crate::raw::{close, say, socket, try_call};
 use std::net::{IpAddr, SocketAddr};
 
@@ -62,29 +62,7 @@ fn settle(fd: i32, result: i64) -> i64 {
     if result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINPROGRESS) {
         return result;
     }
-    let mut poll = libc::pollfd {
-        fd,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: one live entry.
-    if unsafe { libc::poll(&raw mut poll, 1, 2000) } != 1 {
-        // SAFETY: errno is this thread's own.
-        unsafe { *libc::__errno_location() = libc::ETIMEDOUT };
-        return -1;
-    }
-    let mut error = 0_i32;
-    let mut length = 4_u32;
-    // SAFETY: `error` and `length` are live and of the sizes told.
-    unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
-            &raw mut length,
-        )
-    };
+    let error = connected_within(fd, 20_000).unwrap_or(libc::ETIMEDOUT);
     // SAFETY: errno is this thread's own.
     unsafe { *libc::__errno_location() = error };
     if error == 0 { 0 } else { -1 }

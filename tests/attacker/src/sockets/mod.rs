@@ -51,6 +51,31 @@ pub(crate) fn connect_raw(fd: i32, bytes: &[u8]) -> i64 {
     )
 }
 
+/// How a connect that was begun without waiting ended, 0 or an errno, if it does within so many milliseconds.
+pub(crate) fn connected_within(fd: i32, milliseconds: i32) -> Option<i32> {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one live entry.
+    if unsafe { libc::poll(&raw mut poll, 1, milliseconds) } != 1 {
+        return None;
+    }
+    let (mut error, mut length) = (0_i32, 4_u32);
+    // SAFETY: `error` and `length` are live and of the sizes told.
+    unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut length,
+        )
+    };
+    Some(error)
+}
+
 /// Leaves a name at whoever was reached, so that the test knows which attack came through.
 pub(crate) fn greet(fd: i32, name: &str) {
     let line = format!("{name}\n");

@@ -1,7 +1,8 @@
 //! Calls that no policy opens, and a flood of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nexus_audit::RateLimit;
 use security_v2_host::{Output, Tree, User, users};
 
 use crate::kit::Attack;
@@ -115,6 +116,7 @@ fn flood(user: User, count: u64) {
         .prepare(&["flood", &count.to_string()])
         .option("--json")
         .deadline(Duration::from_secs(300));
+    let began = Instant::now();
     let done = run.run();
     let answers = crate::kit::Answers::of(&done.out());
     assert_eq!(answers.value("refused"), i64::try_from(count).unwrap(), "{done}");
@@ -124,8 +126,10 @@ fn flood(user: User, count: u64) {
         .flatten()
         .map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()))
         .sum();
-    // A journal that grew with the flood would have hundreds of bytes for each.
-    assert!(bytes < 4 << 20, "{bytes} bytes for {count} denies");
+    // A journal that grew with the flood would have hundreds of bytes for each; this one grows with the time that it takes.
+    let interval = Duration::from_nanos(RateLimit::DEFAULT.interval_ns);
+    let admitted = began.elapsed().div_duration_f64(interval) as u64 + u64::from(RateLimit::DEFAULT.burst);
+    assert!(bytes < (1 << 20) + 1000 * admitted, "{bytes} bytes for {count} denies");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Datagrams from a session that may send some.
 
-use security_v2_host::users;
+use security_v2_host::{output, users, users_with};
 
 use crate::kit::{Attack, Catcher};
 
@@ -86,7 +86,7 @@ fn only_the_open_port_gets_datagrams_whatever_the_way() {
 
 #[test]
 fn a_refused_message_ends_a_row_of_them_and_is_told_to_the_next_call() {
-    for user in users() {
+    for user in users_with(&["/usr/bin/python3"]) {
         let open = Catcher::udp();
         let attack = Attack::with_egress(user, &rules(&open));
         let script = "
@@ -134,7 +134,7 @@ fn a_datagrams_address_that_changes_between_look_and_act_leads_nobody_elsewhere(
 
 #[test]
 fn a_datagram_socket_that_was_passed_on_is_judged_as_before() {
-    for user in users() {
+    for user in users_with(&["/usr/bin/python3"]) {
         let (open, forbidden) = (Catcher::udp(), Catcher::udp());
         let attack = Attack::with_egress(user, &rules(&open));
         let script = "
@@ -190,7 +190,7 @@ os.wait()
         assert_eq!(caught, ["fresh", "joined", "joined"]);
         done.assert_nothing_left();
         let mut bare = std::process::Command::new(words[0]);
-        assert!(bare.args(&words[1..]).output().unwrap().status.success());
+        assert!(output(bare.args(&words[1..])).unwrap().status.success());
         forbidden.flush();
         for what in ["sendto", "sendmsg", "connected"] {
             assert!(forbidden.caught().iter().any(|line| line == what), "{what}");

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
-use security_v2_host::{Tree, spawn, users};
+use security_v2_host::{Tree, closed_port, spawn, users, users_with};
 
 use crate::kit::{Answers, Attack, Catcher};
 
@@ -154,7 +154,7 @@ import time; time.sleep(60)
 #[test]
 fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
     use std::io::{BufRead, BufReader};
-    for user in users() {
+    for user in users_with(&["/usr/bin/python3"]) {
         let mut attack = Attack::new(user);
         attack.tree = handing_in_sockets(&attack.tree);
         let (peer, forbidden, streams) = (Catcher::udp(), Catcher::udp(), Catcher::tcp("127.0.0.1"));
@@ -171,6 +171,8 @@ fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
                     attack.prepare_any(words.map(Into::into).to_vec()).command()
                 };
                 let mut child = spawn(command.stdin(fd).stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+                // What was handed in is the child's alone.
+                drop(command);
                 let lines = BufReader::new(child.stdout.take().unwrap()).lines();
                 let until_end = lines.map_while(Result::ok).take_while(|line| line != "end");
                 let out: String = until_end.map(|line| line + "\n").collect();
@@ -205,11 +207,6 @@ fn a_socket_on_stdin_reaches_its_peer_and_nobody_else_and_listens_nowhere() {
         }
         attack.home.assert_nothing_left();
     }
-}
-
-fn closed_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 #[test]

@@ -3,18 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use security_v2_host::{eventually, spawn, users};
+use security_v2_host::{closed_port, eventually, output, spawn, users, users_with};
 
 use crate::kit::{Answers, Attack, Catcher};
 
 fn open(port: u16) -> Vec<String> {
     vec![format!("127.0.0.1:{port}"), format!("[::1]:{port}")]
-}
-
-/// An allowed port at which nobody listens.
-fn closed_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 #[test]
@@ -79,7 +73,7 @@ fn what_lists_interfaces_is_told_of_the_sessions_own_network_wherever_its_socket
         })
         .unwrap_or_default();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).filter(|name| *name != "lo").collect();
-    for user in users() {
+    for user in users_with(&["/usr/bin/python3"]) {
         // Without and with a rule for the outside: then the sockets live on the host.
         for rules in [vec![], vec!["127.0.0.1:1".to_owned(), "udp 127.0.0.1:1".to_owned()]] {
             let attack = Attack::with_egress(user, &rules);
@@ -98,7 +92,7 @@ fn what_lists_interfaces_is_told_of_the_sessions_own_network_wherever_its_socket
             let mut expected = each.repeat(4);
             expected.extend(["far EFAULT", "pipe ENOTTY"]);
             assert_eq!(done.out().lines().collect::<Vec<_>>(), expected, "{done}");
-            let bare = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
+            let bare = output(std::process::Command::new(words[0]).args(&words[1..])).unwrap();
             let told = String::from_utf8_lossy(&bare.stdout)
                 .lines()
                 .filter(|line| *line == "host told")
@@ -219,8 +213,16 @@ fn no_datagram_leaves() {
     }
 }
 
+/// The ports of the host's at which somebody listens who is not this process: its other tests listen too, and a session has
+/// the same numbers for ports of its own.
 pub(crate) fn listening() -> Vec<u16> {
     const LISTEN: &str = "0A";
+    let own: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|to| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .flat_map(|path| {
@@ -233,7 +235,9 @@ pub(crate) fn listening() -> Vec<u16> {
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace().skip(1);
             let port = fields.next()?.rsplit_once(':')?.1.to_owned();
-            (fields.nth(1)? == LISTEN).then(|| u16::from_str_radix(&port, 16).ok())?
+            let listens = fields.nth(1)? == LISTEN;
+            let inode = fields.nth(5)?;
+            (listens && !own.iter().any(|own| own == inode)).then(|| u16::from_str_radix(&port, 16).ok())?
         })
         .collect()
 }

@@ -1,14 +1,12 @@
 //! UDP: outside by rule, own loopback without.
 
-use security_v2_host::users;
-
-use crate::{echo, lines, prepared, script};
+use crate::{echo, lines, prepared, script, users_with_python};
 
 const ALLOW: &str = r#"allow = ["udp 127.0.0.1:PORT", "udp [::1]:PORT"]"#;
 
 #[test]
 fn an_allowed_peer_is_sent_to_in_every_way_and_answers() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 to = ("127.0.0.1", PORT)
@@ -54,7 +52,7 @@ told("segments", lambda: (segments.sendto(b"aabbc", to), segments.recv(9), segme
 
 #[test]
 fn a_refused_peer_is_eperm_and_a_record_and_the_socket_goes_on() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 one = datagram()
@@ -62,7 +60,7 @@ told("sendto", lambda: one.sendto(b"a", ("203.0.113.7", 53)))
 told("sendmsg", lambda: one.sendmsg([b"a"], [], 0, ("203.0.113.7", 53)))
 told("connect", lambda: one.connect(("203.0.113.7", 53)))
 told("allowed", lambda: (one.sendto(b"b", ("127.0.0.1", PORT)), one.recv(9)))
-told("tcp", lambda: socket.create_connection(("203.0.113.7", 53), 3))
+told("tcp", lambda: socket.create_connection(("203.0.113.7", 53), 30))
 "#;
         let done = script(user, ALLOW, port, text);
         let expected = [
@@ -106,10 +104,10 @@ for family, any, own in ((False, "0.0.0.0", "127.0.0.1"), (True, "::", "::1")):
     told("joined-back", lambda: (wild.sendto(b"f", (own, joined.getsockname()[1])), joined.recv(9)))
     fixed = datagram((any, 5353), family)
     told("fixed", lambda: (client.sendto(b"g", (own, 5353)), fixed.recvfrom(9)[0]))
-    told("nobody", lambda: (client.connect((own, 9)), client.send(b"h"), time.sleep(0.05), client.send(b"i")))
+    told("nobody", lambda: (client.connect((own, 9)), client.send(b"h"), failed(client), client.send(b"i")))
     fixed.close()
 "#;
-    for user in users() {
+    for user in users_with_python() {
         for rules in [ALLOW, ""] {
             let done = script(user, rules, echo(), text);
             let each = [
@@ -129,7 +127,7 @@ for family, any, own in ((False, "0.0.0.0", "127.0.0.1"), (True, "::", "::1")):
 
 #[test]
 fn a_socket_that_moves_is_one_socket_in_copies_loops_and_options() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 server = datagram(("127.0.0.1", 0)); own = server.getsockname()
@@ -138,7 +136,7 @@ told("copies", lambda: (one.sendto(b"a", own), copy.sendto(b"b", own), server.re
 looped = datagram(); looped.setblocking(False)
 loop = select.epoll(); loop.register(looped.fileno(), select.EPOLLIN)
 looped.sendto(b"c", own); server.sendto(b"d", ("127.0.0.1", looped.getsockname()[1]))
-told("loop", lambda: [number == looped.fileno() for number, _ in loop.poll(5)])
+told("loop", lambda: [number == looped.fileno() for number, _ in loop.poll(30)])
 told("loop-end", lambda: (loop.modify(looped.fileno(), 0), loop.unregister(looped.fileno())))
 optioned = datagram()
 optioned.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30000); optioned.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -151,7 +149,7 @@ flags = __import__("fcntl")
 told("cloexec", lambda: flags.fcntl(optioned, flags.F_GETFD))
 waiting = datagram(("0.0.0.0", 0)); heard = []
 thread = threading.Thread(target=lambda: heard.append(waiting.recv(9))); thread.start(); time.sleep(0.1)
-waiting.sendto(b"f", ("127.0.0.1", PORT)); thread.join(5)
+waiting.sendto(b"f", ("127.0.0.1", PORT)); thread.join(30)
 told("already-waiting", lambda: heard)
 child = datagram()
 if os.fork() == 0:
@@ -176,18 +174,14 @@ told("forked", lambda: child.recv(9))
 
 #[test]
 fn errors_of_the_other_side_come_back_as_they_do_without_us() {
-    for user in users() {
+    for user in users_with_python() {
         // A port at which nobody is.
-        let port = std::net::UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = security_v2_host::closed_datagram_port();
         let text = r#"
-one = datagram(); one.connect(("127.0.0.1", PORT)); one.send(b"a"); time.sleep(0.05)
+one = datagram(); one.connect(("127.0.0.1", PORT)); one.send(b"a"); failed(one)
 told("so-error", lambda: one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED)
 told("cleared", lambda: one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-two = datagram(); two.setsockopt(0, 11, 1); two.sendto(b"b", ("127.0.0.1", PORT)); time.sleep(0.05)
+two = datagram(); two.setsockopt(0, 11, 1); two.sendto(b"b", ("127.0.0.1", PORT)); failed(two)
 def queue():
     data, control, flags, peer = two.recvmsg(9, 200, socket.MSG_ERRQUEUE)
     return data, peer == ("127.0.0.1", PORT), struct.unpack("I", control[0][2][:4])[0] == errno.ECONNREFUSED
@@ -201,7 +195,7 @@ told("error-queue", queue)
 
 #[test]
 fn loops_of_libraries_with_unconnected_sockets_work() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 class Peer(asyncio.DatagramProtocol):
@@ -211,7 +205,7 @@ async def run(**how):
     loop = asyncio.get_running_loop()
     transport, peer = await loop.create_datagram_endpoint(Peer, **how)
     transport.sendto(b"a", None if "remote_addr" in how else ("127.0.0.1", PORT))
-    return await asyncio.wait_for(peer.heard, 5)
+    return await asyncio.wait_for(peer.heard, 30)
 told("bound", lambda: asyncio.run(run(local_addr=("0.0.0.0", 0))))
 told("joined", lambda: asyncio.run(run(remote_addr=("127.0.0.1", PORT))))
 told("neither", lambda: asyncio.run(run(family=socket.AF_INET)))
@@ -223,7 +217,7 @@ told("neither", lambda: asyncio.run(run(family=socket.AF_INET)))
 
 #[test]
 fn each_message_is_counted_and_enforcement_is_marked_once_and_only_where_asked() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 one = datagram()
@@ -272,7 +266,7 @@ fn neighbour() -> (u16, std::thread::JoinHandle<std::net::UdpSocket>) {
 
 #[test]
 fn the_port_of_a_socket_that_was_connected_away_reaches_no_service_of_the_hosts_beside_it() {
-    for user in users() {
+    for user in users_with_python() {
         let (port, service) = neighbour();
         let text = r#"
 one = datagram()

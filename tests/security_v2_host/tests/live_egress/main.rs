@@ -9,7 +9,7 @@ mod streams;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use security_v2_host::{Home, Output, Run, Tree, User};
+use security_v2_host::{Home, Output, Run, Tree, User, users_with};
 
 /// What all of these scripts begin with.
 const KIT: &str = r#"
@@ -19,10 +19,18 @@ def told(name, work):
     except OSError as error: print(name, errno.errorcode.get(error.errno, error))
 def datagram(at=None, six=False):
     made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
-    made.settimeout(5)
+    made.settimeout(30)
     if at: made.bind(at)
     return made
+def failed(one):
+    # Until the kernel has an error for it.
+    waiting = select.poll(); waiting.register(one, 0); waiting.poll(30000)
 "#;
+
+/// Everybody, where there is what runs these scripts.
+pub(crate) fn users_with_python() -> Vec<User> {
+    users_with(&["/usr/bin/python3"])
+}
 
 /// Sends back what it gets, in capitals, from a port of the host's loopback.
 pub(crate) fn echo() -> u16 {

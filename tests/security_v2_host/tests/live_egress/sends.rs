@@ -1,14 +1,12 @@
 //! sendmsg and its kin of a subject with an outside UDP rule: carried out for the program, as if they were not.
 
-use security_v2_host::users;
-
-use crate::{echo, lines, script};
+use crate::{echo, lines, script, users_with_python};
 
 const ALLOW: &str = r#"allow = ["udp 127.0.0.1:PORT"]"#;
 
 #[test]
 fn messages_between_the_programs_own_processes_arrive_whole_and_with_their_descriptors() {
-    for user in users() {
+    for user in users_with_python() {
         let text = r#"
 left, right = socket.socketpair()
 reader, writer = os.pipe()
@@ -67,7 +65,7 @@ told("stream-address", lambda: (peer.sendto(b"x", ("203.0.113.7", 1)), accepted.
 
 #[test]
 fn a_peer_that_takes_nothing_holds_up_nobody_else_and_a_signal_ends_the_wait() {
-    for user in users() {
+    for user in users_with_python() {
         let text = r#"
 left, right = socket.socketpair()
 class Enough(Exception): pass
@@ -76,10 +74,9 @@ def stuck():
     except OSError as error: print("stuck", errno.errorcode[error.errno])
 threads = [threading.Thread(target=stuck, daemon=True)]
 threads[0].start(); time.sleep(0.2)
-start = time.monotonic()
 one = datagram()
 told("meanwhile", lambda: (one.sendto(b"a", ("127.0.0.1", PORT)), one.recv(9)))
-told("at-once", lambda: time.monotonic() - start < 2)
+told("still", threads[0].is_alive)
 def handler(*_): raise Enough
 signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.1)
 other, _keep = socket.socketpair()
@@ -90,7 +87,7 @@ except Enough: print("interrupted")
         let done = script(user, ALLOW, echo(), text);
         assert_eq!(
             lines(&done),
-            ["meanwhile (1, b'A')", "at-once True", "interrupted"],
+            ["meanwhile (1, b'A')", "still True", "interrupted"],
             "{done}"
         );
         assert_eq!(done.code(), Some(0), "{done}");
@@ -100,7 +97,7 @@ except Enough: print("interrupted")
 
 #[test]
 fn nothing_is_sent_twice_or_lost_under_a_timer_of_a_thousand_a_second() {
-    for user in users() {
+    for user in users_with_python() {
         let port = echo();
         let text = r#"
 import ctypes

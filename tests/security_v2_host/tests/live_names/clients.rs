@@ -100,7 +100,7 @@ fn dig_is_answered_what_policy_names_and_other_servers_are_out_of_reach() {
     }
     each(
         "",
-        r#"ask() { dig +tries=1 +time=3 "$@"; }
+        r#"ask() { dig +tries=3 +time=5 "$@"; }
 ask +short git.example.org; ask +short AAAA git.example.org; ask +short +tcp git.example.org
 ask +short alias.example.net; ask other.example.org | grep -o 'status: [A-Z]*'
 for kind in MX TXT SRV HTTPS PTR ANY; do ask $kind git.example.org | grep -o 'status: NOERROR\|ANSWER: [0-9]*'; done | sort | uniq -c | tr -s ' '

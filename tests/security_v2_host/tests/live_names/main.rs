@@ -31,7 +31,7 @@ def told(name, work):
 def addresses(name, port=80):
     return sorted({entry[4][0] for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)})
 def get(where, port=80):
-    with socket.create_connection((where, port), 5) as peer:
+    with socket.create_connection((where, port), 30) as peer:
         peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return peer.recv(100)[-6:].decode().strip()
 "#;
@@ -228,11 +228,13 @@ import random
 def query(name, kind=1, flags=0x0100, count=1):
     wire = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
     return struct.pack(">HHHHHH", 7, flags, count, 0, 0, 0) + wire + struct.pack(">HH", kind, 1)
-def ask(message, wait=3):
+def ask(message, wait=3, tries=10):
     peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); peer.settimeout(wait)
-    peer.connect(("127.0.0.1", 53)); peer.send(message)
-    try: return peer.recv(4096)
-    except TimeoutError: return None
+    peer.connect(("127.0.0.1", 53))
+    for _ in range(tries):
+        peer.send(message)
+        try: return peer.recv(4096)
+        except TimeoutError: pass
 random.seed(1)
 quiet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); quiet.connect(("127.0.0.1", 53))
 for _ in range(500):
@@ -242,18 +244,17 @@ for _ in range(500):
 time.sleep(0.3)
 told("code", lambda: [ask(message)[3] & 15 for message in (query("git.example.org"), query("other.example.org"), query("git.example.org", flags=0x2100), query("git.example.org", count=3))])
 told("other-kind", lambda: struct.unpack(">HHHHHH", ask(query("git.example.org", 16))[:12])[3])
-told("an-answer", lambda: ask(query("git.example.org", flags=0x8180), 0.3))
-tcp = socket.create_connection(("127.0.0.1", 53), 5)
+told("an-answer", lambda: ask(query("git.example.org", flags=0x8180), 0.3, 1))
+tcp = socket.create_connection(("127.0.0.1", 53), 30)
 for name in ("git.example.org", "short.example.org"):
     message = query(name); tcp.sendall(struct.pack(">H", len(message)) + message)
     told("tcp", lambda: struct.unpack(">H", tcp.recv(2))[0] == len(tcp.recv(4096)))
-held = [socket.create_connection(("127.0.0.1", 53), 5) for _ in range(40)]
+held = [socket.create_connection(("127.0.0.1", 53), 30) for _ in range(40)]
 told("still", lambda: addresses("git.example.org"))
-start = time.monotonic()
-silent = threading.Thread(target=lambda: ask(query("mute.example.net"), 1)); silent.start()
+# One after the other they would be waited for longer than the library waits for an answer.
+silent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(10)]
+for one in silent: one.connect(("127.0.0.1", 53)); one.send(query("mute.example.net"))
 told("meanwhile", lambda: addresses("git.example.org"))
-told("at-once", lambda: time.monotonic() - start < 1)
-silent.join()
 "#;
         let Some((_, _home, done)) = in_town(user, RULES, script) else {
             return;
@@ -267,7 +268,6 @@ silent.join()
             "tcp True".to_owned(),
             format!("still {both}"),
             format!("meanwhile {both}"),
-            "at-once True".to_owned(),
         ];
         assert_eq!(lines(&done), expected, "{done}");
         assert_eq!(done.code(), Some(0), "{done}");
@@ -279,7 +279,7 @@ fn names_open_datagrams_too_and_a_name_of_one_session_opens_nothing_in_the_next(
     for user in users() {
         let script = r#"
 def shout(where):
-    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); peer.settimeout(3)
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); peer.settimeout(30)
     peer.sendto(b"hello", (where, 4433)); return peer.recv(10).decode()
 told("early", lambda: shout("203.0.113.8"))
 if "later" not in sys.argv:

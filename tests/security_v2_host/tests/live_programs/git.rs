@@ -50,7 +50,7 @@ fn as_host(home: &Home, script: &str) -> String {
         .current_dir(home.work())
         .env("HOME", home.home());
     home.run_as_user(&mut command);
-    let output = command.output().expect("bash is there");
+    let output = security_v2_host::output(&mut command).expect("bash is there");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,12 +1,12 @@
 //! What these tests share.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_audit::Judgement;
-use security_v2_host::{Home, Output, REQUIRE_LIVE, Run, Tree, User, say_skipped};
+use security_v2_host::{Home, Output, Run, Tree, User};
+pub(crate) use security_v2_host::{lacking, need as has};
 
 /// Compilers and virtual machines take their time on a machine that builds something else besides.
 const SLOW: Duration = Duration::from_secs(300);
@@ -80,30 +80,4 @@ pub(crate) fn denied(done: &Output) -> Vec<String> {
 /// The last line that was printed.
 pub(crate) fn last(done: &Output) -> String {
     done.out().lines().next_back().unwrap_or_default().to_owned()
-}
-
-/// Whether this machine has these programs where ordinary users look for them. Where one is missing, that is said, and it is
-/// a failure where everything must be tried: `tests/packages.txt` names what to install.
-pub(crate) fn has(programs: &[&str]) -> bool {
-    let there = |name: &str| {
-        ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"]
-            .iter()
-            .any(|place| Path::new(place).join(name).exists())
-    };
-    let missing: Vec<&str> = programs.iter().copied().filter(|name| !there(name)).collect();
-    if missing.is_empty() {
-        return true;
-    }
-    lacking(&format!(
-        "no {} on this machine: see tests/packages.txt",
-        missing.join(", ")
-    ));
-    false
-}
-
-/// Says that something cannot be tried here.
-pub(crate) fn lacking(why: &str) {
-    let required = std::env::var_os(REQUIRE_LIVE).is_some_and(|value| value == "1");
-    assert!(!required, "{why}");
-    say_skipped(why);
 }

@@ -10,7 +10,7 @@ use security_v2_host::{Home, Town, users};
 
 /// The toolchain that runs this test.
 fn sysroot() -> Option<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    let output = security_v2_host::output(Command::new("rustc").args(["--print", "sysroot"])).ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
 }
 
@@ -41,11 +41,7 @@ fn install(home: &Home, own: &Path, from: &Path) {
     std::fs::create_dir_all(toolchain.join("lib/rustlib")).expect("directories of the test's own");
     let copy = |from: PathBuf, to: &Path| {
         let copied = |how: &str| {
-            Command::new("cp")
-                .arg(how)
-                .arg(&from)
-                .arg(to)
-                .output()
+            security_v2_host::output(Command::new("cp").arg(how).arg(&from).arg(to))
                 .is_ok_and(|done| done.status.success())
         };
         assert!(copied("-al") || copied("-a"), "`{}` can be copied", from.display());
@@ -157,13 +153,13 @@ fn cargo_fetches_from_a_registry_and_a_repository_by_name_and_is_refused_elsewhe
             "{}/.cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             own.path().display()
         );
-        let script = r#"set -euo pipefail; cd /tmp; export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_NET_RETRY=0
+        let script = r#"set -euo pipefail; cd /tmp; export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_HTTP_TIMEOUT=250
 cargo new --quiet --vcs none whole; cd whole; mkdir .cargo
 printf '[source.crates-io]\nreplace-with = "near"\n[source.near]\nregistry = "sparse+http://git.example.org:8000/index/"\n' > .cargo/config.toml
 printf 'own-one = "1"\nown-two = { git = "http://git.example.org:8000/two.git" }\n' >> Cargo.toml
 echo 'fn main() { println!("{} {}", own_one::said(), own_two::said()) }' > src/main.rs
 cargo run --quiet; sed -i s/git.example.org/other.example.org/ .cargo/config.toml Cargo.toml; rm Cargo.lock
-cargo fetch > /tmp/said 2>&1 || grep -o -m 1 "Could not resolve host" /tmp/said"#;
+CARGO_NET_RETRY=0 cargo fetch > /tmp/said 2>&1 || grep -o -m 1 "Could not resolve host" /tmp/said"#;
         let run = town
             .run()
             .policy(&tree)

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::need::{has, lacking, place, works};
-use security_v2_host::users;
+use security_v2_host::{copy_program, output, users};
 
 #[test]
 fn a_set_user_id_copy_of_id_prints_the_callers_id() {
@@ -13,16 +13,16 @@ fn a_set_user_id_copy_of_id_prints_the_callers_id() {
     for user in users() {
         let home = place(user);
         let copy = home.work().join("id");
-        std::fs::copy("/usr/bin/id", &copy).expect("a copy");
+        copy_program(std::path::Path::new("/usr/bin/id"), &copy).expect("a copy");
         chown(&copy, Some(0), Some(0)).expect("root owns");
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o6755)).expect("root sets modes");
         // Outside, the bit works for an ordinary user: what is tried here is not nothing.
-        let outside = std::process::Command::new("setpriv")
+        let mut outside = std::process::Command::new("setpriv");
+        outside
             .args(["--reuid=64210", "--regid=64210", "--clear-groups"])
             .arg(&copy)
-            .arg("-u")
-            .output();
-        let outside = outside.expect("setpriv is everywhere");
+            .arg("-u");
+        let outside = output(&mut outside).expect("setpriv is everywhere");
         assert_eq!(
             String::from_utf8_lossy(&outside.stdout),
             "0\n",

@@ -37,7 +37,7 @@ fn typed(home: &std::sync::Arc<Home>, command: &str, keys: &str) -> String {
         .env("HOME", home.home())
         .env("XDG_STATE_HOME", home.state())
         .env("LC_ALL", "C.UTF-8");
-    let output = shell.output().expect("bash and script are there");
+    let output = security_v2_host::output(&mut shell).expect("bash and script are there");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -47,8 +47,7 @@ fn unmetered_it_is_written_and_the_budget_of_tmp_is_not() {
 fn standing_in(home: &Arc<Home>, directory: &Path, script: &str) -> (String, String) {
     let run = in_room(home).bash(script);
     let mut command = run.command();
-    command.current_dir(directory).stdin(std::process::Stdio::null());
-    let output = command.output().expect("nx starts");
+    let output = security_v2_host::output(command.current_dir(directory)).expect("nx starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     assert!(output.status.success(), "{output:?}");
     (text(output.stdout), text(output.stderr))

@@ -1,6 +1,6 @@
 //! Writers that are killed with SIGKILL in the middle of it.
 
-use crate::support::{Place, Process, SMALL, batch, child, open_at};
+use crate::support::{Place, Process, SMALL, append_beside, batch, child, open_at};
 use logd::verify;
 use nexus_abi::Reason;
 use std::io::Write;
@@ -12,7 +12,7 @@ fn child_that_appends_until_it_is_killed() {
     let mut journal = open_at(&path, SMALL);
     let mut out = std::io::stdout().lock();
     for round in number.. {
-        let appended = journal.append(&batch(round, 1 + round % 7)).unwrap();
+        let appended = append_beside(&mut journal, &batch(round, 1 + round % 7));
         writeln!(out, "\nseq {}", appended.last_seq).unwrap();
     }
 }
@@ -54,7 +54,7 @@ fn two_writers_one_of_which_is_killed_again_and_again_keep_one_chain() {
         let mut writer = Process::start("killed::child_that_appends_until_it_is_killed", &place.path(), round);
         let mut lines = writer.lines("seq ");
         for step in 0..10 {
-            journal.append(&batch(step, 2)).unwrap();
+            append_beside(&mut journal, &batch(step, 2));
             assert!(lines.next().is_some());
         }
         writer.kill();

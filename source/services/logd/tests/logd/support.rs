@@ -1,6 +1,6 @@
 //! A journal in a directory of its own, a clock that is set by hand, and children made of this very binary.
 
-use logd::{Clock, Journal, JournalLimits, load_key};
+use logd::{Appended, Clock, Journal, JournalError, JournalLimits, load_key};
 use nexus_abi::{Errno, Operation, Reason};
 use nexus_audit::{Judgement, Record, UnixMillis};
 use std::io::{BufRead, BufReader};
@@ -79,6 +79,19 @@ impl Place {
 pub(crate) fn open_at(path: &Path, limits: JournalLimits) -> Journal {
     let key = load_key(path).unwrap();
     Journal::open(path, limits, key, clock()).unwrap()
+}
+
+/// Appends beside another writer, again where it holds the lock for longer than anybody waits for it: it may get no processor.
+pub(crate) fn append_beside(journal: &mut Journal, records: &[Record]) -> Appended {
+    loop {
+        match journal.append(records) {
+            Ok(appended) => return appended,
+            Err(failed) => assert!(
+                failed.records == 0 && matches!(failed.error, JournalError::Busy { .. }),
+                "{failed}"
+            ),
+        }
+    }
 }
 
 pub(crate) fn record(object: &str) -> Record {

@@ -52,6 +52,18 @@ const STACK_BYTES: usize = 256 * 1024;
 /// Where it listens inside.
 pub(crate) const AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
+/// The servers that names are asked of here, in order: the host's own, `resolv.conf`(5).
+#[must_use]
+pub fn name_servers() -> Vec<SocketAddr> {
+    conf::servers(&conf::read("/etc/resolv.conf"))
+}
+
+/// What the host's own file says of a name in lower case, hosts(5): where it says anything, no server is asked.
+#[must_use]
+pub fn listed_addresses(name: &str) -> Vec<IpAddr> {
+    conf::hosts(&conf::read("/etc/hosts"), name)
+}
+
 struct Resolver {
     gate: EgressGate,
     pins: Pins,
@@ -196,7 +208,7 @@ impl Resolver {
         if query.kind == Kind::Other {
             return Reply::Records(Vec::new());
         }
-        let listed = conf::hosts(&conf::read("/etc/hosts"), name);
+        let listed = listed_addresses(name);
         if !listed.is_empty() {
             let records = listed.into_iter().filter(|ip| fits(*ip, query.kind)).map(|ip| Record {
                 name: name.to_owned(),

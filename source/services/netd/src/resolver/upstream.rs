@@ -1,6 +1,5 @@
 //! Asking the host's servers.
 
-use super::conf;
 use super::message::{Answer, Kind, UDP_BYTES_MAX, read_answer, write_query};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -15,7 +14,7 @@ const STRANGERS_MAX: usize = 64;
 
 /// What the host's servers say; `Answer::Failed` if none can tell.
 pub(super) fn ask(name: &str, kind: Kind) -> Answer {
-    let servers = conf::servers(&conf::read("/etc/resolv.conf"));
+    let servers = super::name_servers();
     for _ in 0..ROUNDS {
         for server in &servers {
             let said = match over_udp(*server, name, kind) {

@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
 
 use nexus_abi::Reason;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RawDir, RenameFlags, SeekFrom, XattrFlags};
@@ -14,7 +13,7 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RawDir, RenameFlags, SeekFro
 use crate::Case;
 use crate::hostile::{Numbers, agrees};
 use crate::mapping::{Mapping, open_by_handle};
-use crate::world::{KIB, MIB, World, budget, errno, eventually};
+use crate::world::{KIB, MIB, World, budget, errno, eventually, open_or_make};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -57,17 +56,6 @@ pub(crate) const CASES: &[Case] = &[
 const EDQUOT: i32 = 122;
 const EINVAL: i32 = 22;
 const EBUSY: i32 = 16;
-
-fn opened(path: &Path) -> File {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .unwrap()
-}
 
 /// The names that a look into a directory finds from where it stands.
 fn listed(dir: &File) -> std::io::Result<Vec<String>> {
@@ -194,7 +182,7 @@ fn copy_to_itself(world: &World) {
     let mut connection = world.join(budget(8 * 4096, 10), budget(0, 0));
     world.inside(&connection, |dirs| {
         let path = dirs.tmp.join("f");
-        let file = opened(&path);
+        let file = open_or_make(&path);
         let content: Vec<u8> = (0..4 * 4096_u32).map(|at| (at % 251) as u8).collect();
         file.write_all_at(&content, 0).unwrap();
         let copy = |from: u64, to: u64, length: usize| {
@@ -220,9 +208,9 @@ fn copy_to_itself(world: &World) {
 fn copy_across(world: &World) {
     let mut connection = world.join(budget(MIB, 10), budget(16 * KIB, 10));
     world.inside(&connection, |dirs| {
-        let from = opened(&dirs.tmp.join("from"));
+        let from = open_or_make(&dirs.tmp.join("from"));
         from.write_all_at(&[7; 20 * 1024], 0).unwrap();
-        let to = opened(&dirs.state.join("to"));
+        let to = open_or_make(&dirs.state.join("to"));
         let copy = |at: u64, length: usize| {
             let (mut read_at, mut write_at) = (0, at);
             rustix::fs::copy_file_range(&from, Some(&mut read_at), &to, Some(&mut write_at), length)
@@ -277,7 +265,7 @@ fn direct(world: &World) {
     let mut connection = world.join(budget(8 * 4096, 10), budget(0, 0));
     world.inside(&connection, |dirs| {
         let path = dirs.tmp.join("f");
-        let file = opened(&path);
+        let file = open_or_make(&path);
         file.write_all_at(&[1; 4096], 0).unwrap();
         let straight = OpenOptions::new()
             .read(true)
@@ -288,8 +276,8 @@ fn direct(world: &World) {
         let mut mapping = Mapping::new(&file, 0, 4096).unwrap();
         mapping.bytes_mut()[17] = 9;
         // From memory that is aligned, as direct I/O may ask for it.
-        let mut pages = Mapping::new(&opened(&dirs.tmp.join("pages")), 0, 4096);
-        opened(&dirs.tmp.join("pages")).set_len(4096).unwrap();
+        let mut pages = Mapping::new(&open_or_make(&dirs.tmp.join("pages")), 0, 4096);
+        open_or_make(&dirs.tmp.join("pages")).set_len(4096).unwrap();
         let page = pages.as_mut().unwrap().bytes_mut();
         page.fill(5);
         straight.read_exact_at(page, 0).unwrap();
@@ -312,10 +300,10 @@ fn data_and_holes(world: &World) {
     let mut connection = world.join(budget(MIB, 10), budget(0, 0));
     world.inside(&connection, |dirs| {
         let path = dirs.tmp.join("f");
-        let file = opened(&path);
+        let file = open_or_make(&path);
         file.write_all_at(&[1; 4096], MIB / 2).unwrap();
         rustix::fs::seek(&file, SeekFrom::Start(MIB / 2)).unwrap();
-        let other = opened(&path);
+        let other = open_or_make(&path);
         for place in [0, 1, 4095, MIB / 4, MIB / 2, MIB / 2 + 4095] {
             let data = rustix::fs::seek(&other, SeekFrom::Data(place)).unwrap();
             let hole = rustix::fs::seek(&other, SeekFrom::Hole(place)).unwrap();
@@ -342,7 +330,7 @@ fn storm_of_attributes(world: &World) {
     world.inside(&connection, |dirs| {
         let paths: Vec<_> = (0..3).map(|number| dirs.state.join(format!("f{number}"))).collect();
         for path in &paths {
-            drop(opened(path));
+            drop(open_or_make(path));
         }
         std::thread::scope(|scope| {
             for seed in 1..=4_u64 {
@@ -394,7 +382,7 @@ fn racing_closes(world: &World) {
         let path = dirs.state.join("f");
         fs::write(&path, b"x").unwrap();
         for _ in 0..200 {
-            let (one, two) = (opened(&path), opened(&path));
+            let (one, two) = (open_or_make(&path), open_or_make(&path));
             rustix::fs::fallocate(&one, FallocateFlags::KEEP_SIZE, 0, MIB).unwrap();
             let together = std::sync::Barrier::new(2);
             std::thread::scope(|scope| {

@@ -219,7 +219,7 @@ fn storm_of_lengths(world: &World) {
 
 /// The ledger says what the disk says, once the kernel has told of the last closes, for which nobody waits.
 pub(crate) fn agrees(world: &World, connection: &mut vfsd::VfsdConnection) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         let used = connection.usage().unwrap().1;
         let disk = World::measure(&world.subject_dir().join("state"));

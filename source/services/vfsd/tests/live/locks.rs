@@ -6,7 +6,7 @@ use rustix::fs::FlockOperation;
 
 use crate::Case;
 use crate::mapping::ofd_lock;
-use crate::world::{Dirs, World, errno, eventually};
+use crate::world::{Dirs, World, errno, eventually, open_or_make};
 
 pub(crate) const CASES: &[Case] = &[
     ("locks_hold_between_sessions_and_end_with_their_holder", locks),
@@ -21,15 +21,7 @@ pub(crate) const CASES: &[Case] = &[
 const EAGAIN: i32 = 11;
 
 fn open(dirs: &Dirs, name: &str) -> File {
-    let path = dirs.state.join(name);
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .unwrap()
+    open_or_make(&dirs.state.join(name))
 }
 
 fn locks(world: &World) {

@@ -135,7 +135,7 @@ fn lifetime(world: &World) {
 
 /// Waits until no file server has the subject's files.
 pub(crate) fn wait_for_end(world: &World) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let lock = fs::File::open(world.subject_dir().join("lock")).unwrap();
     while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         assert!(std::time::Instant::now() < until, "a file server is left");
@@ -151,7 +151,7 @@ pub(crate) fn wait_for_scratch(world: &World, wanted: usize) {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("tmp-"))
             .count()
     };
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while count() != wanted {
         assert!(
             std::time::Instant::now() < until,
@@ -180,7 +180,7 @@ fn killed(world: &World) {
     std::io::Read::read_exact(&mut done, &mut [0]).unwrap();
     let pid = rustix::process::Pid::from_raw(i32::try_from(connection.vfsd_pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let timeout = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    let timeout = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
     let mut fds = [rustix::event::PollFd::from_borrowed_fd(
         connection.as_fd(),
         rustix::event::PollFlags::IN,
@@ -354,7 +354,7 @@ fn too_many(world: &World) {
     );
     drop(others.pop());
     // Who comes with the news of that end may still be refused.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     others.push(loop {
         if let Some(session) = enter() {
             break session;

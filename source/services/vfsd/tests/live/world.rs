@@ -89,9 +89,16 @@ pub(crate) fn make_root(mode: Mode) -> PathBuf {
     root
 }
 
+/// Opens a file for reading and writing, and makes it where it is missing.
+pub(crate) fn open_or_make(path: &Path) -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).unwrap()
+}
+
 /// Waits until no file server has the case's files any more, and removes them.
 pub(crate) fn remove_root(root: &Path) -> Result<(), String> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while !unlocked(&root.join("base/subjects")) {
         if Instant::now() > until {
             return Err(format!("a file server still holds `{}`", root.display()));
@@ -311,7 +318,7 @@ impl World {
             if let Some(message) = connection.next_message().unwrap() {
                 return message;
             }
-            let timeout = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+            let timeout = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
             let ready = rustix::event::poll(
                 &mut [rustix::event::PollFd::new(
                     &connection.session,
@@ -336,7 +343,7 @@ impl World {
                     continue;
                 }
                 sum.1 += 1;
-                if metadata.is_file() {
+                if metadata.is_file() || metadata.is_symlink() {
                     sum.0 += metadata.len().div_ceil(4096) * 4096;
                 } else if metadata.is_dir() {
                     todo.push(entry.path());
@@ -371,7 +378,7 @@ pub(crate) fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
 
 /// Waits until it holds, much longer than it takes.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < until, "{what}");
         std::thread::sleep(Duration::from_millis(10));
