@@ -6,6 +6,7 @@
 
 mod audit;
 mod bpf;
+mod dns;
 mod egress;
 mod mutate;
 mod policy;
@@ -13,6 +14,7 @@ mod wire;
 
 pub use audit::{audit_journal, audit_line};
 pub use bpf::filter;
+pub use dns::dns_message;
 pub use egress::{address_text, sockaddr};
 pub use mutate::{Mutator, Seed};
 pub use policy::{policy_seeds, policy_snapshot, policy_tree, snapshot_seed};
@@ -27,6 +29,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("address_text", address_text),
     ("audit_journal", audit_journal),
     ("audit_line", audit_line),
+    ("dns_message", dns_message),
     ("filter", filter),
     ("policy_snapshot", policy_snapshot),
     ("policy_tree", policy_tree),

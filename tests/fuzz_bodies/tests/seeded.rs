@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fuzz_bodies::{
-    BODIES, Body, Mutator, Seed, address_text, audit_journal, audit_line, filter, policy_seeds, policy_snapshot,
-    policy_tree, snapshot_seed, sockaddr, vfs_messages, wire_messages,
+    BODIES, Body, Mutator, Seed, address_text, audit_journal, audit_line, dns_message, filter, policy_seeds,
+    policy_snapshot, policy_tree, snapshot_seed, sockaddr, vfs_messages, wire_messages,
 };
 use nexus_abi::{Area, Errno, Operation, Reason};
 use nexus_audit::{Chain, Judgement, Key, Record, UnixMillis};
@@ -128,6 +128,69 @@ fn a_socket_address_of_any_bytes_is_read_as_the_kernel_reads_it() {
         Vec::new(),
     ];
     run(sockaddr, &corpus, 50_000);
+}
+
+/// A message of one question, and these records behind it: name, type, data.
+fn message(flags: u16, name: &str, kind: u16, records: &[(&[u8], u16, &[u8])]) -> Vec<u8> {
+    let wire = |name: &str| -> Vec<u8> {
+        let labels = name.split('.').flat_map(|label| {
+            let length = u8::try_from(label.len()).unwrap();
+            [&[length][..], label.as_bytes()].concat()
+        });
+        labels.chain([0]).collect()
+    };
+    let count = u16::try_from(records.len()).unwrap();
+    let mut bytes: Vec<u8> = [7, flags, 1, count, 0, 0]
+        .into_iter()
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    bytes.extend([&wire(name)[..], &kind.to_be_bytes(), &[0, 1]].concat());
+    for (name, kind, data) in records {
+        let length = u16::try_from(data.len()).unwrap();
+        bytes.extend(
+            [
+                name,
+                &kind.to_be_bytes()[..],
+                &[0, 1, 0, 0, 0, 60],
+                &length.to_be_bytes(),
+                data,
+            ]
+            .concat(),
+        );
+    }
+    bytes
+}
+
+#[test]
+fn a_dns_message_of_any_bytes_is_refused_or_has_names_such_as_hosts_have() {
+    // The question's name, as an answer points back to it.
+    let asked: &[u8] = b"\xc0\x0c";
+    let corpus = vec![
+        message(0x0100, "git.example.org", 1, &[]),
+        message(0x0100, "a.b.c.example.org", 28, &[]),
+        message(0x8180, "git.example.org", 1, &[(asked, 1, &[203, 0, 113, 7])]),
+        message(0x8180, "git.example.org", 28, &[(asked, 28, &[0x20; 16])]),
+        message(
+            0x8180,
+            "a.example.net",
+            1,
+            &[
+                (asked, 5, b"\x01b\x07example\x03com\0"),
+                (b"\x01b\x07example\x03com\0", 1, &[203, 0, 113, 8]),
+            ],
+        ),
+        // Round in circles, past the end, and a text with dots inside.
+        message(
+            0x8180,
+            "a.example.net",
+            1,
+            &[(b"\xc0\x1f", 5, b"\xc0\x1f"), (b"\xff\xff", 1, &[0; 4])],
+        ),
+        message(0x8180, "a.example.net", 1, &[(b"\x03a.b\0", 16, b"\xffcut")]),
+        message(0x8183, "a.example.net", 1, &[]),
+        Vec::new(),
+    ];
+    run(dns_message, &corpus, 50_000);
 }
 
 #[test]

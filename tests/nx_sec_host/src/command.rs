@@ -3,7 +3,7 @@
 use security_v2_host::{Home, spawn};
 use serde_json::Value;
 use std::fmt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// What a command said.
 #[derive(Debug)]
@@ -22,21 +22,18 @@ impl fmt::Display for Said {
     }
 }
 
-/// `nx sec WORDS`, as the home's user.
+/// Runs a command of the home's user to its end, with nothing to read.
 ///
 /// # Panics
 /// Where it cannot be started.
 #[must_use]
-pub fn sec(home: &Home, words: &[&str]) -> Said {
-    let mut command = home.command(home.nx());
+pub fn said(command: &mut Command) -> Said {
     command
-        .arg("sec")
-        .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let done = spawn(&mut command)
-        .expect("nx can be started")
+    let done = spawn(command)
+        .expect("it can be started")
         .wait_with_output()
         .expect("its output");
     Said {
@@ -44,6 +41,15 @@ pub fn sec(home: &Home, words: &[&str]) -> Said {
         out: String::from_utf8_lossy(&done.stdout).into_owned(),
         err: String::from_utf8_lossy(&done.stderr).into_owned(),
     }
+}
+
+/// `nx sec WORDS`, as the home's user.
+///
+/// # Panics
+/// Where it cannot be started.
+#[must_use]
+pub fn sec(home: &Home, words: &[&str]) -> Said {
+    said(home.command(home.nx()).arg("sec").args(words))
 }
 
 /// `nx sec WORDS --json`, which is one line with one object.

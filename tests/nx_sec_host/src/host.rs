@@ -46,8 +46,10 @@ impl Host {
     pub fn new(policy: &Policy, subject: &str) -> Self {
         let rules = policy.subject(subject).expect("a subject of the policy");
         let last = rules.syscalls.iter().next_back().expect("a layer");
+        let profiles = rules.profiles_in_force();
+        let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
         Self {
-            guard: Guard::new(&rules.profiles()).expect("rules that make a guard"),
+            guard: Guard::new(&profiles).expect("rules that make a guard"),
             no_rule: last.no_rule,
             policy: policy.clone(),
             subject: subject.into(),

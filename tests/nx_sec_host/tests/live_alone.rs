@@ -2,7 +2,9 @@
 
 use nx_sec_host::sec_json;
 use rustix::process::{Pid, Signal, kill_process};
-use security_v2_host::{Home, Running, Tree, User, as_everybody, attacker, copy_program, output, spawn};
+use security_v2_host::{
+    Home, Run, Running, Terminal, Tree, User, as_everybody, attacker, copy_program, output, spawn,
+};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -129,7 +131,14 @@ fn no_command_but_a_probe_opens_an_internet_socket() {
         // The fence stands: who makes one is killed.
         let fenced = without_internet(home, &[attack.to_str().unwrap(), "families"]);
         assert_eq!(fenced.signal(), Some(killed), "{fenced:?}");
-        let known: [&[&str]; 8] = [
+        let known: [&[&str]; 15] = [
+            &["audit"],
+            &["audit", "--json", "--subject", "demo"],
+            &["audit", "--verify"],
+            &["counters"],
+            &["counters", "--prometheus"],
+            &["counters", "--subject", "demo"],
+            &["export"],
             &["ps"],
             &["ps", "--json"],
             &["policy", "show"],
@@ -144,6 +153,26 @@ fn no_command_but_a_probe_opens_an_internet_socket() {
             // Where it is filtered itself it may not read filters back, and says so.
             assert_eq!(done.code(), Some(0), "{words:?}: {done:?}");
         }
+        // Two that go on until they are ended: the second in a terminal.
+        let fence = format!("{} without-internet {nx} sec", attack.display());
+        let mut following = home.command("/bin/sh");
+        following
+            .args(["-c", &format!("exec {fence} audit --follow")])
+            .stdin(Stdio::null());
+        following.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut following = spawn(&mut following).unwrap();
+        let denied = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.1/443").run();
+        assert_eq!(denied.records_for("egress.no_rule").len(), 1);
+        let mut terminal = Terminal::open(home);
+        terminal.resize(24, 80);
+        terminal.line(&format!("TERM=xterm {fence} top"));
+        terminal.see("SUBJECT");
+        terminal.see("demo");
+        terminal.types("q");
+        assert_eq!(terminal.status(), 0);
+        assert!(following.try_wait().unwrap().is_none(), "it follows on");
+        following.kill().unwrap();
+        following.wait().unwrap();
         // Whatever else there is: `test` starts probes, and `doctor` is one.
         let help = output(home.command(nx).args(["sec", "--help"])).unwrap();
         let help = String::from_utf8(help.stdout).unwrap();

@@ -64,7 +64,11 @@ fn masked(text: &str) -> String {
             words.iter().enumerate().map(mask).collect::<Vec<_>>().join(" ")
         })
         .filter(|line| {
-            !line.contains("rlimit ") && !line.contains("no rlimit holds it") && !line.starts_with("Landlock")
+            let counted = line.starts_with("used by ") || line.starts_with("by the kernel's counters of its");
+            !counted
+                && !line.contains("rlimit ")
+                && !line.contains("no rlimit holds it")
+                && !line.starts_with("Landlock")
         })
         .collect::<Vec<_>>()
         .join("\n")

@@ -1,29 +1,36 @@
 //! With enforcement broken on purpose, `nx sec test` fails, each time for its own reason.
 
-use nx_sec_host::Said;
-use security_v2_host::{Home, Tree, as_everybody, copy_program, spawn};
+use nx_sec_host::proof::{few, policy};
+use nx_sec_host::{Said, said};
+use security_v2_host::{Home, Tree, as_everybody, copy_program};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tempfile::TempDir;
+
+/// The program in which something is broken, where every user may execute it: one copy, of some fifty megabytes, for all
+/// tests that run at once, gone with the last of them.
+fn program() -> Arc<TempDir> {
+    static COPY: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut shared = COPY.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let copy = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::set_permissions(copy.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &copy.path().join("broken")).unwrap();
+        *shared = Arc::downgrade(&copy);
+        copy
+    })
+}
+
+/// As everybody, with the program at hand all the while.
+fn with_program(test: impl Fn(&Arc<Home>)) {
+    let _held = program();
+    as_everybody(|home| test(home));
+}
 
 /// `broken WORDS`, as the home's user.
 fn broken(home: &Home, words: &[&str]) -> Said {
-    let program = home.work().join("broken");
-    if !program.exists() {
-        copy_program(Path::new(env!("CARGO_BIN_EXE_broken")), &program).unwrap();
-    }
-    let mut command = home.command(program);
-    command
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let done = spawn(&mut command).unwrap().wait_with_output().unwrap();
-    Said {
-        code: done.status.code(),
-        out: String::from_utf8_lossy(&done.stdout).into_owned(),
-        err: String::from_utf8_lossy(&done.stderr).into_owned(),
-    }
+    said(home.command(program().path().join("broken")).args(words))
 }
 
 fn lacks(said: &Said) -> Vec<&str> {
@@ -41,7 +48,7 @@ fn deny<'a>(what: &'a str, call: &'a str) -> Vec<&'a str> {
 
 #[test]
 fn a_filter_that_is_not_loaded_is_seen_by_the_kernels_own_errno() {
-    as_everybody(|home| {
+    with_program(|home| {
         let said = broken(home, &deny("filter", "unshare"));
         assert_eq!(said.code, Some(3), "{said}");
         let lacks = lacks(&said);
@@ -63,19 +70,14 @@ fn a_filter_that_is_not_loaded_is_seen_by_the_kernels_own_errno() {
 
 #[test]
 fn a_ledger_that_is_not_charged_is_seen_by_the_byte_that_was_written() {
-    as_everybody(|home| {
+    with_program(|home| {
         let directory = home.write_work("uncharged", "");
         std::fs::remove_file(&directory).unwrap();
         std::fs::create_dir(&directory).unwrap();
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
         home.give(&directory);
         let place = directory.to_string_lossy().into_owned();
-        let few = Tree::shipped().append(
-            "quotas.toml",
-            "[subject.demo.tmp]\nsoft = \"32KiB\"\nhard = \"64KiB\"\ninodes = 8\n",
-        );
-        few.write(&home.policy()).unwrap();
-        let policy = home.policy().to_string_lossy().into_owned();
+        let policy = policy(home, &few());
         let quota = [
             "sec",
             "test",
@@ -108,7 +110,7 @@ fn a_ledger_that_is_not_charged_is_seen_by_the_byte_that_was_written() {
 
 #[test]
 fn a_journal_that_drops_is_seen_by_the_record_that_is_not_there() {
-    as_everybody(|home| {
+    with_program(|home| {
         let said = broken(home, &deny("journal", "unshare"));
         assert_eq!(said.code, Some(3), "{said}");
         let [lack] = lacks(&said)[..] else { panic!("{said}") };
@@ -118,7 +120,7 @@ fn a_journal_that_drops_is_seen_by_the_record_that_is_not_there() {
 
 #[test]
 fn a_journal_that_was_changed_is_seen_by_its_chain() {
-    as_everybody(|home| {
+    with_program(|home| {
         let said = broken(home, &deny("chain", "unshare"));
         assert_eq!(said.code, Some(3), "{said}");
         assert!(lacks(&said).iter().any(|lack| lack.contains("does not hold")), "{said}");
@@ -127,7 +129,7 @@ fn a_journal_that_was_changed_is_seen_by_its_chain() {
 
 #[test]
 fn counters_that_do_not_step_are_seen() {
-    as_everybody(|home| {
+    with_program(|home| {
         let said = broken(home, &deny("counters", "unshare"));
         assert_eq!(said.code, Some(3), "{said}");
         let [lack] = lacks(&said)[..] else { panic!("{said}") };
@@ -137,11 +139,9 @@ fn counters_that_do_not_step_are_seen() {
 
 #[test]
 fn a_rule_widened_after_load_is_seen_by_what_arrives() {
-    as_everybody(|home| {
+    with_program(|home| {
         let tree = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", "192.0.2.0/24:443");
-        let directory = home.policy();
-        tree.write(&directory).unwrap();
-        let wider = directory.to_string_lossy().into_owned();
+        let wider = policy(home, &tree);
         let words = [
             "egress",
             &wider,
@@ -166,12 +166,46 @@ fn a_rule_widened_after_load_is_seen_by_what_arrives() {
 
 #[test]
 fn records_that_are_held_back_are_seen() {
-    as_everybody(|home| {
+    with_program(|home| {
         let words = ["rate", "sec", "test", "quota", "--subject", "demo", "--area", "tmp"];
         let said = broken(home, &words);
         assert_eq!(said.code, Some(3), "{said}");
         assert!(
             lacks(&said).iter().any(|lack| lack.starts_with("no record of it")),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn a_name_opened_after_load_is_seen_by_who_was_asked_for_it() {
+    with_program(|home| {
+        let narrow = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", "git.example.org:443");
+        let wide = Tree::shipped().edit("egress.toml", "127.0.0.1:8443", "*.example.org:443");
+        let wider = home.work().join("wider");
+        wide.write(&wider).unwrap();
+        home.give(&wider);
+        let (wider, policy) = (wider.to_string_lossy().into_owned(), policy(home, &narrow));
+        let all = [
+            "sec",
+            "test",
+            "all",
+            "--subject",
+            "demo",
+            "--part",
+            "egress",
+            "--policy",
+            &policy,
+        ];
+        let said = broken(home, &[&["egress", wider.as_str()], &all[..]].concat());
+        assert_eq!(said.code, Some(3), "{said}");
+        let lacks = lacks(&said);
+        assert!(
+            lacks.contains(&"answered with code 0, not 3: nothing refused the name"),
+            "{said}"
+        );
+        assert!(
+            lacks.iter().any(|lack| lack.starts_with("the name server was asked ")),
             "{said}"
         );
     });

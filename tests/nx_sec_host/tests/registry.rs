@@ -1,45 +1,11 @@
 //! Who is vouched for: entries with real sockets, and entries that lie.
 
 use nexus_wire::session::Question;
-use nx::registry::{
-    self, AskError, FACTS_VERSION, Facts, Filter, Listener, Mask, Process, ProcessFact, SESSIONS, ask, ask_all, list,
-    publish,
-};
+use nx::registry::{self, AskError, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
+use nx_sec_host::facts;
 use security_v2_host::{no_child_is_starting, output, spawn};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Facts in which this process is supervisor, and a process of the same parent is init.
-fn facts(session: &str, subject: &str) -> Facts {
-    let me = Process::of(std::process::id().cast_signed()).unwrap();
-    let front = Process::of(me.parent).unwrap();
-    Facts {
-        version: FACTS_VERSION,
-        nx: "0".to_owned(),
-        subject: subject.to_owned(),
-        domain: None,
-        session: session.to_owned(),
-        supervisor: me.fact(),
-        front: front.fact(),
-        init: me.fact(),
-        uid: rustix::process::geteuid().as_raw(),
-        gid: 0,
-        assumed: false,
-        mode: "enforce".to_owned(),
-        policy: "0".repeat(64),
-        origin: "a test".to_owned(),
-        profile_name: "default".to_owned(),
-        profile_id: Some("0".repeat(16)),
-        filter: Filter {
-            hash: "0".repeat(64),
-            instructions: 1,
-        },
-        syscalls: Mask::default(),
-        work: None,
-        backends: Vec::new(),
-        started_ms: 0,
-    }
-}
 
 fn place() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -314,6 +280,11 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
     let wall = looks.iter().map(|(_, wall)| *wall).min().unwrap();
     eprintln!("1000 sessions in {best:?} of a processor, {wall:?} in all");
     assert!(best < Duration::from_millis(200), "{best:?}");
+    // What a person waits, where the machine has nothing else to do.
+    if std::env::var_os("NEXUS_ALONE").is_some() {
+        let slowest = looks.iter().map(|(_, wall)| *wall).max().unwrap();
+        assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+    }
 }
 
 #[test]

@@ -31,8 +31,10 @@ enum Command {
     /// needs a daemon. Ends with 0, or 2 (usage), 3 (the policy is invalid or says no; `diff`: the two differ), 4 (something
     /// is missing), 7 (internal).
     Policy(policy::PolicyArgs),
-    /// See what is in force and what this machine can give
-    #[command(subcommand)]
+    /// See what is in force, and prove it
+    ///
+    /// What running programs may do, from the sources that hold them to it, what they were denied, and the proof of both.
+    #[command(subcommand, after_long_help = sec::HELP)]
     Sec(sec::SecCommand),
     /// Print a manual page, or write all of them into a directory
     ///

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use nexus_abi::{Area, Effect, Errno, Protocol, Reason, RuleRef, Verdict, syscall};
-use nexus_abi_policy::{
-    Call, CompileError as ProfileError, Destination, Fact, Facts, Growth, Guard, NoFacts, Outcome, Request, Step,
-};
+use nexus_abi_policy::{Call, CompileError as ProfileError, Destination, Fact, Guard, Outcome, Request, Step};
 use nexus_net_egress::{
     Cidr, CompileError, EgressRule, HostAddresses, Reach, SpecialKind, acted_on, judged_as, special_block,
 };
@@ -14,7 +12,7 @@ use nexus_quota::{Account, Amount, charged_bytes};
 mod view;
 
 use crate::effective::SubjectPolicy;
-use crate::gate::EgressGate;
+use crate::gate::{EgressFacts, EgressGate};
 use crate::settings::WorkMode;
 
 /// Steps of one judge that are kept, as the guard's own trace keeps them: past this no reader follows.
@@ -102,23 +100,6 @@ pub enum ExplainError {
     /// This machine's table lacks the call.
     #[error("this machine has no call `{0}`")]
     Call(&'static str),
-}
-
-struct Known<'a> {
-    gate: &'a EgressGate,
-    host: &'a HostAddresses,
-}
-
-impl Facts for Known<'_> {
-    fn egress(&self, to: &Destination) -> Verdict {
-        self.gate
-            .judge(to.protocol, to.address.ip(), to.address.port(), self.host)
-            .verdict
-    }
-
-    fn budget(&self, growth: &Growth) -> Verdict {
-        NoFacts.budget(growth)
-    }
 }
 
 struct Explainer<'p> {
@@ -234,9 +215,10 @@ impl Explainer<'_> {
     }
 
     fn guard(&mut self, request: Request, asked: String) -> bool {
-        let known = Known {
+        let known = EgressFacts {
             gate: &self.gate,
             host: self.host,
+            names: &[],
         };
         let judgement = self.guard.explain(&request, &known);
         let mut verdict = judgement.verdict;

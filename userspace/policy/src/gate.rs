@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use nexus_abi::{Effect, Errno, Protocol, Reason, RuleRef, Verdict};
+use nexus_abi_policy::{Destination, Facts, Growth, NoFacts};
 use nexus_net_egress::{CompileError, EgressTable, HostAddresses, PortRange, Reach, Route};
 
 use crate::effective::EgressLayer;
@@ -20,6 +21,30 @@ struct Layer {
     names: Vec<NameRule>,
     binds: Vec<BindRule>,
     no_rule: RuleRef,
+}
+
+/// What the guard asks about destinations, answered by a gate; of budgets nobody knows.
+#[derive(Clone, Copy, Debug)]
+pub struct EgressFacts<'a> {
+    /// Who judges.
+    pub gate: &'a EgressGate,
+    /// The host's own addresses.
+    pub host: &'a HostAddresses,
+    /// The names that every address was resolved from.
+    pub names: &'a [&'a NameGrants],
+}
+
+impl Facts for EgressFacts<'_> {
+    fn egress(&self, to: &Destination) -> Verdict {
+        let (ip, port) = (to.address.ip(), to.address.port());
+        self.gate
+            .judge_named(to.protocol, ip, port, self.host, self.names)
+            .verdict
+    }
+
+    fn budget(&self, growth: &Growth) -> Verdict {
+        NoFacts.budget(growth)
+    }
 }
 
 /// What the rules by name say of the addresses of one name: of each layer, what its rules open and close.

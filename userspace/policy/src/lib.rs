@@ -68,7 +68,7 @@ pub use effective::{
 };
 pub use egress::BindRule;
 pub use explain::{Considered, EXPLAIN_STEPS_MAX, ExplainError, Explanation, Judged, Question, parse_argument};
-pub use gate::{EgressGate, NameGrants};
+pub use gate::{EgressFacts, EgressGate, NameGrants};
 pub use ipc::{IpcBudget, IpcLimit};
 pub use layers::Layers;
 pub use names::{NamePattern, NameRule};

@@ -52,6 +52,8 @@ operations! {
     Write = "write",
     /// Making a file, directory or link.
     Create = "create",
+    /// Opening a file or directory that is there.
+    Open = "open",
     /// The journal itself: started, rotated, mended. No program asked for it.
     Journal = "journal",
 }

@@ -66,6 +66,8 @@ reasons! {
     QuotaSoftBytes = "quota.soft_bytes",
     /// A path that the subject's view does not hold.
     VfsOutsideView = "vfs.outside_view",
+    /// The session has as many files of its areas open as it may: the rest is for others of its subject. `ENFILE`.
+    VfsOpenFiles = "vfs.open_files",
     /// An IPC endpoint that no rule names.
     IpcNoRule = "ipc.no_rule",
     /// A journal file starts here; the object says what it continues.

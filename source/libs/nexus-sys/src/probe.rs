@@ -18,6 +18,13 @@ pub const DATA_BYTES: usize = FRAME_BYTES - DATA_AT;
 /// Where the frame lies in the probe's memory.
 const FRAME_ADDRESS: u64 = 0x80_0000;
 
+/// The calls by which the probe hears and speaks, in the order in which it makes them first: `write(1, …)`, `read(0, …)`. A
+/// probe that is refused one of them ends with the errno as its status.
+pub const OWN_CALLS: [(&str, [u64; 6]); 2] = [
+    ("write", [1, FRAME_ADDRESS, FRAME_BYTES as u64, 0, 0, 0]),
+    ("read", [0, FRAME_ADDRESS, FRAME_BYTES as u64, 0, 0, 0]),
+];
+
 /// Where the data lies in the probe's memory: a call's pointer is this and an offset.
 pub const DATA_ADDRESS: u64 = FRAME_ADDRESS + DATA_AT as u64;
 
@@ -127,11 +134,12 @@ mod code {
         "   syscall",
         "   cmp rax, {length}",
         "   je 2b",
-        // exit_group(0)
-        "5: mov eax, 231",
-        "   xor edi, edi",
+        // exit_group(-rax): 0 at the end of the input and in a child, an errno where a word is refused
+        "5: mov edi, eax",
+        "   neg edi",
+        "   mov eax, 231",
         "   syscall",
-        "   jmp 5b",
+        "   ud2",
         // The other ABI: ebx, ecx, edx, esi, edi, ebp.
         "6: mov rbx, rdi",
         "   mov rcx, rsi",

@@ -103,6 +103,18 @@ const IOCTL_NOTIF_ADDFD: libc::c_ulong = ioc(1, 3, size_of::<libc::seccomp_notif
 const IOCTL_NOTIF_SET_FLAGS: libc::c_ulong = ioc(1, 4, size_of::<u64>());
 const USER_NOTIF_FD_SYNC_WAKE_UP: libc::c_ulong = 1;
 
+/// Makes a request again that a signal kept from its turn: these wait for a lock of the filter's, which whoever asks or
+/// answers at the same time has for a moment (`mutex_lock_interruptible`, kernel/seccomp.c). An answer that was lost by
+/// that would leave its caller waiting for ever, and a call that waits would seem gone.
+fn until_told(mut request: impl FnMut() -> libc::c_int) -> io::Result<libc::c_long> {
+    loop {
+        match check(request().into()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 impl Listener {
     /// `ioctl(fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP)` Linux 6.6. Returns whether the kernel has it.
     #[must_use]
@@ -134,7 +146,7 @@ impl Listener {
     #[must_use]
     pub fn is_waiting(&self, id: u64) -> bool {
         // SAFETY: the request reads a u64, which `id` is.
-        unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_ID_VALID, &raw const id) == 0 }
+        until_told(|| unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_ID_VALID, &raw const id) }).is_ok()
     }
 
     fn send(&self, id: u64, value: i64, error: i32) -> io::Result<()> {
@@ -145,7 +157,7 @@ impl Listener {
             flags: 0,
         };
         // SAFETY: the request reads a `seccomp_notif_resp`, which `response` is.
-        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_SEND, &raw const response) }.into()).map(drop)
+        until_told(|| unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_SEND, &raw const response) }).map(drop)
     }
 
     /// `ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, …)`: the call returns `value`. The call itself never runs; this module has
@@ -191,7 +203,7 @@ impl Listener {
             newfd_flags: if cloexec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
         };
         // SAFETY: the request reads a `seccomp_notif_addfd`, which `request` is.
-        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_ADDFD, &raw const request) }.into())
+        until_told(|| unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_NOTIF_ADDFD, &raw const request) })
             .and_then(|fd| i32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW)))
     }
 
@@ -220,5 +232,31 @@ impl Listener {
     /// `EBADF` past the caller's limit, `ENOENT` if it is gone.
     pub fn replace_descriptor(&self, id: u64, fd: BorrowedFd<'_>, number: u32, cloexec: bool) -> io::Result<i32> {
         self.add(id, fd, Some(number), cloexec, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_a_signal_stopped_is_made_again_and_another_error_is_told() {
+        let set = |errno: i32| {
+            // SAFETY: it takes nothing and gives the place of this thread's `errno`.
+            let place = unsafe { libc::__errno_location() };
+            // SAFETY: the place is this thread's own, and lives as long as it.
+            unsafe { *place = errno };
+            -1
+        };
+        let mut tries = 0;
+        let answered = until_told(|| {
+            tries += 1;
+            if tries < 3 { set(libc::EINTR) } else { 7 }
+        });
+        assert_eq!((answered.unwrap(), tries), (7, 3));
+        assert_eq!(
+            until_told(|| set(libc::ENOENT)).unwrap_err().raw_os_error(),
+            Some(libc::ENOENT)
+        );
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::caller::Caller;
 use crate::connect::{family_denied, is, protocol_of};
-use crate::local::{bind_denied, is_wildcard, plain};
+use crate::local::{address_of, bind_alone, bind_denied, is_wildcard, plain};
 use crate::route::{judge_local, judge_without_destination};
 use crate::side::{Move, Side, swap};
 use crate::{Answer, Netd, Outcome, Stop, unix};
-use nexus_abi::Protocol;
+use nexus_abi::{Errno, Protocol};
 use nexus_net_egress::sockaddr;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
@@ -45,6 +45,9 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     };
     let socket = if is_now == to {
         socket
+    } else if address_of(&socket).is_some_and(|bound| bound.port() != 0) {
+        // It has an address, and perhaps a peer, which it would lose on the other side. bind(2).
+        return Err(Errno::EINVAL.into());
     } else {
         // It gets its address right here.
         let how = Move {
@@ -52,9 +55,17 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
             to,
             rebinds: false,
         };
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
-    sys::bind(&socket, &bytes)?;
+    let chosen = matches!(
+        sockaddr::parse(&bytes).map(|address| address.destination()),
+        Ok(Some((_, 0)))
+    );
+    if chosen && to == Side::Host && protocol == Protocol::Udp {
+        bind_alone(&socket, &bytes)?;
+    } else {
+        sys::bind(&socket, &bytes)?;
+    }
     if to == Side::Host && protocol == Protocol::Udp {
         netd.ports.note(&socket);
     }

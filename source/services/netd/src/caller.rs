@@ -1,45 +1,73 @@
 //! What a waiting call's thread holds: looked at once, while the thread waits.
 
+use crate::taken::Taken;
 use crate::{Stop, int};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::{memory, process, socket::ADDRESS_BYTES_MAX};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 
 /// How many threads' descriptors are kept.
 const KEPT_MAX: usize = 8;
 
 thread_local! {
-    static KEPT: std::cell::RefCell<Vec<(u32, OwnedFd)>> = const { std::cell::RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A descriptor for a thread, as its call still waited when it was made.
+struct Kept {
+    tid: u32,
+    whose: Whose,
+    pidfd: OwnedFd,
+}
+
+/// Whose life a descriptor tells of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Thread,
+    Process,
 }
 
 /// The thread behind a notification.
 pub(crate) struct Caller<'a> {
     call: &'a Notification,
     listener: &'a Listener,
+    /// Nothing was learnt by the thread's number since it was last known to live.
+    known: Cell<bool>,
 }
 
 impl<'a> Caller<'a> {
     pub(crate) fn of(call: &'a Notification, listener: &'a Listener) -> Self {
-        Self { call, listener }
+        Self {
+            call,
+            listener,
+            known: Cell::new(false),
+        }
     }
 
     pub(crate) const fn id(&self) -> u64 {
         self.call.id
     }
 
-    pub(crate) const fn tid(&self) -> u32 {
+    /// Its number; whoever asks for it is about to look at the thread.
+    pub(crate) fn tid(&self) -> u32 {
+        self.known.set(false);
         self.call.tid
     }
 
     /// Whatever was learnt by the thread's number was about the right thread only if its call still waits now. Asked once,
     /// after the last look and before the first act: who waits now has waited all the time, and its number was nobody
     /// else's meanwhile.
+    ///
+    /// The kernel is not asked where [`Self::take`] was the last look: it then found the thread alive by a descriptor that is
+    /// this thread's and no other's, and a number stays its thread's for as long as that lives. Only death ends a call that
+    /// was read (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
     pub(crate) fn still(&self) -> Result<(), Stop> {
         // Nobody hears the answer of a call that is gone.
-        if self.listener.is_waiting(self.call.id) {
+        if self.known.get() || self.listener.is_waiting(self.call.id) {
             Ok(())
         } else {
             Err(Errno::ESRCH.into())
@@ -48,7 +76,7 @@ impl<'a> Caller<'a> {
 
     /// Our own descriptor for the file behind the caller's: what we judge and what we act on are one thing, whatever
     /// the caller does to its table. pidfd_getfd(2). Whose it is, [`Self::still`] says.
-    pub(crate) fn take(&self, register: u64) -> Result<OwnedFd, Stop> {
+    pub(crate) fn take(&self, register: u64) -> Result<Taken, Stop> {
         let number = int(register);
         if number < 0 {
             return Err(Errno::EBADF.into());
@@ -58,33 +86,48 @@ impl<'a> Caller<'a> {
 
     /// A descriptor for a thread stays good as long as the thread lives, and no other gets its number before: the last few
     /// are kept, because a program makes many calls from few threads.
-    fn get(&self, number: i32) -> Result<OwnedFd, Stop> {
+    fn get(&self, number: i32) -> Result<Taken, Stop> {
         let from = |pidfd: &OwnedFd| rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
         let kept = KEPT.with_borrow(|kept| {
-            kept.iter()
-                .find(|(tid, _)| *tid == self.call.tid)
-                .map(|(_, fd)| from(fd))
+            let kept = kept.iter().find(|kept| kept.tid == self.call.tid);
+            kept.map(|kept| (kept.whose, from(&kept.pidfd)))
         });
         match kept {
             // It was another thread of that number.
-            None | Some(Err(rustix::io::Errno::SRCH)) => {}
-            Some(other) => return other.map_err(Into::into),
+            None | Some((_, Err(rustix::io::Errno::SRCH))) => {}
+            Some((whose, Ok(fd))) => {
+                if whose == Whose::Thread {
+                    self.known.set(true);
+                }
+                return Ok(fd.into());
+            }
+            Some((_, Err(error))) => return Err(error.into()),
         }
-        let pidfd = self.pidfd()?;
-        let fd = from(&pidfd);
+        let (whose, pidfd) = self.name()?;
+        let fd = from(&pidfd).map(Taken::from);
+        // What is kept is this caller's, and no other's who got the number meanwhile.
+        self.known.set(false);
+        self.still()?;
+        let tid = self.call.tid;
         KEPT.with_borrow_mut(|kept| {
-            kept.retain(|(tid, _)| *tid != self.call.tid);
+            kept.retain(|kept| kept.tid != tid);
             kept.truncate(KEPT_MAX - 1);
-            kept.insert(0, (self.call.tid, pidfd));
+            kept.insert(0, Kept { tid, whose, pidfd });
         });
+        self.known.set(true);
         fd.map_err(Into::into)
     }
 
     /// For the caller's thread where the kernel can name it (Linux 6.9), else for its process.
     pub(crate) fn pidfd(&self) -> Result<OwnedFd, Stop> {
+        self.known.set(false);
+        self.name().map(|(_, pidfd)| pidfd)
+    }
+
+    fn name(&self) -> Result<(Whose, OwnedFd), Stop> {
         match process::thread_pidfd(self.call.tid) {
             Err(error) if error.raw_os_error() == Some(i32::from(Errno::EINVAL.raw())) => {}
-            other => return other.map_err(Into::into),
+            other => return other.map(|pidfd| (Whose::Thread, pidfd)).map_err(Into::into),
         }
         // Before Linux 6.9 only a group's leader has a pidfd; its table is the thread's, for all that the filter lets
         // threads do.
@@ -94,7 +137,8 @@ impl<'a> Caller<'a> {
             .ok()
             .and_then(Pid::from_raw)
             .ok_or(Errno::ESRCH)?;
-        rustix::process::pidfd_open(group, PidfdFlags::empty()).map_err(Into::into)
+        let pidfd = rustix::process::pidfd_open(group, PidfdFlags::empty())?;
+        Ok((Whose::Process, pidfd))
     }
 
     /// The address that the caller gave, copied once, as [`Self::bytes`] does.
@@ -113,7 +157,7 @@ impl<'a> Caller<'a> {
         let read = if length == 0 {
             0
         } else {
-            memory::read(self.call.tid, pointer, &mut bytes)?
+            memory::read(self.tid(), pointer, &mut bytes)?
         };
         if read == length {
             Ok(bytes)
@@ -124,7 +168,7 @@ impl<'a> Caller<'a> {
 
     /// The caller's working directory. proc_pid_cwd(5).
     pub(crate) fn directory(&self) -> Result<OwnedFd, Stop> {
-        let path = format!("/proc/{}/cwd", self.call.tid);
+        let path = format!("/proc/{}/cwd", self.tid());
         let fd = rustix::fs::openat(
             CWD,
             path,
@@ -161,7 +205,7 @@ impl<'a> Caller<'a> {
 
     /// Whether the caller's descriptor is closed on exec. proc_pid_fdinfo(5).
     pub(crate) fn closes_on_exec(&self, register: u64) -> bool {
-        let path = format!("/proc/{}/fdinfo/{}", self.call.tid, int(register));
+        let path = format!("/proc/{}/fdinfo/{}", self.tid(), int(register));
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let flags = text
             .lines()
@@ -171,12 +215,89 @@ impl<'a> Caller<'a> {
     }
 
     fn status(&self, field: &str) -> Result<String, Stop> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.call.tid))?;
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.tid()))?;
         self.still()?;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(field))
             .ok_or(Errno::EIO)?;
         Ok(value.trim().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call of this thread that does not wait: nobody is filtered here.
+    fn over() -> (Notification, Listener) {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let call = Notification {
+            id: 1,
+            tid,
+            arch: 0,
+            number: 0,
+            args: [0; 6],
+        };
+        (
+            call,
+            Listener::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())),
+        )
+    }
+
+    fn keep(whose: Whose) {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let pidfd = match whose {
+            Whose::Thread => process::thread_pidfd(tid).unwrap(),
+            Whose::Process => rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).unwrap(),
+        };
+        KEPT.with_borrow_mut(|kept| kept.insert(0, Kept { tid, whose, pidfd }));
+    }
+
+    #[test]
+    fn nothing_is_learnt_of_and_nothing_kept_for_a_call_that_is_over() {
+        let (call, listener) = over();
+        let caller = Caller::of(&call, &listener);
+        let here = [1_u8; 4];
+        assert_eq!(caller.bytes(here.as_ptr().addr() as u64, 4).unwrap(), here);
+        assert!(caller.still().is_err() && caller.umask().is_err() && caller.directory().is_err());
+        assert!(caller.take(0).is_err());
+        assert!(KEPT.with_borrow(Vec::is_empty));
+    }
+
+    #[test]
+    fn a_descriptor_that_was_taken_of_the_thread_itself_vouches_for_what_was_read_before_it_and_not_after() {
+        let (call, listener) = over();
+        let caller = Caller::of(&call, &listener);
+        let here = std::ptr::from_ref(&call).addr() as u64;
+        keep(Whose::Thread);
+        caller.bytes(here, 4).unwrap();
+        assert!(caller.still().is_err());
+        caller.take(0).unwrap();
+        assert!(caller.still().is_ok());
+        let looks: [fn(&Caller<'_>, u64); 6] = [
+            |caller, here| drop(caller.bytes(here, 4)),
+            |caller, _| _ = caller.tid(),
+            |caller, _| _ = caller.closes_on_exec(0),
+            |caller, _| drop(caller.umask()),
+            |caller, _| drop(caller.directory()),
+            |caller, _| drop(caller.pidfd()),
+        ];
+        for look in looks {
+            caller.take(0).unwrap();
+            look(&caller, here);
+            assert!(caller.still().is_err());
+        }
+        assert!(caller.take(u64::from(u32::MAX)).is_err() && caller.take(9999).is_err());
+        assert!(caller.still().is_err());
+    }
+
+    #[test]
+    fn a_descriptor_of_the_process_says_nothing_of_its_thread() {
+        let (call, listener) = over();
+        let caller = Caller::of(&call, &listener);
+        keep(Whose::Process);
+        caller.take(0).unwrap();
+        assert!(caller.still().is_err());
     }
 }

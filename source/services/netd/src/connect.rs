@@ -10,6 +10,7 @@ use nexus_net_egress::{Reach, acted_on};
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
 use nexus_wire::broker::UnixAction;
+use rustix::net::sockopt::{Timeout, socket_timeout};
 use rustix::net::{AddressFamily, SocketType};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -17,10 +18,18 @@ use std::os::fd::OwnedFd;
 pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -> Outcome {
     let [fd, pointer, length, ..] = call.args;
     let caller = Caller::of(call, &netd.listener);
+    // The descriptor last: that it could be taken says that the bytes are the caller's. Its errors come first, as Linux has it.
+    let bytes = caller.address(pointer, length);
     let socket = caller.take(fd)?;
-    let bytes = caller.address(pointer, length)?;
+    let bytes = bytes?;
     caller.still()?;
-    let Traits { domain, protocol, side } = netd.traits(&socket)?;
+    let traits = netd.traits(&socket)?;
+    let Traits {
+        domain, protocol, side, ..
+    } = traits;
+    if protocol == Some(Protocol::Udp) {
+        socket.is_quick();
+    }
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Connect, bytes);
@@ -34,6 +43,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             // Dissolves an association; leads nowhere.
             SockAddr::Unspec { .. } => {
                 judge_without_destination(netd, call, "unspecified")?;
+                netd.dissolved(traits);
                 finish(sys::connect(&socket, &bytes))
             }
             _ => Err(Errno::EAFNOSUPPORT.into()),
@@ -53,10 +63,14 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             to: wanted,
             rebinds: true,
         };
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
     if protocol == Protocol::Udp {
         effects.egress_allowed = u64::from(reach == Reach::Outside);
+        if wanted == Side::Host {
+            let traits = if side == wanted { traits } else { netd.traits(&socket)? };
+            netd.name(traits, &socket)?;
+        }
         sys::connect(&socket, &bytes)?;
         if wanted == Side::Host && reach == Reach::OwnLoopback {
             // Where the answers go.
@@ -69,7 +83,13 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     if rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK) {
         return finish(sys::connect(&socket, &bytes));
     }
-    netd.workers.connect(call, socket, bytes)?;
+    // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7). When its time is over it says
+    // that it began the connection, so it has to.
+    let untimed = socket_timeout(&socket, Timeout::Send)?.is_none();
+    if untimed && netd.at_once.connect(&socket, &bytes)? {
+        return Ok(Answer::Value(0));
+    }
+    netd.workers.connect(call, socket, bytes, untimed)?;
     Ok(Answer::Later)
 }
 

@@ -1,9 +1,9 @@
 //! Control messages: what may go along with data. cmsg(3).
 
 use crate::caller::Caller;
+use crate::taken::Taken;
 use crate::{Denial, Stop};
 use nexus_abi::{Errno, Operation, Reason};
-use std::os::fd::OwnedFd;
 
 /// One control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,15 @@ pub(crate) fn of_internet(bytes: &[u8]) -> Result<Vec<Part>, Stop> {
     }
 }
 
+/// Whether a `struct ucred` (unix(7)) is whole and names this process as it sees itself.
+fn names(credentials: &[u8], process: i32) -> bool {
+    const UCRED_BYTES: usize = 12;
+    let pid = credentials.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes));
+    credentials.len() == UCRED_BYTES && pid == Some(process)
+}
+
 /// The descriptors that go along with a message between the program's own processes.
-pub(crate) fn rights(bytes: &[u8], caller: &Caller<'_>) -> Result<Vec<OwnedFd>, Stop> {
+pub(crate) fn rights(bytes: &[u8], caller: &Caller<'_>) -> Result<Vec<Taken>, Stop> {
     let mut rights = Vec::new();
     for part in parse(bytes)? {
         match (part.level, part.kind) {
@@ -83,8 +90,7 @@ pub(crate) fn rights(bytes: &[u8], caller: &Caller<'_>) -> Result<Vec<OwnedFd>, 
             }
             // Who sends is known without it; nobody here may say that he is somebody else. unix(7).
             (SOL_SOCKET, SCM_CREDENTIALS) => {
-                let pid = part.data.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes));
-                if part.data.len() != 12 || pid != Some(caller.inner_process()?) {
+                if !names(&part.data, caller.inner_process()?) {
                     return Err(Errno::EPERM.into());
                 }
             }
@@ -143,6 +149,23 @@ mod tests {
             assert_eq!(parse(&bad), Err(Errno::EINVAL), "{length}");
         }
         assert_eq!(parse(&[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_sender_names_itself_and_no_other_process() {
+        let credentials = |pid: i32| [&pid.to_ne_bytes()[..], &[0; 8]].concat();
+        assert!(names(&credentials(7), 7));
+        for (bytes, who) in [
+            (credentials(8), "its neighbour"),
+            (credentials(1), "init"),
+            (credentials(0), "the supervisor"),
+            (credentials(-7), "a group"),
+            (credentials(7)[..11].to_vec(), "itself, cut"),
+            ([&credentials(7)[..], &[0]].concat(), "itself, and more"),
+            (Vec::new(), "nobody"),
+        ] {
+            assert!(!names(&bytes, 7), "{who}");
+        }
     }
 
     proptest::proptest! {

@@ -8,6 +8,7 @@
 //! address may be another one.
 #![forbid(unsafe_code)]
 
+mod at_once;
 mod away;
 mod bind;
 mod broker;
@@ -31,11 +32,16 @@ mod send;
 mod side;
 mod socket;
 mod stream;
+mod taken;
 mod unix;
 mod worker;
 
 pub use broker::Broker;
+pub use local::is_ephemeral;
 pub use pins::{OpenName, OpenNames};
+pub use resolver::{listed_addresses, name_servers};
+#[doc(hidden)]
+pub use resolver::read_any_message;
 pub use worker::LateDenial;
 
 use host::Host;
@@ -137,6 +143,8 @@ pub struct Netd {
     pins: pins::Pins,
     /// Which UDP ports of the host are the session's.
     ports: ports::Ports,
+    /// For streams that need not wait.
+    at_once: at_once::AtOnce,
     /// Whether it was said that the rules are enforced.
     marked: bool,
     broker: Arc<Broker>,
@@ -186,6 +194,7 @@ impl Netd {
             marked: judges.markers.is_none(),
             judges,
             ports: ports::Ports::default(),
+            at_once: at_once::AtOnce::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,

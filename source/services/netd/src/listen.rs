@@ -27,14 +27,14 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     }
     let socket = match netd.sides.of(&socket)? {
         Side::Inside => socket,
-        Side::Host if rustix::net::getpeername(&socket).is_ok() => return Err(Errno::EINVAL.into()),
+        Side::Host if !sys::is_tcp_closed(&socket)? => return Err(Errno::EINVAL.into()),
         Side::Host => {
             let how = Move {
                 protocol: Protocol::Tcp,
                 to: Side::Inside,
                 rebinds: true,
             };
-            swap(netd, call, fd, &socket, how)?
+            swap(netd, call, fd, &socket, how)?.into()
         }
     };
     sys::listen(&socket, backlog)?;

@@ -73,7 +73,8 @@ pub(crate) fn encode(address: SocketAddr) -> Vec<u8> {
 }
 
 /// Whether the kernel would have taken this port by itself, on the host or inside.
-pub(crate) fn is_ephemeral(port: u16) -> bool {
+#[must_use]
+pub fn is_ephemeral(port: u16) -> bool {
     let (first, last) = PORTS_OF_A_NEW_NAMESPACE;
     (first..=last).contains(&port) || is_ephemeral_on_host(port)
 }
@@ -111,6 +112,68 @@ pub(crate) fn bind_denied(protocol: Protocol, address: SocketAddr, netd: &Netd) 
     })
 }
 
+/// Every address of a family.
+pub(crate) fn wildcard(domain: i32) -> IpAddr {
+    if crate::connect::is(domain, rustix::net::AddressFamily::INET) {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
+}
+
+const SO_REUSEADDR: i32 = 2;
+const SO_REUSEPORT: i32 = 15;
+/// Other sockets' options that say which ports count as free: `IPV6_V6ONLY` and `IP_LOCAL_PORT_RANGE`.
+const OF_PORTS: [(i32, i32); 2] = [(41, 26), (0, 51)];
+
+/// How often a port is chosen that somebody else takes first.
+const CHOICES_MAX: usize = 16;
+
+/// Binds a datagram socket on the host to a port of the kernel's choice that nobody else has. With `SO_REUSEADDR`, which the
+/// program can set at any time, the kernel would also choose one of a service that has set it too, of a range as narrow as
+/// the program likes (`IP_LOCAL_PORT_RANGE`), and then gives the service's datagrams to whoever came last. So the port is
+/// chosen by a socket that the program does not have.
+pub(crate) fn bind_alone(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
+    // Where the port stands in both families (linux/in.h, linux/in6.h).
+    const PORT: std::ops::Range<usize> = 2..4;
+    let mut address = address.to_vec();
+    let in_use = HostErrno::ADDRINUSE;
+    for _ in 0..CHOICES_MAX {
+        let alone = sys::socket(sys::domain(socket)?, sys::kind(socket)?, sys::protocol(socket)?)?;
+        for (level, name) in OF_PORTS {
+            sys::copy_option(socket, &alone, level, name);
+        }
+        // At every address, also where the socket takes one.
+        sys::bind(&alone, &encode(SocketAddr::new(wildcard(sys::domain(socket)?), 0)))?;
+        let port = address_of(&alone).ok_or(in_use)?.port();
+        drop(alone);
+        if let Some(place) = address.get_mut(PORT) {
+            place.copy_from_slice(&port.to_be_bytes());
+        }
+        match sys::bind(socket, &address) {
+            Err(error) if error.raw_os_error() == Some(in_use.raw_os_error()) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+    Err(in_use.into())
+}
+
+/// Binds a socket that the program does not have yet so that it shares its port with nobody.
+fn bind_unshared(socket: &OwnedFd, address: SocketAddr) -> std::io::Result<()> {
+    let set = |name: i32, value: i32| sys::set_int_option(socket, SOL_SOCKET, name, value);
+    let shares = [SO_REUSEADDR, SO_REUSEPORT].map(|name| (name, sys::int_option(socket, SOL_SOCKET, name)));
+    for (name, _) in shares.iter().filter(|(_, on)| !matches!(on, Ok(0))) {
+        set(*name, 0)?;
+    }
+    let bound = sys::bind(socket, &encode(address));
+    for (name, _) in shares.iter().filter(|(_, on)| matches!(on, Ok(1..))) {
+        set(*name, 1)?;
+    }
+    bound
+}
+
+const SOL_SOCKET: i32 = 1;
+
 /// Binds a socket's successor on the other side to what the socket is bound to.
 pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -> Result<(), Stop> {
     let Some(bound) = address_of(old).filter(|bound| bound.port() != 0) else {
@@ -124,19 +187,28 @@ pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -
     };
     let wanted = SocketAddr::new(ip, bound.port());
     let by_kernel = is_ephemeral(bound.port());
+    let by_rule = netd.judges.egress.allows_bind(how.protocol, bound.port());
     let allowed = match how.to {
         Side::Inside => true,
-        Side::Host if netd.judges.egress.allows_bind(how.protocol, bound.port()) => true,
+        Side::Host if by_rule => true,
         Side::Host if by_kernel => is_ephemeral_on_host(bound.port()),
         Side::Host => return Err(bind_denied(how.protocol, wanted, netd)),
     };
-    let any = SocketAddr::new(ip, 0);
-    let first = if allowed { wanted } else { any };
-    match sys::bind(new, &encode(first)) {
-        // What the kernel chose on one side may be taken on the other; then it chooses again.
-        Err(error) if by_kernel && error.raw_os_error() == Some(HostErrno::ADDRINUSE.raw_os_error()) => {
-            sys::bind(new, &encode(any))?;
+    let alone = how.to == Side::Host && how.protocol == Protocol::Udp && !by_rule;
+    let any = || -> Result<(), Stop> {
+        if alone {
+            return bind_alone(new, &encode(SocketAddr::new(ip, 0)));
         }
+        Ok(sys::bind(new, &encode(SocketAddr::new(ip, 0)))?)
+    };
+    let first = match allowed {
+        true if alone => bind_unshared(new, wanted),
+        true => sys::bind(new, &encode(wanted)),
+        false => Err(HostErrno::ADDRINUSE.into()),
+    };
+    match first {
+        // What the kernel chose on one side may be taken on the other; then it chooses again.
+        Err(error) if by_kernel && error.raw_os_error() == Some(HostErrno::ADDRINUSE.raw_os_error()) => any()?,
         other => other?,
     }
     if how.to == Side::Host && how.protocol == Protocol::Udp {

@@ -5,10 +5,10 @@ use crate::pins::Pins;
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason, Verdict};
 use nexus_abi_policy::{Call, Destination, Fact, Facts, Growth, NoFacts, Request};
-use nexus_net_egress::{HostAddresses, Reach};
+use nexus_net_egress::{HostAddresses, Reach, SpecialKind, judged_as, special_block};
 use nexus_policy::EgressGate;
 use nexus_sys::seccomp::Notification;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 struct Known<'a> {
     egress: &'a EgressGate,
@@ -39,7 +39,7 @@ pub(crate) fn judge(
 ) -> Result<Reach, Stop> {
     let denied = |verdict: Verdict| refuse(verdict, operation, || format!("{protocol} {address}"));
     let Netd { judges, host, pins, .. } = netd;
-    let Some(host) = known(host) else {
+    let Some(host) = speaking_of(host, address.ip()) else {
         denied(UNKNOWN)?;
         return Err(Errno::EPERM.into());
     };
@@ -69,7 +69,7 @@ pub(crate) fn judge_local(
 ) -> Result<(), Stop> {
     let denied = |verdict: Verdict| refuse(verdict, Operation::Bind, || format!("{protocol} {address}"));
     let Netd { judges, host, pins, .. } = netd;
-    let Some(host) = known(host) else {
+    let Some(host) = speaking_of(host, address.ip()) else {
         return denied(UNKNOWN);
     };
     let request = Request {
@@ -91,6 +91,15 @@ const UNKNOWN: Verdict = Verdict::Deny {
     errno: Errno::EPERM,
     rule: None,
 };
+
+/// The host's addresses where the verdict on this one depends on them: loopback is loopback, whoever has it.
+fn speaking_of(host: &mut Option<Host>, ip: IpAddr) -> Option<&HostAddresses> {
+    static NONE: HostAddresses = HostAddresses::none();
+    match special_block(judged_as(ip)) {
+        Some(block) if block.kind == SpecialKind::Loopback => Some(&NONE),
+        _ => known(host),
+    }
+}
 
 fn known(host: &mut Option<Host>) -> Option<&HostAddresses> {
     if host.is_none() {

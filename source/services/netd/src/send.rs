@@ -10,6 +10,7 @@ use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
 use crate::side::{Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
+use crate::taken::Taken;
 use crate::worker::GiveWay;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
@@ -129,7 +130,9 @@ fn one(
     let socket = caller.take(fd)?;
     let traits = netd.traits(&socket)?;
     let domain = traits.domain;
-    if traits.protocol != Some(Protocol::Udp) {
+    if traits.protocol == Some(Protocol::Udp) {
+        socket.is_quick();
+    } else {
         caller.still()?;
     }
     if is(domain, AddressFamily::UNIX) {
@@ -153,7 +156,7 @@ fn one(
 fn unix(
     caller: &Caller<'_>,
     listener: &Arc<Listener>,
-    socket: OwnedFd,
+    socket: Taken,
     outgoing: Outgoing,
     waits: bool,
 ) -> Result<Progress, Stop> {
@@ -204,7 +207,7 @@ fn destination(outgoing: &Outgoing, domain: i32) -> Result<Option<(Vec<u8>, Sock
 fn datagram(
     netd: &mut Netd,
     call: &Notification,
-    socket: OwnedFd,
+    socket: Taken,
     traits: Traits,
     outgoing: &Outgoing,
     first: bool,
@@ -238,8 +241,16 @@ fn datagram(
             rebinds: true,
         };
         let [fd, ..] = call.args;
-        swap(netd, call, fd, &socket, how)?
+        swap(netd, call, fd, &socket, how)?.into()
     };
+    if wanted == Side::Host {
+        let traits = if traits.side == wanted {
+            traits
+        } else {
+            netd.traits(&socket)?
+        };
+        netd.name(traits, &socket)?;
+    }
     effects.egress_allowed += u64::from(reach == Reach::Outside);
     let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
     let copy = if notes { Some(socket.try_clone()?) } else { None };
@@ -252,7 +263,7 @@ fn datagram(
 }
 
 fn deliver(
-    socket: OwnedFd,
+    socket: Taken,
     address: Vec<u8>,
     data: Vec<u8>,
     control: Vec<control::Part>,
@@ -286,5 +297,25 @@ fn deliver(
             Ok(Progress::Waits(Box::new(move |_| send(&socket, 0))))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn nothing_is_written_into_the_memory_of_whose_call_is_over() {
+        static LENGTH: AtomicU32 = AtomicU32::new(7);
+        let at = LENGTH.as_ptr().addr() as u64;
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        // No call waits at anything but a filter.
+        let over = Listener::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        assert!(tell_length(&over, (1, tid), at, 9).is_err());
+        assert_eq!(LENGTH.load(Ordering::SeqCst), 7);
+        // That it is the guard: the memory can be written.
+        memory::write(tid, at, &9_u32.to_ne_bytes()).unwrap();
+        assert_eq!(LENGTH.load(Ordering::SeqCst), 9);
     }
 }

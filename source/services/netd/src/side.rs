@@ -3,13 +3,15 @@
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::connect::protocol_of;
-use crate::local::{numbers, rebind};
+use crate::local::{address_of, bind_alone, encode, numbers, rebind, wildcard};
 use crate::options::copy_options;
 use crate::{Netd, Stop, epoll};
 use nexus_abi::Protocol;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
-use std::collections::BTreeMap;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The two network namespaces, by their cookies. socket(7), `SO_NETNS_COOKIE`.
@@ -52,20 +54,57 @@ pub(crate) struct Traits {
     /// What egress rules call it; `None` for one that they cannot judge.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) side: Side,
+    /// Its number in [`Seen`].
+    cookie: u64,
 }
 
 /// Traits by the number that the kernel gives each socket once.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(BTreeMap<u64, Traits>);
+pub(crate) struct Seen {
+    traits: BTreeMap<u64, Traits>,
+    /// Those of them that have a port on the host which nothing takes from them.
+    named: BTreeSet<u64>,
+}
 
 /// How many sockets are remembered: those that a program gives addresses again and again are few.
 const SEEN_MAX: usize = 256;
 
+impl Seen {
+    fn keep(&mut self, cookie: u64, traits: Traits) {
+        if self.traits.len() >= SEEN_MAX {
+            self.traits.clear();
+            self.named.clear();
+        }
+        self.traits.insert(cookie, traits);
+    }
+}
+
 impl Netd {
+    /// A socket that was just made on the host's side with these numbers: what it is need not be asked for.
+    pub(crate) fn made(&mut self, socket: &OwnedFd, domain: i32, kind: i32, protocol: i32) {
+        let is = |known: rustix::net::Protocol| protocol == 0 || protocol.cast_unsigned() == known.as_raw().get();
+        const FLAGS: u32 = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK).bits();
+        let protocol = match SocketType::from_raw(kind.cast_unsigned() & !FLAGS) {
+            SocketType::STREAM if is(rustix::net::ipproto::TCP) => Protocol::Tcp,
+            SocketType::DGRAM if is(rustix::net::ipproto::UDP) => Protocol::Udp,
+            _ => return,
+        };
+        let internet = [AddressFamily::INET, AddressFamily::INET6].map(|family| i32::from(family.as_raw()));
+        if let (true, Ok(cookie)) = (internet.contains(&domain), sys::cookie(socket)) {
+            let traits = Traits {
+                domain,
+                protocol: Some(protocol),
+                side: Side::Host,
+                cookie,
+            };
+            self.seen.keep(cookie, traits);
+        }
+    }
+
     /// What a socket is. Asked of the kernel once for each socket.
     pub(crate) fn traits(&mut self, socket: &OwnedFd) -> Result<Traits, Stop> {
         let cookie = sys::cookie(socket)?;
-        if let Some(traits) = self.seen.0.get(&cookie) {
+        if let Some(traits) = self.seen.traits.get(&cookie) {
             return Ok(*traits);
         }
         let domain = sys::domain(socket)?;
@@ -73,12 +112,30 @@ impl Netd {
             domain,
             protocol: protocol_of(socket, domain)?,
             side: self.sides.of(socket)?,
+            cookie,
         };
-        if self.seen.0.len() >= SEEN_MAX {
-            self.seen.0.clear();
-        }
-        self.seen.0.insert(cookie, traits);
+        self.seen.keep(cookie, traits);
         Ok(traits)
+    }
+
+    /// Sees to it that a datagram socket on the host has a port before it sends: one of its own, which the kernel would not
+    /// promise it (see [`bind_alone`]).
+    pub(crate) fn name(&mut self, traits: Traits, socket: &OwnedFd) -> Result<(), Stop> {
+        if self.seen.named.contains(&traits.cookie) {
+            return Ok(());
+        }
+        if address_of(socket).is_none_or(|bound| bound.port() == 0) {
+            bind_alone(socket, &encode(SocketAddr::new(wildcard(traits.domain), 0)))?;
+        }
+        if self.seen.traits.contains_key(&traits.cookie) {
+            self.seen.named.insert(traits.cookie);
+        }
+        Ok(())
+    }
+
+    /// A socket was dissolved, which may have cost it its port.
+    pub(crate) fn dissolved(&mut self, traits: Traits) {
+        self.seen.named.remove(&traits.cookie);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::caller::Caller;
 use crate::gather::{Outgoing, copy};
+use crate::taken::Taken;
 use crate::worker::GiveWay;
 use crate::{Stop, errno_of};
 use nexus_abi::Errno;
@@ -26,7 +27,7 @@ const MSG_ZEROCOPY: i32 = 0x400_0000;
 
 /// Sending under way.
 pub(crate) struct Sending {
-    socket: OwnedFd,
+    socket: Taken,
     /// Whose memory holds the data, and as long as its call waits only.
     tid: u32,
     id: u64,
@@ -36,7 +37,7 @@ pub(crate) struct Sending {
     sent: usize,
     flags: i32,
     /// They go with the first byte.
-    rights: Vec<OwnedFd>,
+    rights: Vec<Taken>,
     /// Whether a message has an end.
     whole: bool,
     /// Whom a broken pipe is told by a signal.
@@ -77,9 +78,9 @@ pub(crate) fn may_wait(socket: &OwnedFd, flags: i32) -> Result<bool, Stop> {
 pub(crate) fn send(
     caller: &Caller<'_>,
     listener: &Arc<Listener>,
-    socket: OwnedFd,
+    socket: Taken,
     outgoing: Outgoing,
-    rights: Vec<OwnedFd>,
+    rights: Vec<Taken>,
     whole: bool,
     waits: bool,
 ) -> Result<Progress, Stop> {

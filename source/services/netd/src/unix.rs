@@ -2,20 +2,21 @@
 
 use crate::caller::Caller;
 use crate::side::Side;
+use crate::taken::Taken;
 use crate::{Answer, Denial, Netd, Outcome, Stop};
 use nexus_abi::{Errno, Operation, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr, UnixAddr};
 use nexus_sys::seccomp::Notification;
 use nexus_wire::broker::{Request, UnixAction};
 use nexus_wire::packet::PacketSocket;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// The view decides which paths there are and the network namespace which abstract names; init walks the path as the
 /// program would. What is not in one of the subject's areas belongs to the host and needs a rule.
 pub(crate) fn run(
     netd: &mut Netd,
     call: &Notification,
-    socket: OwnedFd,
+    socket: Taken,
     action: UnixAction,
     address: Vec<u8>,
 ) -> Outcome {

@@ -3,6 +3,7 @@
 
 use crate::away::{Away, look};
 use crate::stream::Work;
+use crate::taken::Taken;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -12,10 +13,8 @@ use nexus_wire::broker::{Reply, UnixAction};
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno as HostErrno;
-use rustix::net::sockopt::{Timeout, socket_timeout};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -170,9 +169,13 @@ impl Workers {
 
     /// Connects a blocking socket: in the kernel's own way, on the judged bytes, until it is done or the caller is
     /// called away.
-    pub(crate) fn connect(&self, call: &Notification, socket: OwnedFd, address: Vec<u8>) -> std::io::Result<()> {
-        // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7).
-        let restarts = socket_timeout(&socket, Timeout::Send)?.is_none();
+    pub(crate) fn connect(
+        &self,
+        call: &Notification,
+        socket: Taken,
+        address: Vec<u8>,
+        restarts: bool,
+    ) -> std::io::Result<()> {
         let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Ended::Value(0));
         self.wait_for(
             call,

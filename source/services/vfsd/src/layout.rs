@@ -251,9 +251,17 @@ fn trim(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) {
     }
 }
 
-/// What one inode costs: one inode, and a regular file's length. `None` for a length that no file can have.
+/// Whether a kind of inode has a length that is what a program wrote: a file's content, a link's target.
+///
+/// A directory's length is the host's way to keep names.
+pub(crate) const fn has_paid_length(kind: FileType) -> bool {
+    matches!(kind, FileType::RegularFile | FileType::Symlink)
+}
+
+/// What one inode costs: one inode, and the length of a regular file or of a link's target. `None` for a length that no file
+/// can have.
 pub(crate) fn cost_of(stat: &Stat) -> Option<Amount> {
-    let bytes = if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+    let bytes = if has_paid_length(FileType::from_raw_mode(stat.st_mode)) {
         charged_bytes(u64::try_from(stat.st_size).ok()?)?
     } else {
         0

@@ -85,3 +85,68 @@ bind = ["tcp 5996"]"#;
         assert_eq!(lines(&done), expected, "{done}");
     }
 }
+
+/// Goes for the port of a service that shares it, by every way to a port of the host's; says whether it got it.
+const SHARING: &str = r#"
+port = SERVICE
+def sharing(): made = datagram(); made.setsockopt(1, 2, 1); made.setsockopt(1, 15, 1); return made
+def narrow(): made = sharing(); made.setsockopt(0, 51, struct.pack("I", port << 16 | port)); return made
+to = ("127.0.0.1", PORT)
+def ends(name, made, work):
+    try: work(made)
+    except OSError as error: return print(name, errno.errorcode[error.errno])
+    print(name, made.getsockname()[1] == port)
+ends("bound", sharing(), lambda one: (one.bind(("0.0.0.0", port)), one.sendto(b"a", to)))
+ends("sent", narrow(), lambda one: one.sendto(b"a", to))
+ends("connected", narrow(), lambda one: one.connect(to))
+ends("chosen", narrow(), lambda one: one.bind(("0.0.0.0", 0)))
+def again(one):
+    one.setsockopt(0, 51, bytes(4)); one.connect(to); one.send(b"a")
+    ctypes.CDLL(None).connect(one.fileno(), bytes(16), 16)
+    one.setsockopt(0, 51, struct.pack("I", port << 16 | port)); one.sendto(b"a", to)
+ends("dissolved", narrow(), again)
+six = datagram(six=True)
+for level, name, value in ((1, 2, 1), (1, 15, 1), (0, 51, struct.pack("I", port << 16 | port))): six.setsockopt(level, name, value)
+ends("six", six, lambda one: one.sendto(b"a", ("::ffff:127.0.0.1", PORT)))
+free = sharing(); free.sendto(b"a", to)
+told("free", lambda: free.recv(9))
+told("options", lambda: (free.getsockopt(1, 2), free.getsockopt(1, 15)))
+"#;
+
+#[test]
+fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sessions_to_take() {
+    for user in users() {
+        let service =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
+        rustix::net::sockopt::set_socket_reuseaddr(&service, true).unwrap();
+        let any: std::net::SocketAddrV4 = "0.0.0.0:0".parse().unwrap();
+        rustix::net::bind(&service, &any).unwrap();
+        let service = std::net::UdpSocket::from(service);
+        let taken = service.local_addr().unwrap().port();
+        let home = security_v2_host::Home::new(user);
+        let text = SHARING.replace("SERVICE", &taken.to_string());
+        let (rules, peer) = (r#"allow = ["udp 127.0.0.1:PORT"]"#, echo());
+        // The option is not in the shipped rules.
+        let narrow = "[[subject.net.rule]]\nsyscall = \"setsockopt\"\neffect = \"allow\"\nwhen = [{ arg = 1, width = 32, equal = \"SOL_IP\" }, { arg = 2, width = 32, equal = 51 }]\n";
+        let tree = crate::tree(&rules.replace("PORT", &peer.to_string())).append("abi.toml", narrow);
+        let done = crate::prepared(&home, rules, peer, &text).policy(&tree).run();
+        let expected = [
+            "bound False",
+            "sent EADDRINUSE",
+            "connected EADDRINUSE",
+            "chosen EADDRINUSE",
+            "dissolved False",
+            "six EADDRINUSE",
+            "free b'A'",
+            "options (1, 1)",
+        ];
+        assert_eq!(lines(&done), expected, "{done}");
+        done.assert_nothing_left();
+        // Without a session each has it, and the service hears no more.
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+        let got = bare.lines().filter(|line| line.ends_with(" True")).count();
+        assert_eq!(got, 6, "{bare}");
+    }
+}

@@ -131,3 +131,34 @@ for restarts in (True, False):
         assert_eq!(lines(&done), [each, each].concat(), "{done}");
     }
 }
+
+#[test]
+fn a_datagram_that_is_longer_than_any_is_refused_before_it_is_copied() {
+    for user in users() {
+        let text = r#"
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+name = struct.pack("=H", 2) + struct.pack(">H", PORT) + socket.inet_aton("127.0.0.1") + bytes(8)
+one = datagram(); room = ctypes.create_string_buffer(70000)
+def said(result): return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
+def send(length): return said(libc.sendto(one.fileno(), room, ctypes.c_size_t(length), 0, name, 16))
+for length in (65507, 65508, 65536, 1 << 32, 1 << 46, 1 << 62): print("sendto", send(length))
+# The same kibibyte as often as a message may name it, and as long as it may say.
+def row(length, count):
+    pieces = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(room), length) * count)
+    to = ctypes.create_string_buffer(name)
+    header = struct.pack("QIIQQQQiI", ctypes.addressof(to), 16, 0, ctypes.addressof(pieces), count, 0, 0, 0, 0)
+    return said(libc.sendmsg(one.fileno(), ctypes.create_string_buffer(header), 0))
+for length, count in ((63, 1024), (64, 1024), (1 << 36, 1024), (1 << 62, 2)): print("sendmsg", row(length, count))
+print(len(one.recv(70000)), len(one.recv(70000)))
+"#;
+        let done = script(user, ALLOW, echo(), text);
+        let mut expected = vec!["sendto 65507"];
+        expected.extend(["sendto EMSGSIZE"; 5]);
+        expected.push("sendmsg 64512");
+        expected.extend(["sendmsg EMSGSIZE"; 3]);
+        expected.push("65507 64512");
+        assert_eq!(lines(&done), expected, "{done}");
+        done.assert_nothing_left();
+    }
+}

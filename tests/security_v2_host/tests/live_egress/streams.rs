@@ -74,6 +74,8 @@ def try_all(there, closed, tag):
     if tag == "out-": told_("forked", lambda: (shared.getpeername() == there, shared.send(b"fork"), shared.recv(9)))
     named = stream(); named.bind(("127.0.0.1", 0)); kept = named.getsockname()[1]
     told_("named", lambda: (named.connect(there), named.getsockname()[1] == kept))
+    told_("named-again", lambda: named.bind(("127.0.0.1", 0)))
+    told_("named-still", lambda: (named.getsockname()[1] == kept, named.send(b"n"), named.recv(9)))
     dissolved = stream(); dissolved.connect(there)
     libc = ctypes.CDLL(None, use_errno=True)
     told_("dissolved", lambda: (libc.connect(dissolved.fileno(), bytes(16), 16), dissolved.connect_ex(there), dissolved.send(b"d"), dissolved.recv(9)))
@@ -101,6 +103,8 @@ try_all(listener.getsockname(), nobody.getsockname(), "own-")
 # Somebody who takes nobody: waits, as long as it should and no longer.
 waits = stream(); waits.setblocking(False)
 told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
+told("listens", lambda: waits.listen())
+told("still-under-way", lambda: waits.connect_ex(full) == errno.EALREADY)
 timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
 start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
 class Enough(Exception): pass
@@ -152,5 +156,41 @@ fn a_stream_is_told_what_it_is_told_without_a_session() {
         assert!(bare.len() > 50, "{bare:#?}");
         assert_eq!(lines(&done), bare, "{done}");
         done.assert_nothing_left();
+    }
+}
+
+/// Closes a socket that lingers for an hour, to a peer that takes nothing, in the middle of calls on it that are judged.
+const LINGERS: &str = r#"
+libc = ctypes.CDLL(None, use_errno=True)
+name = struct.pack("=H", 2) + struct.pack(">H", PORT) + socket.inet_aton("127.0.0.1") + bytes(8)
+for turn in range(8):
+    one = socket.create_connection(("127.0.0.1", PORT)); one.setblocking(False)
+    try:
+        while True: one.send(bytes(1 << 16))
+    except BlockingIOError: pass
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    number = one.fileno()
+    def ask(call):
+        while call(number, name, 16) == -1 and ctypes.get_errno() != errno.EBADF: pass
+    asking = [threading.Thread(target=ask, args=[call]) for call in (libc.bind, libc.connect)]
+    for thread in asking: thread.start()
+    # Whoever closes it last waits, and that may be this thread.
+    threading.Thread(target=one.close, daemon=True).start()
+    for thread in asking: thread.join()
+    other = socket.socket(); other.bind(("127.0.0.1", 0)); other.close()
+print("on", flush=True); os._exit(0)
+"#;
+
+#[test]
+fn a_socket_that_lingers_and_is_closed_while_a_call_on_it_is_judged_holds_up_no_other_call() {
+    for user in users() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stuck = std::thread::spawn(move || (0..8).map_while(|_| listener.accept().ok()).collect::<Vec<_>>());
+        let done = crate::script(user, r#"allow = ["127.0.0.1:PORT"]"#, port, LINGERS);
+        assert_eq!(lines(&done), ["on"], "{done}");
+        assert_eq!(done.code(), Some(0), "{done}");
+        done.assert_nothing_left();
+        drop(stuck.join());
     }
 }

@@ -134,7 +134,7 @@ impl Records {
             VfsdMessage::Event(event) => {
                 let name = object_text(event.name.as_bytes());
                 let object = match event.operation {
-                    Operation::Create => format!("{} {name}", event.area),
+                    Operation::Create | Operation::Open => format!("{} {name}", event.area),
                     _ => format!("{} {name} {} bytes", event.area, event.asked),
                 };
                 self.quota_event(event.area, event.operation, event.reason, object);
@@ -158,10 +158,15 @@ impl Records {
         let rule = budget.and_then(|budget| match reason {
             Reason::QuotaSoftBytes => budget.soft_rule,
             Reason::QuotaHardInodes => budget.inodes_rule,
+            Reason::VfsOpenFiles => None,
             _ => budget.hard_rule,
         });
         let outcome = match reason {
             Reason::QuotaSoftBytes => Outcome::Warn { reason },
+            Reason::VfsOpenFiles => Outcome::Deny {
+                reason,
+                errno: Errno::ENFILE,
+            },
             _ => Outcome::Deny {
                 reason,
                 errno: Errno::EDQUOT,

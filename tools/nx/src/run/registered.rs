@@ -77,6 +77,8 @@ fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Facts> {
     let rules = &session.rules;
     let front = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let in_force = rules.profiles_in_force();
+    let in_force: Vec<_> = in_force.iter().map(AsRef::as_ref).collect();
     Ok(Facts {
         version: FACTS_VERSION,
         nx: env!("CARGO_PKG_VERSION").to_owned(),
@@ -98,7 +100,7 @@ fn facts(session: &Session, plan: &Plan, init: i32) -> io::Result<Facts> {
             hash: filter_hash(&plan.filter),
             instructions: u32::try_from(plan.filter.len()).unwrap_or(u32::MAX),
         },
-        syscalls: mask(&rules.profiles()).counts(),
+        syscalls: mask(&in_force).counts(),
         work: work(plan),
         backends: backends(plan),
         started_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),

@@ -4,7 +4,7 @@ use super::output::{Said, VERSION, places};
 use super::ps::sessions;
 use super::view::Of;
 use crate::diagnostics::draw;
-use crate::registry::{AskError, Live, Trouble, ask_all};
+use crate::registry::{AskError, Live, Trouble, ask_all, list};
 use crate::run::{Exit, Failure, Places, plain};
 use clap::Args;
 use nexus_policy::{Policy, SubjectPolicy};
@@ -20,7 +20,7 @@ const ASKED_MAX: usize = 256;
 /// Whom a command speaks of.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct About {
-    /// Who
+    /// Whose: the name after `nx run`, as `nx sec ps` shows it
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: String,
     /// Only this session of the subject, as `nx sec ps` names it
@@ -229,9 +229,18 @@ fn find(about: &About, question: Question) -> Result<Found, Failure> {
 /// Asks them all at once; sessions that give the same answer stand together.
 fn asked(places: &Places, lives: Vec<Live>, question: Question) -> Vec<Shown> {
     let answers = ask_all(&places.runtime, lives.iter().map(|live| &live.facts), question);
+    // Who closed without an answer has ended, or is passed over otherwise: who still runs is known by a second look.
+    let gone = answers.iter().any(|answer| matches!(answer, Err(AskError::Gone)));
+    let still: Vec<String> = match gone.then(|| list(&places.runtime)) {
+        Some(Ok(listing)) => listing.live.into_iter().map(|live| live.facts.session).collect(),
+        _ => Vec::new(),
+    };
     let mut out: Vec<Shown> = Vec::new();
     for (live, answer) in lives.into_iter().zip(answers) {
         let answer = match answer {
+            Err(AskError::Gone) if still.contains(&live.facts.session) => {
+                Err("the session's supervisor closed without an answer, and runs on".to_owned())
+            }
             Err(AskError::Gone) => continue,
             other => other.map_err(|error| error.to_string()),
         };

@@ -7,6 +7,7 @@ mod counters;
 mod doctor;
 mod egress;
 mod export;
+mod help;
 mod journal;
 mod output;
 mod policy;
@@ -22,6 +23,7 @@ pub(crate) mod view;
 mod words;
 
 pub(crate) use args::SecCommand;
+pub(crate) use help::SEC as HELP;
 
 /// Does what the command line says, and gives the status that `nx` ends with.
 pub(crate) fn main(command: &SecCommand) -> u8 {

@@ -3,8 +3,9 @@
 use super::about::{About, Shown, show_with};
 use super::output::{Paint, Said, places};
 use super::view::{Of, field, items};
+use crate::registry::Live;
 use crate::run::{Failure, plain};
-use execd::{Enforcement, SysV};
+use execd::{Enforcement, SysV, cgroup};
 use nexus_abi::Area;
 use nexus_policy::{IpcLimit, Limit};
 use nexus_wire::session::Question;
@@ -16,8 +17,68 @@ use vfsd::VfsdUsage;
 pub(super) fn quotas(about: &About, as_json: bool) -> Result<Said, Failure> {
     let usage = usage(&about.subject)?;
     show_with(about, Question::Quotas, as_json, &[("usage", usage.clone())], |shown| {
-        text(shown, &usage, Paint::of_stdout())
+        let counted = counted(shown);
+        let text = text(shown, &usage, &counted, Paint::of_stdout());
+        shown.source_json = (!counted.is_empty()).then(|| json!({"sessions": counted}));
+        text
     })
+}
+
+/// What of a session's own limits is used, by the kernel's counters of the session's cgroup: nothing else counts it whole.
+fn counted(shown: &Shown) -> Vec<Value> {
+    let one = |live: &Live| {
+        let session = &live.facts.session;
+        match cgroup::usage(live.facts.init.pid, session) {
+            Ok(usage) => json!({
+                "session": session, "source": "cgroup", "cgroup": usage.path.to_string_lossy(),
+                "why": usage.memory_bytes.as_ref().err().or(usage.processes.as_ref().err()),
+                "memory_bytes": usage.memory_bytes.ok(), "processes": usage.processes.ok(),
+            }),
+            Err(why) => json!({
+                "session": session, "source": "unsupported", "cgroup": Value::Null, "why": why,
+                "memory_bytes": Value::Null, "processes": Value::Null,
+            }),
+        }
+    };
+    shown.lives.iter().map(one).collect()
+}
+
+/// The same in words.
+fn counted_text(counted: &[Value]) -> String {
+    let mut out = String::new();
+    for one in counted {
+        let session = plain(&field(one, "session"));
+        if field(one, "source") != "cgroup" {
+            let _ = writeln!(
+                out,
+                "  used by {session}: unsupported: memory and processes are counted together by a cgroup of the session's own alone: {}",
+                plain(&field(one, "why"))
+            );
+            continue;
+        }
+        for (name, what) in [
+            ("memory_bytes", "bytes of memory"),
+            ("processes", "processes and threads"),
+        ] {
+            if let Some(value) = one.get(name).and_then(Value::as_u64) {
+                let _ = writeln!(out, "  used by {session}: {value} {what}");
+            }
+        }
+        if let Some(why) = one.get("why").and_then(Value::as_str) {
+            let _ = writeln!(out, "  used by {session}: unsupported: {}", plain(why));
+        }
+        let _ = writeln!(
+            out,
+            "    by the kernel's counters of its cgroup {}, now",
+            plain(&field(one, "cgroup"))
+        );
+    }
+    let of = if counted.is_empty() { "" } else { " of the rest" };
+    let _ = writeln!(
+        out,
+        "  used{of}: unsupported: what a session's own namespaces hold, only its own kernel objects count"
+    );
+    out
 }
 
 /// What is used, by the ledger that judges: the file server's, which all sessions of the subject share.
@@ -130,7 +191,7 @@ fn at(value: &Value, name: &str) -> String {
     value.get(name).map(|rule| field(rule, "at")).unwrap_or_default()
 }
 
-fn text(shown: &Shown, usage: &Value, paint: Paint) -> String {
+fn text(shown: &Shown, usage: &Value, counted: &[Value], paint: Paint) -> String {
     let Some(value) = shown.value() else {
         return String::new();
     };
@@ -199,6 +260,31 @@ fn text(shown: &Shown, usage: &Value, paint: Paint) -> String {
         );
         let _ = writeln!(out, "  {words:<63} {}", at(one, "rule"));
     }
-    out.push_str("  used: unsupported: what a session's own namespaces hold, only its own kernel objects count\n");
+    out.push_str(&counted_text(counted));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cgroup_counts_is_named_as_the_kernels_and_what_it_does_not_count_says_why() {
+        let counted = [
+            json!({"session": "aa", "source": "cgroup", "cgroup": "/sys/fs/cgroup/nx-aa", "why": null, "memory_bytes": 8192, "processes": 3}),
+            json!({"session": "bb", "source": "unsupported", "cgroup": null, "why": "the session has no cgroup of its own here", "memory_bytes": null, "processes": null}),
+            json!({"session": "cc", "source": "cgroup", "cgroup": "/sys/fs/cgroup/nx-cc", "why": "`pids.current` holds no number", "memory_bytes": 1, "processes": null}),
+        ];
+        let text = counted_text(&counted);
+        for line in [
+            "used by aa: 8192 bytes of memory\n",
+            "used by aa: 3 processes and threads\n",
+            "by the kernel's counters of its cgroup /sys/fs/cgroup/nx-aa, now\n",
+            "used by bb: unsupported: memory and processes are counted together by a cgroup of the session's own alone: the session has no cgroup of its own here\n",
+            "used by cc: 1 bytes of memory\n",
+            "used by cc: unsupported: `pids.current` holds no number\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::view::{Of, field, items, wrap};
 use super::{readback, words};
 use crate::run::{Class, Failure, filter_hash, mask, plain};
 use nexus_abi::{Effect, RuleRef, syscall};
-use nexus_abi_policy::SyscallRule;
+use nexus_abi_policy::{Condition, SyscallRule};
 use nexus_wire::session::Question;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -21,14 +21,18 @@ pub(super) fn syscalls(about: &About, all: bool, read_back: bool, as_json: bool)
 
 /// Which calls the rules let through, and on what condition.
 pub(super) fn value(of: &Of<'_>) -> Value {
+    // As it is judged: what a rule asks of a budget, the file server finds when something grows.
+    let in_force = of.rules.profiles_in_force();
+    let in_force: Vec<_> = in_force.iter().map(AsRef::as_ref).collect();
+    let mask = mask(&in_force);
     let profiles = of.rules.profiles();
-    let mask = mask(&profiles);
     let allowed: BTreeSet<u32> = mask.numbers(Class::Allowed).collect();
     let conditional: BTreeSet<u32> = mask.numbers(Class::Conditional).collect();
     // The calls of one rule with the same words stand together, in policy order.
     let mut rules: Vec<(RuleRef, Effect, String, Value, Vec<&'static str>)> = Vec::new();
     for rule in profiles.iter().flat_map(|profile| &profile.rules) {
-        if rule.conditions.is_empty() || !conditional.contains(&rule.number) {
+        let budget = rule.conditions.iter().any(|one| matches!(one, Condition::Budget(_)));
+        if rule.conditions.is_empty() || !(budget || conditional.contains(&rule.number)) {
             continue;
         }
         let (Some(name), when) = (

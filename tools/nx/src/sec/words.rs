@@ -30,7 +30,7 @@ pub(super) fn conditions(call: u32, conditions: &[Condition]) -> String {
 fn condition(call: u32, condition: &Condition) -> String {
     let (index, test) = match condition {
         Condition::Egress => return "egress allows the destination".to_owned(),
-        Condition::Budget(area) => return format!("it fits what is left of {area}"),
+        Condition::Budget(area) => return format!("it fits what is left of {area}, as the file server finds"),
         Condition::Arg { index, test, .. } => (*index, test),
     };
     let name = |value: &u64| named(call, index, *value).map_or_else(|| number(*value), str::to_owned);

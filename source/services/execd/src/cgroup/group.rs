@@ -13,6 +13,11 @@ use std::time::Duration;
 /// What a session's cgroup is called, before the session's id.
 const PREFIX: &str = "nx-";
 
+/// What the cgroup of this session is called.
+pub(super) fn name_of(id: &str) -> String {
+    format!("{PREFIX}{id}")
+}
+
 /// What the leaf is called into which a caller moves that was alone in its cgroup, before the session's id.
 const LEAF_PREFIX: &str = "nx-front-";
 
@@ -47,7 +52,7 @@ impl Group {
     pub fn make(place: &Place, id: &str, limits: &Limits) -> Result<Self, Lack> {
         let leaf = place.is_within().then(|| Leaf::enter(place.path(), id)).transpose()?;
         sweep(place.path());
-        let path = place.path().join(format!("{PREFIX}{id}"));
+        let path = place.path().join(name_of(id));
         let made = make_locked(&path).map_err(refused("make a cgroup", place.path()));
         let directory = match made {
             Ok(directory) => directory,

@@ -5,6 +5,8 @@
 
 mod group;
 mod place;
+mod usage;
 
 pub use group::Group;
 pub use place::{Lack, Place, find};
+pub use usage::{Usage, usage};

@@ -186,6 +186,13 @@ fn mounted(table: &str, own: &str) -> Result<(Mount, PathBuf), Lack> {
     })
 }
 
+/// The directory of the cgroup that a process is in, from the text of its `/proc/PID/cgroup`.
+pub(super) fn directory_of(cgroups: &str) -> Result<PathBuf, Lack> {
+    let path = own_path(cgroups).ok_or(Lack::NotMounted)?;
+    let table = read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+    mounted(&table, path).map(|(_, directory)| directory)
+}
+
 /// This process's cgroup of version 2, from the text of `/proc/self/cgroup`.
 fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))

@@ -263,6 +263,70 @@ fn record_of(record: &ResourceRecord<'_>) -> Option<Record> {
     })
 }
 
+/// For tests with hostile bytes: reads them as a program's question and as a server's answer, and says whether they were one
+/// of the two.
+///
+/// # Errors
+/// The claim about what comes out that does not hold.
+#[doc(hidden)]
+pub fn read_any_message(bytes: &[u8]) -> Result<bool, &'static str> {
+    let hold = |claim: &'static str, holds: bool| if holds { Ok(()) } else { Err(claim) };
+    let plain = |name: &str| {
+        let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        let labels = name
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(fine));
+        hold("a name is such as hosts have", labels && name.len() <= NAME_BYTES_MAX)
+    };
+    let mut understood = false;
+    match read_query(bytes) {
+        Ok(query) => {
+            understood = true;
+            plain(&query.name)?;
+            for reply in [Reply::NoName, Reply::Failed, Reply::Records(Vec::new())] {
+                let written = write_reply(&query, &reply, true).map_or(usize::MAX, |written| written.len());
+                hold("every question can be answered in one packet", written <= UDP_BYTES_MAX)?;
+            }
+        }
+        Err(said) => hold("a refusal is a header", said.is_none_or(|said| said.len() == 12))?,
+    }
+    // Read as the answer to the very question that it holds.
+    let packet = counts_fit(bytes).then(|| Packet::parse(bytes).ok()).flatten();
+    let question = packet.as_ref().and_then(|packet| packet.questions.first());
+    let (Some(id), Some(name)) = (
+        packet.as_ref().map(Packet::id),
+        question.and_then(|question| text_of(&question.qname)),
+    ) else {
+        return Ok(understood);
+    };
+    for kind in [Kind::A, Kind::Aaaa] {
+        let others = [(id ^ 1, name.clone()), (id, format!("x{name}"))];
+        let silent = others
+            .iter()
+            .all(|(id, name)| read_answer(bytes, *id, name, kind).is_none());
+        hold("an answer to another question is none", silent)?;
+        let Some(answer) = read_answer(bytes, id, &name, kind) else {
+            continue;
+        };
+        understood = true;
+        let records = match answer {
+            Answer::Records(records) => records,
+            Answer::NoName | Answer::Truncated | Answer::Failed => continue,
+        };
+        hold(
+            "no more records than there is room for",
+            records.len() <= bytes.len() / 11,
+        )?;
+        for record in records {
+            plain(&record.name)?;
+            if let Data::Alias(target) = record.data {
+                plain(&target)?;
+            }
+        }
+    }
+    Ok(understood)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,8 @@ mod conf;
 mod message;
 mod upstream;
 
+pub use message::read_any_message;
+
 use crate::host::Host;
 use crate::pins::Pins;
 use crate::worker::LateDenial;
@@ -50,6 +52,18 @@ const STACK_BYTES: usize = 256 * 1024;
 /// Where it listens inside.
 pub(crate) const AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
+/// The servers that names are asked of here, in order: the host's own, `resolv.conf`(5).
+#[must_use]
+pub fn name_servers() -> Vec<SocketAddr> {
+    conf::servers(&conf::read("/etc/resolv.conf"))
+}
+
+/// What the host's own file says of a name in lower case, hosts(5): where it says anything, no server is asked.
+#[must_use]
+pub fn listed_addresses(name: &str) -> Vec<IpAddr> {
+    conf::hosts(&conf::read("/etc/hosts"), name)
+}
+
 struct Resolver {
     gate: EgressGate,
     pins: Pins,
@@ -87,14 +101,7 @@ pub(crate) fn start(
     sys::bind(&datagrams, &at)?;
     sys::bind(&streams, &at)?;
     sys::listen(&streams, 16)?;
-    let resolver = Arc::new(Resolver {
-        gate,
-        pins,
-        host: Mutex::new(None),
-        denied,
-        lookups: AtomicUsize::new(0),
-        connections: AtomicUsize::new(0),
-    });
+    let resolver = Arc::new(Resolver::new(gate, pins, denied));
     let (socket, listener) = (UdpSocket::from(datagrams), TcpListener::from(streams));
     let other = Arc::clone(&resolver);
     let thread = |name: &str| thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
@@ -110,22 +117,24 @@ fn datagrams_of(resolver: &Arc<Resolver>, socket: &Arc<UdpSocket>) {
             // An error of an earlier answer: its receiver is gone.
             continue;
         };
-        let Some(counted) = Counted::of(resolver, |resolver| &resolver.lookups, LOOKUPS_MAX) else {
-            continue;
-        };
-        let query = bytes.get(..count).unwrap_or_default().to_vec();
-        let socket = Arc::clone(socket);
-        let work = move || {
-            if let Some(reply) = counted.0.answer(&query, true) {
-                let _ = socket.send_to(&reply, from);
-            }
-        };
-        // Without a thread it is dropped.
-        let _ = thread::Builder::new()
-            .name("name".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(work);
+        look_up(resolver, socket, bytes.get(..count).unwrap_or_default(), from);
     }
+}
+
+/// Begins to answer one question, if there are not too many already; says whether it did.
+fn look_up(resolver: &Arc<Resolver>, socket: &Arc<UdpSocket>, query: &[u8], from: SocketAddr) -> bool {
+    let Some(counted) = Counted::of(resolver, |resolver| &resolver.lookups, LOOKUPS_MAX) else {
+        return false;
+    };
+    let (query, socket) = (query.to_vec(), Arc::clone(socket));
+    let work = move || {
+        if let Some(reply) = counted.0.answer(&query, true) {
+            let _ = socket.send_to(&reply, from);
+        }
+    };
+    // Without a thread it is dropped.
+    let thread = thread::Builder::new().name("name".to_owned()).stack_size(STACK_BYTES);
+    thread.spawn(work).is_ok()
 }
 
 fn streams_of(resolver: &Arc<Resolver>, listener: &TcpListener) {
@@ -165,6 +174,17 @@ fn serve(resolver: &Arc<Resolver>, mut stream: TcpStream) -> Option<()> {
 }
 
 impl Resolver {
+    fn new(gate: EgressGate, pins: Pins, denied: LateDenial) -> Self {
+        Self {
+            gate,
+            pins,
+            host: Mutex::new(None),
+            denied,
+            lookups: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
     fn answer(&self, bytes: &[u8], over_udp: bool) -> Option<Vec<u8>> {
         match read_query(bytes) {
             Err(said) => said,
@@ -188,7 +208,7 @@ impl Resolver {
         if query.kind == Kind::Other {
             return Reply::Records(Vec::new());
         }
-        let listed = conf::hosts(&conf::read("/etc/hosts"), name);
+        let listed = listed_addresses(name);
         if !listed.is_empty() {
             let records = listed.into_iter().filter(|ip| fits(*ip, query.kind)).map(|ip| Record {
                 name: name.to_owned(),
@@ -326,3 +346,6 @@ impl From<Stop> for std::io::Error {
         Self::from_raw_os_error(i32::from(errno.raw()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! Asking the host's servers.
 
-use super::conf;
 use super::message::{Answer, Kind, UDP_BYTES_MAX, read_answer, write_query};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -15,7 +14,7 @@ const STRANGERS_MAX: usize = 64;
 
 /// What the host's servers say; `Answer::Failed` if none can tell.
 pub(super) fn ask(name: &str, kind: Kind) -> Answer {
-    let servers = conf::servers(&conf::read("/etc/resolv.conf"));
+    let servers = super::name_servers();
     for _ in 0..ROUNDS {
         for server in &servers {
             let said = match over_udp(*server, name, kind) {
@@ -88,4 +87,39 @@ fn over_tcp(server: SocketAddr, name: &str, kind: Kind) -> Option<Answer> {
         }
     }
     read_answer(&bytes, id, name, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Data, Record, Reply, read_query, write_reply};
+    use super::*;
+
+    /// A server that gives so many answers to somebody else's question, and then the right one.
+    fn server(strangers: usize) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            let (count, from) = socket.recv_from(&mut bytes).unwrap();
+            let record = Record {
+                name: "a.example".to_owned(),
+                ttl: 60,
+                data: Data::Address([203, 0, 113, 7].into()),
+            };
+            let query = read_query(&bytes[..count]).unwrap();
+            let right = write_reply(&query, &Reply::Records(vec![record]), true).unwrap();
+            let mut wrong = right.clone();
+            wrong[0] ^= 1;
+            (0..strangers).for_each(|_| drop(socket.send_to(&wrong, from)));
+            socket.send_to(&right, from).unwrap();
+        });
+        at
+    }
+
+    #[test]
+    fn the_last_of_so_many_answers_counts_and_the_one_behind_it_is_not_read() {
+        let ask = |strangers| over_udp(server(strangers), "a.example", Kind::A);
+        assert!(matches!(ask(STRANGERS_MAX - 1), Some(Answer::Records(records)) if records.len() == 1));
+        assert_eq!(ask(STRANGERS_MAX), None);
+    }
 }

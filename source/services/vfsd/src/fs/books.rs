@@ -12,11 +12,18 @@ use rustix::io::Errno;
 
 use super::events::EventQueue;
 use super::node::Node;
-use super::serve::aside;
+use super::serve::{Others, aside};
 
 /// How long a request that does not fit waits for a close that is on its way. The kernel sends a close without waiting
 /// for our answer, so a program that closed the last handle of an unlinked file and goes on at once may come first.
 const CLOSING_WAIT: Duration = Duration::from_millis(50);
+
+/// How long it waits at least: a close that was taken from the device may not have been begun. After that it waits only while
+/// the threads are at what they were at, or requests have waited ever since.
+const CLOSING_WAIT_MIN: Duration = Duration::from_millis(2);
+
+/// How often that is looked at.
+const CLOSING_LOOK: Duration = Duration::from_millis(1);
 
 /// Who asked for what: what an event tells of a request.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +143,20 @@ impl Books {
         }
     }
 
+    /// Tells of a denial that the ledger has no part in.
+    pub(crate) fn refused(&self, area: Area, operation: Operation, reason: Reason, name: &[u8], pid: u32) {
+        let policy = self.lock().policy.clone();
+        self.events.push(Event {
+            area,
+            operation,
+            reason,
+            name: Bounded::cut(name),
+            asked: 1,
+            pid,
+            policy,
+        });
+    }
+
     /// Gives back what nobody can reach any more: room for something that does not fit otherwise.
     fn reclaim<'a>(&'a self, inner: MutexGuard<'a, Inner>, area: Area) -> MutexGuard<'a, Inner> {
         let orphans = inner.orphans_of(area);
@@ -170,18 +191,34 @@ impl Books {
         };
         // The close that is waited for has to be read by somebody.
         aside();
-        let until = Instant::now() + CLOSING_WAIT;
+        let mut others = Others::now();
+        let begin = Instant::now();
         while !decision.verdict.is_allow() && inner.unlinked_open > 0 && inner.in_vain != Some(inner.turn) {
             let turn = inner.turn;
-            let left = until.saturating_duration_since(Instant::now());
-            let waited = self.closed.wait_timeout_while(inner, left, |inner| inner.turn == turn);
+            let waited = self
+                .closed
+                .wait_timeout_while(inner, CLOSING_LOOK, |inner| inner.turn == turn);
             inner = waited.map_or_else(|error| error.into_inner().0, |(inner, _)| inner);
             if inner.turn == turn {
-                inner.in_vain = Some(turn);
-                break;
+                drop(inner);
+                let spent = begin.elapsed();
+                let in_vain = spent >= CLOSING_WAIT
+                    || (spent >= CLOSING_WAIT_MIN && others.as_mut().is_none_or(Others::are_done));
+                inner = self.lock();
+                if inner.turn == turn {
+                    if in_vain {
+                        inner.in_vain = Some(turn);
+                        break;
+                    }
+                    continue;
+                }
             }
             inner = self.reclaim(inner, area);
             decision = inner.ledger.charge(area, amount);
+            if begin.elapsed() >= CLOSING_WAIT {
+                // However many close what they opened, none of it is what is waited for.
+                break;
+            }
         }
         (inner, decision)
     }
@@ -217,6 +254,18 @@ impl Books {
             node: Arc::downgrade(node),
         };
         self.lock().orphans.insert(node.id, orphan);
+    }
+
+    /// Empties and gives back one orphan; `false` for what is none, or is being used.
+    ///
+    /// For who needs the descriptor that it holds. Called with any locks but these books' held.
+    pub(crate) fn let_go(&self, node: &Node) -> bool {
+        let is_orphan = self.lock().orphans.contains_key(&node.id);
+        let gone = is_orphan && node.empty();
+        if gone {
+            self.buried(node.id);
+        }
+        gone
     }
 
     /// The orphan was opened again, or grows: it is charged like any other file from now on.

@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nexus_quota::Amount;
+use nexus_quota::{Amount, charged_bytes};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::handle::Seat;
 use super::node::{LOOK, Node, open_again, proc_path};
 use super::open::{backing_flags, truncates};
 use super::protocol::Attr;
@@ -26,14 +27,15 @@ impl Vfs {
         parent: u64,
         name: &CStr,
         pid: u32,
+        cost: Amount,
         make: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>,
     ) -> Result<Attr, Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
-        self.charge_inode(parent.zone, name, pid)?;
+        self.charge_new(parent.zone, cost, name, pid)?;
         if let Err(errno) = make(&dir, name) {
-            self.books.release(parent.zone.area(), Amount::INODE);
+            self.books.release(parent.zone.area(), cost);
             return Err(errno);
         }
         let (node, stat, _) = self.find(&parent, &dir, name)?;
@@ -41,7 +43,7 @@ impl Vfs {
     }
 
     pub(crate) fn op_mkdir(&self, parent: u64, name: &CStr, mode: u32, pid: u32) -> Result<Attr, Errno> {
-        self.make(parent, name, pid, |dir, name| {
+        self.make(parent, name, pid, Amount::INODE, |dir, name| {
             rustix::fs::mkdirat(dir, name, permissions(mode))
         })
     }
@@ -52,13 +54,19 @@ impl Vfs {
         if !matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket) {
             return Err(Errno::PERM);
         }
-        self.make(parent, name, pid, |dir, name| {
+        self.make(parent, name, pid, Amount::INODE, |dir, name| {
             rustix::fs::mknodat(dir, name, kind, permissions(mode), 0)
         })
     }
 
     pub(crate) fn op_symlink(&self, parent: u64, name: &CStr, target: &CStr, pid: u32) -> Result<Attr, Errno> {
-        self.make(parent, name, pid, |dir, name| rustix::fs::symlinkat(target, dir, name))
+        // What it says is the program's to choose, so it is paid for as a file's content is.
+        let len = u64::try_from(target.count_bytes()).map_err(|_| Errno::NAMETOOLONG)?;
+        let bytes = charged_bytes(len).ok_or(Errno::NAMETOOLONG)?;
+        let cost = Amount { bytes, ..Amount::INODE };
+        self.make(parent, name, pid, cost, |dir, name| {
+            rustix::fs::symlinkat(target, dir, name)
+        })
     }
 
     /// Makes and opens a file. Returns its handle.
@@ -71,9 +79,11 @@ impl Vfs {
         pid: u32,
     ) -> Result<(Attr, u64), Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
+        // Before the file is made: nobody expects one that could not be opened.
+        let seat = self.seat(parent.zone, name.to_bytes(), pid)?;
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
-        self.charge_inode(parent.zone, name, pid)?;
+        self.charge_new(parent.zone, Amount::INODE, name, pid)?;
         let open = backing_flags(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&dir, name, open, permissions(mode)) {
             Ok(file) => {
@@ -81,7 +91,7 @@ impl Vfs {
                 // Without a handle of its own until it needs one: it can be opened by its name.
                 let node = self.table.intern(parent.zone, &stat, None, Some((&parent, name)))?;
                 node.state().attributes = Some(0);
-                Ok((self.attr(&node, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
             }
             Err(errno) => {
                 self.books.release(parent.zone.area(), Amount::INODE);
@@ -104,7 +114,7 @@ impl Vfs {
                     Ok(file)
                 });
                 let file = opened.inspect_err(|_| self.forget_node(node.id, 1))?;
-                Ok((self.attr(&node, &stat), self.hold(node, file)?))
+                Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
             }
         }
     }
@@ -112,8 +122,9 @@ impl Vfs {
     /// Makes and opens a file that has no name: `O_TMPFILE`. It may get one later, by `link`.
     pub(crate) fn op_tmpfile(&self, parent: u64, mode: u32, flags: u32, pid: u32) -> Result<(Attr, u64), Errno> {
         let parent = self.parent(parent)?;
+        let seat = self.seat(parent.zone, b"", pid)?;
         let dir = self.fd(&parent)?;
-        self.charge_inode(parent.zone, c"", pid)?;
+        self.charge_new(parent.zone, Amount::INODE, c"", pid)?;
         let made = (|| {
             // Not `O_EXCL`, which would rule a name out: whether it may get one the kernel knows by itself.
             let open = backing_flags(flags) | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -133,17 +144,13 @@ impl Vfs {
             .inspect_err(|_| self.books.release(parent.zone.area(), Amount::INODE))?;
         node.state().attributes = Some(0);
         // If it cannot be held, closing and forgetting it gives back what it cost.
-        Ok((self.attr(&node, &stat), self.hold(node, file)?))
+        Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
     }
 
     /// Gives an opened file a number; the kernel was told of the node just now and forgets it if this fails.
-    fn hold(&self, node: Arc<Node>, file: OwnedFd) -> Result<u64, Errno> {
+    fn hold(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd) -> Result<u64, Errno> {
         let id = node.id;
-        let held = self.opened(&node).and_then(|()| {
-            self.handles
-                .insert(Arc::clone(&node), file)
-                .inspect_err(|_| self.closed(&node))
-        });
-        held.inspect_err(|_| self.forget_node(id, 1))
+        self.opened(&node).inspect_err(|_| self.forget_node(id, 1))?;
+        Ok(self.handles.insert(seat, node, file))
     }
 }

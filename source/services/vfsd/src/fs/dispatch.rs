@@ -74,7 +74,7 @@ impl Vfs {
                 answer.opened(handle, flags);
             }
             Request::Opendir => {
-                let (handle, flags) = self.op_opendir(id)?;
+                let (handle, flags) = self.op_opendir(id, pid)?;
                 answer.opened(handle, flags);
             }
             Request::Read { handle, offset, size } => self.op_read(handle, offset, size, answer)?,

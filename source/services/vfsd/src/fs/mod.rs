@@ -25,6 +25,7 @@ mod setattr;
 mod shared;
 mod statfs;
 mod table;
+pub(crate) mod who;
 pub(crate) mod works;
 pub(crate) mod write;
 pub(crate) mod xattr;
@@ -38,14 +39,16 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use self::books::{Asker, Books};
-use self::handle::{Handle, Handles};
+use self::handle::{Handle, Handles, Seat};
 use self::node::{Node, look};
 use self::table::ROOT_ID;
 pub(crate) use self::table::Table;
+use self::who::Who;
 use self::works::Works;
 pub(crate) use self::zone::Zone;
 use crate::Identity;
-use nexus_abi::Operation;
+use nexus_abi::{Operation, Reason};
+use nexus_quota::Amount;
 
 /// The longest name, in bytes (`NAME_MAX`, linux/limits.h).
 pub(crate) const NAME_BYTES_MAX: usize = 255;
@@ -53,9 +56,10 @@ pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// How many descriptors the file system may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// For inodes; past it the least used are opened again when needed.
+    /// For inodes; past it the least used are opened again when needed. Of those without a name that are open there may be
+    /// more, as many as `handles`.
     pub(crate) nodes: usize,
-    /// For open files; past it `open` says `ENFILE`.
+    /// For open files; of whoever has as many as are left, `open` says `ENFILE`.
     pub(crate) handles: usize,
 }
 
@@ -66,6 +70,7 @@ pub(crate) struct Vfs {
     table: Arc<Table>,
     works: Arc<Works>,
     handles: Handles,
+    who: Arc<Who>,
     owner: Identity,
     zones: [Arc<Node>; Zone::ALL.len()],
     trims: fallocate::Trims,
@@ -77,9 +82,10 @@ impl Vfs {
         books: Arc<Books>,
         owner: Identity,
         limits: Limits,
+        who: Arc<Who>,
         open: impl Fn(Zone) -> Result<OwnedFd, Errno>,
     ) -> Result<Self, Errno> {
-        let table = Arc::new(Table::new(limits.nodes));
+        let table = Arc::new(Table::new(limits.nodes, Arc::clone(&books)));
         let works = Arc::new(Works::new(Arc::clone(&table), Arc::clone(&books)));
         let zone = |zone| -> Result<Arc<Node>, Errno> {
             let fd = Arc::new(open(zone)?);
@@ -92,6 +98,7 @@ impl Vfs {
             table,
             works,
             handles: Handles::new(limits.handles),
+            who,
             owner,
             zones,
             trims: fallocate::Trims::default(),
@@ -195,14 +202,24 @@ impl Vfs {
         self.handles.get(number)
     }
 
-    /// Charges the making of an inode called `name`.
-    fn charge_inode(&self, zone: Zone, name: &CStr, pid: u32) -> Result<(), Errno> {
+    /// Room for one more open file of whoever asks, to be had before anything is done; `ENFILE`, and told, if it has its share.
+    fn seat(&self, zone: Zone, name: &[u8], pid: u32) -> Result<Seat<'_>, Errno> {
+        let seat = self.handles.seat(self.who.holder(pid));
+        if seat.is_none() {
+            self.books
+                .refused(zone.area(), Operation::Open, Reason::VfsOpenFiles, name, pid);
+        }
+        seat.ok_or(Errno::NFILE)
+    }
+
+    /// Charges the making of an inode called `name`, which costs `cost`.
+    fn charge_new(&self, zone: Zone, cost: Amount, name: &CStr, pid: u32) -> Result<(), Errno> {
         let asker = Asker {
             operation: Operation::Create,
             name: name.to_bytes(),
             pid,
         };
-        self.books.charge(zone.area(), nexus_quota::Amount::INODE, asker)
+        self.books.charge(zone.area(), cost, asker)
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::zone::Zone;
+use crate::layout::has_paid_length;
 
 /// Opens a name without following it: the only way in which a name of the backing store is opened as a handle.
 pub(crate) const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -37,6 +38,17 @@ impl Key {
     }
 }
 
+/// What became of a handle that was to be let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It is closed.
+    Rests,
+    /// It was used lately, or is never let go of.
+    Used,
+    /// There is no name by which it could be opened again.
+    Nameless,
+}
+
 /// A name that an inode has.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
@@ -47,7 +59,7 @@ pub(crate) struct Place {
 /// What changes about an inode.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// A regular file's length. Nobody else changes the file.
+    /// The length of a regular file, or of a link's target. Nobody else changes the file.
     pub(crate) len: u64,
     /// What is charged for the length and for what was preallocated past it, in whole blocks: `INVARIANT(paid-for)` is
     /// that it is never less than the length.
@@ -84,6 +96,8 @@ pub(crate) struct Node {
     used: AtomicBool,
     /// The handle is never let go of: the name may come to mean something else.
     kept: AtomicBool,
+    /// It is gone from the host: its number may mean another inode.
+    given_up: AtomicBool,
     place: Mutex<Option<Place>>,
     state: Mutex<State>,
     entries: RwLock<()>,
@@ -102,7 +116,7 @@ impl Node {
     pub(crate) fn new(id: u64, zone: Zone, stat: &Stat, handle: Option<Arc<OwnedFd>>, place: Option<Place>) -> Self {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let len = u64::try_from(stat.st_size).unwrap_or_default();
-        let paid = if kind == FileType::RegularFile {
+        let paid = if has_paid_length(kind) {
             charged_bytes(len).unwrap_or(u64::MAX)
         } else {
             0
@@ -116,6 +130,7 @@ impl Node {
             handle: Mutex::new(handle),
             used: AtomicBool::new(true),
             kept: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             place: Mutex::new(place),
             state: Mutex::new(State {
                 len,
@@ -138,6 +153,11 @@ impl Node {
             Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+
+    /// Whether it was emptied and let go of.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// To look at a directory's names.
@@ -210,16 +230,16 @@ impl Node {
     }
 
     /// Lets go of the handle if it was not used since the last time this was asked and can be opened again.
-    pub(crate) fn rest(&self) -> bool {
+    pub(crate) fn rest(&self) -> Rest {
         if self.used.swap(false, Ordering::Relaxed) || self.kept.load(Ordering::Relaxed) {
-            return false;
+            return Rest::Used;
         }
         let place = lock(&self.place);
         if place.is_none() {
-            return false;
+            return Rest::Nameless;
         }
         lock(&self.handle).take();
-        true
+        Rest::Rests
     }
 
     /// A handle to the inode itself, whatever name it has by now: `O_PATH`. Also whether it was opened just now.
@@ -280,8 +300,8 @@ impl Node {
         }
     }
 
-    /// Empties an inode that has neither a name nor an open handle, so that its room on the host is free; `false` if it
-    /// is in use, or busy.
+    /// Empties and lets go of an inode that has neither a name nor an open handle, so that its room on the host is free;
+    /// `false` if it is in use, or busy.
     pub(crate) fn empty(&self) -> bool {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -304,6 +324,9 @@ impl Node {
         state.len = 0;
         state.paid = 0;
         state.reclaimed = true;
+        // With the handle goes the inode: its room, what a link of it said, and a descriptor. Its number may be another's then.
+        self.given_up.store(true, Ordering::Release);
+        lock(&self.handle).take();
         true
     }
 }

@@ -29,6 +29,7 @@ impl Vfs {
             // The kernel opens fifos and sockets itself, and nothing else is here.
             return Err(Errno::NXIO);
         }
+        let seat = self.seat(node.zone, &node.name(), pid)?;
         let fd = self.fd(&node)?;
         let file = open_again(&fd, backing_flags(flags))?;
         let unchanged = self.is_unchanged(&node, &file)?;
@@ -38,18 +39,17 @@ impl Vfs {
             self.truncate(&node, &fd, None, 0, pid)
                 .inspect_err(|_| self.closed(&node))?;
         }
-        self.handles
-            .insert(Arc::clone(&node), file)
-            .inspect_err(|_| self.closed(&node))
-            // Where only we change files, what the kernel has read of one stays true.
-            .map(|number| (number, if unchanged { opened::KEEP_CACHE } else { 0 }))
+        let number = self.handles.insert(seat, node, file);
+        // Where only we change files, what the kernel has read of one stays true.
+        Ok((number, if unchanged { opened::KEEP_CACHE } else { 0 }))
     }
 
-    pub(crate) fn op_opendir(&self, id: u64) -> Result<(u64, u32), Errno> {
+    pub(crate) fn op_opendir(&self, id: u64, pid: u32) -> Result<(u64, u32), Errno> {
         if id == super::ROOT_ID {
             return Ok((0, 0));
         }
         let node = self.table.get(id)?;
+        let seat = self.seat(node.zone, &node.name(), pid)?;
         let file = open_again(Arc::as_ref(&self.fd(&node)?), OFlags::RDONLY | OFlags::DIRECTORY)?;
         // Who else changes a directory does not tell the kernel.
         let flags = if node.zone.is_shared() {
@@ -58,10 +58,7 @@ impl Vfs {
             opened::KEEP_CACHE | opened::CACHE_DIR
         };
         self.opened(&node)?;
-        self.handles
-            .insert(Arc::clone(&node), file)
-            .inspect_err(|_| self.closed(&node))
-            .map(|number| (number, flags))
+        Ok((self.handles.insert(seat, node, file), flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::node::{Key, Node};
+use super::books::Books;
+use super::node::{Key, Node, Rest};
 use super::zone::Zone;
 
 /// The root of the file system, which is on no disk (`FUSE_ROOT_ID`, linux/fuse.h).
@@ -41,15 +42,18 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Table {
     inner: Mutex<Inner>,
+    books: Arc<Books>,
     /// Who holds a handle, the longest first.
     handles: Mutex<VecDeque<Weak<Node>>>,
     handles_max: usize,
 }
 
 impl Table {
-    /// A table that keeps `handles_max` handles; inodes past that are opened again when they are used.
-    pub(crate) fn new(handles_max: usize) -> Self {
+    /// A table that keeps `handles_max` handles; inodes past that are opened again when they are used, and those that have no
+    /// name are given up. It keeps more only of those that are open and have no name, which are bounded by what is open.
+    pub(crate) fn new(handles_max: usize, books: Arc<Books>) -> Self {
         Self {
+            books,
             inner: Mutex::default(),
             handles: Mutex::default(),
             handles_max,
@@ -82,9 +86,9 @@ impl Table {
         let mut inner = self.lock();
         let known_id = inner.by_key.get(&key).copied();
         let kind = FileType::from_raw_mode(stat.st_mode);
-        // A number that others freed and that means another kind of thing by now is another inode.
+        // A number that others freed and that means another kind of thing by now is another inode; so is one that we freed.
         let known = known_id.and_then(|id| inner.by_id.get_mut(&id));
-        if let Some(known) = known.filter(|known| known.node.kind == kind) {
+        if let Some(known) = known.filter(|known| known.node.kind == kind && !known.node.is_given_up()) {
             known.lookups = known.lookups.saturating_add(1);
             let node = Arc::clone(&known.node);
             drop(inner);
@@ -155,7 +159,12 @@ impl Table {
             tries = tries.saturating_add(1);
             let Some(oldest) = handles.pop_front() else { break };
             let Some(node) = oldest.upgrade() else { continue };
-            if !node.rest() {
+            let gone = match node.rest() {
+                Rest::Rests => true,
+                Rest::Used => false,
+                Rest::Nameless => self.books.let_go(&node),
+            };
+            if !gone {
                 handles.push_back(oldest);
             }
         }

@@ -17,8 +17,9 @@ const DESCRIPTORS_RESERVED: u64 = 1024;
 /// More handles on inodes than this gain nothing.
 const NODE_HANDLES_MAX: u64 = 1 << 16;
 
-/// More open files than this a subject's programs do not have.
-const FILE_HANDLES_MAX: u64 = 1 << 17;
+/// More open files than this a subject's programs do not have; one session has half of it at most. It bounds the handles on
+/// inodes that have no name and are open as well.
+const FILE_HANDLES_MAX: u64 = 1 << 16;
 
 /// Linux numbers signals to 64.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
@@ -92,10 +93,10 @@ pub(crate) fn limits() -> Limits {
     let have = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(wanted);
     let free = have.saturating_sub(DESCRIPTORS_RESERVED.min(have / 4));
     let part = |share: u64, most: u64| usize::try_from(share.min(most)).unwrap_or(usize::MAX);
-    // A third for inodes, which can be opened again; the rest for open files, which cannot.
+    // Half for inodes, half for open files. An open file whose inode lost its name takes one of each.
     Limits {
-        nodes: part(free / 3, NODE_HANDLES_MAX).max(16),
-        handles: part(free.saturating_sub(free / 3), FILE_HANDLES_MAX).max(16),
+        nodes: part(free / 2, NODE_HANDLES_MAX).max(16),
+        handles: part(free / 2, FILE_HANDLES_MAX).max(16),
     }
 }
 

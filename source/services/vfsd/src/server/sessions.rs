@@ -22,6 +22,7 @@ use super::work::{Granted, Measuring, Refused, Wish};
 use crate::fs::Zone;
 use crate::fs::books::Books;
 use crate::fs::events::{EventQueue, Kind};
+use crate::fs::who::Who;
 use crate::fs::works::Works;
 
 /// How many sessions a subject has at once, those that have not yet said who they are among them. Each is a socket and
@@ -74,6 +75,7 @@ pub(crate) struct Sessions {
     pub(crate) books: Arc<Books>,
     pub(crate) works: Arc<Works>,
     pub(crate) events: Arc<EventQueue>,
+    pub(crate) who: Arc<Who>,
     pub(crate) mount: OwnedFd,
     pub(crate) listener: OwnedFd,
     pub(crate) socket_path: PathBuf,
@@ -91,6 +93,7 @@ impl Sessions {
                 // The superblock is gone although sessions are not: somebody aborted it. Their sockets close with us.
                 return;
             }
+            self.tell_who(&open);
             // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
             // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
             let knocking = self.accept(open.len());
@@ -116,6 +119,14 @@ impl Sessions {
             }
         }
         self.end();
+    }
+
+    /// Has what the program opens counted for the session that it belongs to. Before a session is welcomed it is one of
+    /// several, so nothing that it opens counts for another.
+    fn tell_who(&self, open: &HashMap<u64, Session>) {
+        let mut numbers: Vec<u64> = open.keys().copied().collect();
+        numbers.sort_unstable();
+        self.who.set_sessions(&numbers, inits_of(open));
     }
 
     fn wait(&self, open: &HashMap<u64, Session>) {
@@ -313,10 +324,7 @@ impl Sessions {
         if events.is_empty() && lost.is_empty() {
             return;
         }
-        let inits: HashMap<u32, u64> = open
-            .iter()
-            .filter_map(|(number, session)| session.init_pid.map(|pid| (pid, *number)))
-            .collect();
+        let inits = inits_of(open);
         // Those that have not said Hello are told nothing.
         let oldest = open
             .iter()
@@ -374,6 +382,14 @@ impl Sessions {
             let _ = events.take();
         }
     }
+}
+
+/// The sessions by their init processes, of those that have said it.
+fn inits_of(open: &HashMap<u64, Session>) -> HashMap<u32, u64> {
+    let known = open.iter();
+    known
+        .filter_map(|(number, session)| session.init_pid.map(|pid| (pid, *number)))
+        .collect()
 }
 
 impl Session {

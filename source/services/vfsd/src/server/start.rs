@@ -10,6 +10,7 @@ use nexus_wire::vfs::{Budgets, FromVfsd, PolicyHex, Refusal, SubjectName};
 use nexus_wire::{Bounded, vfs};
 use rustix::io::Errno;
 
+use super::attribute::session_of;
 use super::marker::Markers;
 use super::sessions::Sessions;
 use super::{drop, mount};
@@ -17,6 +18,7 @@ use crate::Identity;
 use crate::fs::books::Books;
 use crate::fs::events::EventQueue;
 use crate::fs::serve::Server;
+use crate::fs::who::Who;
 use crate::fs::{Vfs, Zone};
 use crate::layout::{Backing, measure};
 
@@ -96,18 +98,20 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         Zone::State => backing.state.try_clone().map_err(drop::errno_of),
         Zone::Work(_) => Err(Errno::INVAL),
     };
-    let vfs =
-        Vfs::new(Arc::clone(&books), start.owner, limits, open).map_err(at("opening the subject's directories"))?;
+    let who = Arc::new(Who::new(session_of));
+    let vfs = Vfs::new(Arc::clone(&books), start.owner, limits, Arc::clone(&who), open)
+        .map_err(at("opening the subject's directories"))?;
 
     let works = vfs.works();
     // The kernel lets in only who has our user and group; nobody looks a second time, which would refuse requests that
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
-    let ended = Arc::clone(&events);
+    let (ended, nobody) = (Arc::clone(&events), Arc::clone(&who));
     std::thread::Builder::new()
         .name("vfsd-serve".to_owned())
         .spawn(move || {
             server.run();
+            nobody.finish();
             ended.finish();
         })
         .map_err(|error| ("starting threads", drop::errno_of(error)))?;
@@ -119,6 +123,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         books,
         works,
         events,
+        who,
         mount,
         listener: start.listener,
         socket_path: start.socket_path,

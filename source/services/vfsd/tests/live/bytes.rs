@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("statfs_tells_the_budget", statfs),
     ("fallocate_charges_what_it_takes", fallocate),
     ("copy_file_range_is_charged_like_a_write", copying),
+    ("sendfile_and_splice_are_charged_like_a_write", moving),
     ("a_hole_costs_what_data_would", holes),
     ("append_from_many_descriptors_loses_nothing", appending),
     ("a_file_past_four_gib_is_addressed_right", past_four_gib),
@@ -253,6 +254,36 @@ fn copying(world: &World) {
         assert_eq!(errno(copy(half, 1)), EDQUOT);
         assert_eq!(fs::read(dirs.tmp.join("to")).unwrap(), vec![3; half as usize]);
     });
+}
+
+fn moving(world: &World) {
+    let mut connection = world.join(budget(MIB, 100), budget(0, 0));
+    world.inside(&connection, |dirs| {
+        let half = MIB as usize / 2;
+        fs::write(dirs.tmp.join("from"), vec![3; half]).unwrap();
+        let from = File::open(dirs.tmp.join("from")).unwrap();
+        let to = File::create(dirs.tmp.join("to")).unwrap();
+        let send = |count: usize| {
+            let sent = rustix::fs::sendfile(&to, &from, Some(&mut 0), count);
+            sent.map_err(std::io::Error::from)
+        };
+        assert_eq!(send(half - 4096).unwrap(), half - 4096);
+        // The last block comes out of a pipe.
+        let (out, into) = std::io::pipe().unwrap();
+        let mut splice = |count: usize| {
+            (&into).write_all(&vec![4; count]).unwrap();
+            let flags = rustix::pipe::SpliceFlags::empty();
+            let moved = rustix::pipe::splice(&out, None, &to, None, count, flags);
+            moved.map_err(std::io::Error::from)
+        };
+        assert_eq!(splice(4096).unwrap(), 4096);
+        assert_eq!(errno(splice(1)), EDQUOT);
+        assert_eq!(errno(send(1)), EDQUOT);
+        let mut wanted = vec![3; half - 4096];
+        wanted.resize(half, 4);
+        assert!(fs::read(dirs.tmp.join("to")).unwrap() == wanted);
+    });
+    assert_eq!(connection.usage().unwrap().0.used_bytes, MIB);
 }
 
 fn holes(world: &World) {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nexus_abi::{Operation, Reason};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
 use crate::Case;
 use crate::world::{MIB, World, budget, errno};
@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_hard_link_is_counted_once_and_bounded", hard_links),
     ("rename_replaces_exchanges_and_refuses", renames),
     ("every_kind_of_file_can_be_made_but_devices", kinds),
+    ("a_links_target_is_paid_for_as_a_files_content_is", targets),
     (
         "a_link_to_outside_opens_nothing_outside_on_the_server_side",
         symlink_attack,
@@ -78,11 +79,13 @@ fn hard_links(world: &World) {
         for name in ["b", "c", "x", "y"] {
             fs::remove_file(dirs.tmp.join(name)).unwrap();
         }
-        // A symbolic link can have two names as well.
+        // A symbolic link can have two names as well, and costs what it says.
+        fs::remove_file(dirs.tmp.join("z")).unwrap();
         symlink("target", dirs.tmp.join("link")).unwrap();
         fs::hard_link(dirs.tmp.join("link"), dirs.tmp.join("link2")).unwrap();
         assert_eq!(fs::read_link(dirs.tmp.join("link2")).unwrap(), Path::new("target"));
-        fs::remove_file(dirs.tmp.join("z")).unwrap();
+        fs::remove_file(dirs.tmp.join("link")).unwrap();
+        fs::remove_file(dirs.tmp.join("link2")).unwrap();
         fs::write(&a, vec![1; MIB as usize]).unwrap();
         // Both names of one file at once, again and again.
         for _ in 0..200 {
@@ -97,7 +100,7 @@ fn hard_links(world: &World) {
         }
     });
     let (tmp, _) = connection.usage().unwrap();
-    assert_eq!((tmp.used_bytes, tmp.used_inodes), (0, 2));
+    assert_eq!((tmp.used_bytes, tmp.used_inodes), (0, 1));
 }
 
 fn renames(world: &World) {
@@ -159,6 +162,54 @@ fn kinds(world: &World) {
             0o140_000
         );
     });
+}
+
+fn targets(world: &World) {
+    let mut connection = world.join(budget(3 * 4096, 100), budget(2 * 4096, 100));
+    let long = |bytes: usize| "x/".repeat(bytes / 2) + &"y".repeat(bytes % 2);
+    world.inside(&connection, |dirs| {
+        // One block each, however much of it is used.
+        symlink("short", dirs.state.join("a")).unwrap();
+        symlink(long(4095), dirs.state.join("b")).unwrap();
+        assert_eq!(errno(symlink("c", dirs.state.join("c"))), EDQUOT);
+        assert_eq!(errno(fs::write(dirs.state.join("w"), b"x")), EDQUOT);
+        fs::remove_file(dirs.state.join("w")).unwrap();
+        // Two names of one link cost no second block.
+        fs::hard_link(dirs.state.join("b"), dirs.state.join("b2")).unwrap();
+        fs::remove_file(dirs.state.join("b")).unwrap();
+        assert_eq!(fs::read_link(dirs.state.join("b2")).unwrap().as_os_str().len(), 4095);
+        assert_eq!(errno(symlink("c", dirs.state.join("c"))), EDQUOT);
+        assert_eq!(errno(symlink("c", dirs.state.join("b2"))), EEXIST);
+        // One that is replaced, removed, or refused by the host gives back what it cost.
+        fs::rename(dirs.state.join("a"), dirs.state.join("b2")).unwrap();
+        symlink(long(4000), dirs.state.join("c")).unwrap();
+        assert_eq!(errno(symlink(long(4000), dirs.state.join("c"))), EEXIST);
+        let held = rustix::fs::open(dirs.state.join("c"), OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap();
+        fs::remove_file(dirs.state.join("c")).unwrap();
+        // Held by nothing but a descriptor that cannot read it, it is in nobody's way.
+        symlink(long(4000), dirs.state.join("d")).unwrap();
+        drop(held);
+        for number in 0..3 {
+            symlink(long(3000), dirs.tmp.join(format!("l{number}"))).unwrap();
+        }
+        assert_eq!(errno(symlink("x", dirs.tmp.join("l3"))), EDQUOT);
+    });
+    let (tmp, before) = connection.usage().unwrap();
+    assert_eq!((tmp.used_bytes, tmp.used_inodes), (3 * 4096, 3));
+    assert_eq!((before.used_bytes, before.used_inodes), (2 * 4096, 2));
+    let denied: Vec<_> = (0..4).map(|_| world.event(&mut connection).reason).collect();
+    assert_eq!(denied, [Reason::QuotaHardBytes; 4]);
+    drop(connection);
+    let mut connection = world.join(budget(3 * 4096, 100), budget(2 * 4096, 100));
+    assert!(connection.fresh);
+    assert_eq!(connection.usage().unwrap().1, before, "measured anew it is the same");
+    world.inside(&connection, |dirs| {
+        assert_eq!(errno(symlink("x", dirs.state.join("x"))), EDQUOT);
+        for name in ["b2", "d"] {
+            fs::remove_file(dirs.state.join(name)).unwrap();
+        }
+    });
+    assert_eq!(connection.usage().unwrap().1.used_bytes, 0);
 }
 
 fn symlink_attack(world: &World) {

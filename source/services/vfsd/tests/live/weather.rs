@@ -157,7 +157,7 @@ fn gone(world: &World) {
     assert_eq!(connection.next_message().unwrap(), None, "nothing was denied");
 }
 
-fn send(socket: &OwnedFd, file: &File) {
+pub(crate) fn send(socket: &OwnedFd, file: &File) {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -166,7 +166,7 @@ fn send(socket: &OwnedFd, file: &File) {
     sendmsg(socket, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::empty()).unwrap();
 }
 
-fn receive(socket: &OwnedFd) -> File {
+pub(crate) fn receive(socket: &OwnedFd) -> File {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -184,7 +184,7 @@ fn receive(socket: &OwnedFd) -> File {
     fds.next().unwrap().into()
 }
 
-fn pair() -> (OwnedFd, OwnedFd) {
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
 }

@@ -343,7 +343,7 @@ impl World {
                     continue;
                 }
                 sum.1 += 1;
-                if metadata.is_file() {
+                if metadata.is_file() || metadata.is_symlink() {
                     sum.0 += metadata.len().div_ceil(4096) * 4096;
                 } else if metadata.is_dir() {
                     todo.push(entry.path());

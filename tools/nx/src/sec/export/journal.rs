@@ -29,13 +29,14 @@ pub(super) fn journal(places: &Places, scrub: &Scrub, objects: bool) -> Value {
     let mut half_a_line = false;
     for entry in records.by_ref() {
         match entry {
-            Ok(entry) => tail.push(record(&entry, objects)),
+            Ok(entry) => tail.push(entry),
             Err(Unreadable {
                 problem: Problem::Torn, ..
             }) => half_a_line = true,
             Err(_) => unreadable = unreadable.saturating_add(1),
         }
     }
+    let (records, left_out) = tail.values(|entry| record(entry, objects));
     let chain = match logd::verify(&directory, None) {
         Ok(report) => holds_json(&report),
         Err(error) => broken_json(&error),
@@ -43,34 +44,54 @@ pub(super) fn journal(places: &Places, scrub: &Scrub, objects: bool) -> Value {
     json!({
         "there_is": true,
         "chain": chain,
-        "records": tail.records.iter().map(|(value, _)| value).collect::<Vec<_>>(),
-        "earlier_records_left_out": tail.left_out,
+        "records": records,
+        "earlier_records_left_out": left_out,
         "lines_that_are_no_records": unreadable,
         "half_a_line": half_a_line,
         "objects": if objects { "as they stand in the journal" } else { "only addresses, calls' names and areas" },
     })
 }
 
-/// The last records within both bounds.
-#[derive(Default)]
-struct Tail {
-    records: VecDeque<(Value, usize)>,
-    bytes: usize,
+/// The last entries: a journal of a million is read through, and no more of them are held, or made into anything, than are told.
+struct Tail<T> {
+    entries: VecDeque<T>,
     left_out: u64,
 }
 
-impl Tail {
-    fn push(&mut self, value: Value) {
-        let length = value.to_string().len();
-        self.bytes = self.bytes.saturating_add(length);
-        self.records.push_back((value, length));
-        while self.records.len() > RECORDS_MAX || self.bytes > TAIL_BYTES_MAX {
-            let Some((_, gone)) = self.records.pop_front() else {
-                break;
-            };
-            self.bytes = self.bytes.saturating_sub(gone);
+impl<T> Default for Tail<T> {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::with_capacity(RECORDS_MAX),
+            left_out: 0,
+        }
+    }
+}
+
+impl<T> Tail<T> {
+    fn push(&mut self, entry: T) {
+        if self.entries.len() >= RECORDS_MAX {
+            self.entries.pop_front();
             self.left_out = self.left_out.saturating_add(1);
         }
+        self.entries.push_back(entry);
+    }
+
+    /// As many of the last as are within both bounds, oldest first, and how many came before.
+    fn values(self, value: impl Fn(&T) -> Value) -> (Vec<Value>, u64) {
+        let mut out = VecDeque::new();
+        let (mut bytes, mut left_out) = (0_usize, self.left_out);
+        let mut entries = self.entries.iter().rev();
+        for entry in entries.by_ref() {
+            let value = value(entry);
+            bytes = bytes.saturating_add(value.to_string().len());
+            if bytes > TAIL_BYTES_MAX {
+                left_out = left_out.saturating_add(1);
+                break;
+            }
+            out.push_front(value);
+        }
+        left_out = left_out.saturating_add(entries.count() as u64);
+        (out.into(), left_out)
     }
 }
 
@@ -106,7 +127,7 @@ fn object(op: Operation, text: &str) -> Option<String> {
             let known = matches!(protocol, "tcp" | "udp");
             (known && address.parse::<SocketAddr>().is_ok()).then(|| text.to_owned())
         }
-        Operation::Write | Operation::Create => Area::ALL
+        Operation::Write | Operation::Create | Operation::Open => Area::ALL
             .into_iter()
             .find(|area| area.as_str() == first)
             .map(|area| area.to_string()),
@@ -146,13 +167,16 @@ mod tests {
     fn the_tail_keeps_the_last_within_both_bounds_and_counts_the_rest() {
         let mut tail = Tail::default();
         for n in 0..1500 {
-            tail.push(json!(n));
+            tail.push(n);
         }
-        assert_eq!((tail.records.len(), tail.left_out), (RECORDS_MAX, 500));
-        assert_eq!(tail.records[0].0, json!(500));
-        for _ in 0..10 {
-            tail.push(json!("x".repeat(TAIL_BYTES_MAX / 4)));
+        let (values, left_out) = tail.values(|n| json!(n));
+        assert_eq!((values.len(), left_out, &values[0]), (RECORDS_MAX, 500, &json!(500)));
+        let mut tail = Tail::default();
+        for n in 0..10 {
+            tail.push(n);
         }
-        assert!(tail.bytes <= TAIL_BYTES_MAX && tail.records.len() < 5);
+        let (values, left_out) = tail.values(|n| json!([n, "x".repeat(TAIL_BYTES_MAX / 4)]));
+        let numbers: Vec<_> = values.iter().map(|value| value[0].clone()).collect();
+        assert_eq!((numbers, left_out), (vec![json!(7), json!(8), json!(9)], 7));
     }
 }

@@ -4,11 +4,11 @@ use super::args::Part;
 use super::claim::{Claim, Finding, Seen, Wants};
 
 use super::context::Context;
-use super::deny::{self, ADDRESSED, Attempt, NEEDED};
+use super::deny::{self, Attempt};
 use super::egress::{self, Target};
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
-use super::{Found, ipc, quota, view};
+use super::{Found, binds, ipc, names, quota, sockets, view};
 use crate::run::Failure;
 use nexus_abi::{Area, Protocol, Verdict, syscall};
 use nexus_net_egress::{EgressSet, PortRange, Reachable};
@@ -23,13 +23,21 @@ const SYSCALLS_MAX: usize = 2 * RECORDED_MAX;
 const DESTINATIONS_MAX: usize = RECORDED_MAX;
 
 /// The most ports that are listened on at once: descriptors, of which a process may have 1024.
-const PORTS_MAX: usize = 256;
+pub(super) const PORTS_MAX: usize = 256;
 
 /// The host's own addresses that are tried: machines with containers have thousands, all judged alike.
 const OWN_MAX: usize = 8;
 
 /// Allowed calls that are not attempted, because the probe would end, wait, or do more than it should.
-const NOT_ATTEMPTED: [&str; 6] = ["exit", "pause", "rt_sigreturn", "sync", "uprobe", "uretprobe"];
+const NOT_ATTEMPTED: [&str; 7] = [
+    "exit",
+    "exit_group",
+    "pause",
+    "rt_sigreturn",
+    "sync",
+    "uprobe",
+    "uretprobe",
+];
 
 /// Allowed calls that a judge of their own decides later.
 const JUDGED_ELSEWHERE: [&str; 5] = ["listen", "memfd_create", "msgget", "semget", "shmget"];
@@ -60,10 +68,34 @@ const ALLOWED_EDGES: [&str; 22] = [
     "unshare",
 ];
 
+/// The parts by their names.
+const PARTS: [(Part, &str); 5] = [
+    (Part::Syscall, "syscall"),
+    (Part::Egress, "egress"),
+    (Part::Quota, "quota"),
+    (Part::View, "view"),
+    (Part::Ipc, "ipc"),
+];
+
 /// Everything that can be seen of one subject's policy.
 pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> Result<Found, Failure> {
     let mut found = Found::none(context);
     let wants = |part: Part| parts.is_empty() || parts.contains(&part);
+    if let Some(mute) = deny::mute(context) {
+        found.add(super::unheard(context, &mute, tamper)?);
+        let why = deny::unheard(&mute).message;
+        for (part, name) in PARTS.into_iter().filter(|(part, _)| wants(*part)) {
+            let other = if part == Part::Syscall {
+                "every other call"
+            } else {
+                "all of it"
+            };
+            found
+                .findings
+                .push(Finding::skipped(name, other.to_owned(), why.clone()));
+        }
+        return Ok(found);
+    }
     if wants(Part::Syscall) {
         syscalls(context, &mut found, tamper)?;
     }
@@ -85,7 +117,11 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
     for call in syscall::all() {
         let Some(number) = call.number() else { continue };
         let name = call.name();
-        if NEEDED.contains(&name) || ADDRESSED.contains(&name) {
+        let addressed = deny::is_addressed(number);
+        if addressed && !deny::has_socket(context) {
+            found
+                .left_out
+                .push(format!("`{name}`: the probe may make no Unix socket to try it on"));
             continue;
         }
         if let Some(denied) = deny::denied(context, number) {
@@ -100,6 +136,7 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
                 Verdict::Allow { .. } if NOT_ATTEMPTED.contains(&name) || JUDGED_ELSEWHERE.contains(&name) => {
                     not_attempted.push(name);
                 }
+                Verdict::Allow { .. } if addressed => {}
                 Verdict::Allow { rule } => {
                     let harmless = args == [deny::HARMLESS; 6] || ALLOWED_EDGES.contains(&name);
                     if harmless {
@@ -163,15 +200,6 @@ fn destinations(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Re
             Some(ceiling) => own.under(ceiling).map_err(too_complex)?,
         });
     }
-    let own = context.session.rules.egress.iter().next_back();
-    if let Some(names) = own.map(|layer| layer.names.len()).filter(|count| *count > 0) {
-        found
-            .left_out
-            .push(format!("{names} rules by name: a proof asks no name server"));
-    }
-    if let Some(binds) = own.map(|layer| layer.binds.len()).filter(|count| *count > 0) {
-        found.left_out.push(format!("{binds} rules for ports to send from"));
-    }
     let mut targets = BTreeSet::new();
     if let Some(reachable) = &reachable {
         edges(&reachable.outside, &mut targets);
@@ -212,11 +240,14 @@ fn destinations(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Re
         let mut seen = Vec::with_capacity(some.len());
         for (claim, target) in some {
             let sink = ports.get(&(target.protocol, target.address.port())).copied();
-            seen.push((claim.clone(), egress::attempt(&mut live, *target, claim, sink)));
+            seen.push((claim.clone(), egress::attempt(context, &mut live, *target, claim, sink)));
         }
         found.add(super::finish(context, live, &seen, tamper)?);
     }
-    Ok(())
+    if let Some(reachable) = &reachable {
+        binds::prove(context, reachable, found, tamper)?;
+    }
+    names::prove(context, found, tamper)
 }
 
 /// The first and the last of each stretch of addresses and of ports, and what stands just outside.
@@ -321,8 +352,15 @@ fn surroundings(
     let mut seen = Vec::new();
     match view::obstacle(context) {
         Some(finding) if view => found.findings.push(finding),
-        None if view => seen.extend(view::attempt(context, &mut live, &mut found.left_out)),
+        None if view => {
+            seen.extend(view::attempt(context, &mut live, &mut found.left_out));
+            seen.extend(view::devices(context, &mut live));
+        }
         _ => {}
+    }
+    if view {
+        seen.extend(sockets::attempt(context, &mut live, &mut found.left_out));
+        found.left_out.extend(view::NOT_TRIED.map(str::to_owned));
     }
     if ipc {
         seen.extend(ipc::attempt(context, &mut live, &mut found.left_out));

@@ -1,17 +1,22 @@
 //! The words of `nx sec test`.
 
+use crate::sec::help;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TestCommand {
     /// See a call denied: the errno, the record and the counter's step
+    #[command(after_long_help = help::TEST_DENY)]
     Deny(DenyArgs),
     /// See what becomes of a connection: refused, with errno, record and counter, or arrived at a listener of the proof's own
+    #[command(after_long_help = help::TEST_EGRESS)]
     Egress(EgressArgs),
     /// See an area stop at its budget's last byte and last inode
+    #[command(after_long_help = help::TEST_QUOTA)]
     Quota(QuotaArgs),
     /// See all of it: every claim at the edges of what policy says
+    #[command(after_long_help = help::TEST_ALL)]
     All(AllArgs),
 }
 
@@ -132,11 +137,11 @@ pub(crate) struct AllArgs {
 pub(crate) enum Part {
     /// Each call, and the edges of its arguments
     Syscall,
-    /// The edges of addresses and ports
+    /// The edges of addresses and ports, names, and ports to send from
     Egress,
     /// The edges of budgets
     Quota,
-    /// Paths that are shown, and that are not
+    /// Paths, devices and Unix sockets that are shown, and that are not
     View,
     /// Shared memory, semaphores, queues and memory files
     Ipc,

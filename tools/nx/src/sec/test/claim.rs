@@ -24,6 +24,8 @@ pub(super) struct Claim {
 pub(super) enum Wants {
     /// A refusal: its errno, its record, and a step of its counter.
     Refusal(Refusal),
+    /// A name is answered as none that there is: its record, and a step of its counter. What was seen is the answer's code.
+    NoName(Refusal),
     /// It goes through, and this counter steps, if any.
     Passage(Option<Counter>),
     /// It reaches the kernel, which says of its own what it says; nothing is recorded and no counter steps.
@@ -34,6 +36,9 @@ pub(super) enum Wants {
     /// It goes through, and a warning is recorded, once.
     Warning(Refusal),
 }
+
+/// The code of an answer that there is no such name (`NXDOMAIN`, RFC 1035 4.1.1).
+const NO_SUCH_NAME: i64 = 3;
 
 /// A refusal as it is told and recorded.
 #[derive(Clone, Debug)]
@@ -89,7 +94,7 @@ pub(super) struct Finding {
 impl Wants {
     pub(super) const fn says(&self) -> &'static str {
         match self {
-            Self::Refusal(_) => "deny",
+            Self::Refusal(_) | Self::NoName(_) => "deny",
             Self::Passage(_) | Self::Kernel => "allow",
             Self::Errno(_) => "bound",
             Self::Warning(_) => "warn",
@@ -98,7 +103,9 @@ impl Wants {
 
     fn counter(&self) -> Option<Counter> {
         match self {
-            Self::Refusal(refusal) => Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason),
+            Self::Refusal(refusal) | Self::NoName(refusal) => {
+                Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason)
+            }
             Self::Passage(counter) => *counter,
             Self::Warning(_) | Self::Kernel | Self::Errno(_) => None,
         }
@@ -208,6 +215,12 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
                 finding.lack(format!("{got}, not {errno}: nothing refused it"));
             }
         }
+        (Wants::NoName(_), Ok(NO_SUCH_NAME)) => finding.seen.push(("answer", "no such name".to_owned())),
+        (Wants::NoName(_), Ok(code)) => {
+            finding.lack(format!(
+                "answered with code {code}, not {NO_SUCH_NAME}: nothing refused the name"
+            ));
+        }
         (Wants::Errno(errnos), Ok(value)) => {
             let got = errno_text(*value);
             if errnos.iter().any(|errno| *value == -i64::from(errno.raw())) {
@@ -231,7 +244,7 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
         }
     }
     let (refusal, verdict) = match &claim.wants {
-        Wants::Refusal(refusal) => (refusal, Judgement::Deny(refusal.errno)),
+        Wants::Refusal(refusal) | Wants::NoName(refusal) => (refusal, Judgement::Deny(refusal.errno)),
         Wants::Warning(refusal) => (refusal, Judgement::Warn),
         Wants::Passage(_) | Wants::Kernel | Wants::Errno(_) => return finding,
     };

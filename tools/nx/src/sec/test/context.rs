@@ -1,8 +1,9 @@
 //! What a proof knows beforehand: the policy, loaded here and not taken from the session that is looked at.
 
+use super::deny;
 use crate::run::{Exit, Failure, Places, Session, check_trusted, no_subject, policy_failure};
 use nexus_abi::{Reason, RuleRef, Verdict};
-use nexus_abi_policy::{Call, Guard, NoFacts, Request};
+use nexus_abi_policy::{Call, Fact, Guard, NoFacts, Request};
 use nexus_net_egress::HostAddresses;
 use nexus_policy::EgressGate;
 use std::net::IpAddr;
@@ -80,9 +81,14 @@ impl Context {
         &self.session.version
     }
 
-    /// What the rules say of a call by its registers.
+    /// What the rules say of a call by its registers; of one that is judged by where it leads, where it leads nowhere.
     pub(super) fn judge_call(&self, number: u32, args: [u64; 6]) -> Verdict {
-        self.guard.judge(&Request::scalar(Call::native(number, args)), &NoFacts)
+        let mut request = Request::scalar(Call::native(number, args));
+        if deny::is_addressed(number) {
+            request.destination = Fact::Nothing;
+            request.growth = Fact::Nothing;
+        }
+        self.guard.judge(&request, &NoFacts)
     }
 
     /// A rule as a record of this reason names it: the one that decided, else the place where one would be written.

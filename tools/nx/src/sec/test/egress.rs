@@ -1,18 +1,18 @@
 //! `nx sec test egress`: a destination that policy denies is seen refused, one that it allows is seen to arrive at a
 //! listener of the proof's own.
 
-use super::claim::{Claim, Refusal, Seen, Wants};
+use super::claim::{Claim, Refusal, Seen, Wants, errno_text};
 use super::context::Context;
 use super::deny;
 use super::live::{Live, Lost, readable};
 use nexus_abi::{Errno, Operation, Protocol, Verdict, syscall};
-use nexus_abi_policy::{Call, Destination, Fact, Facts, Growth, NoFacts, Request};
+use nexus_abi_policy::{Call, Destination, Fact, Request};
 use nexus_audit::Counter;
-use nexus_net_egress::{HostAddresses, Reach};
-use nexus_policy::EgressGate;
+use nexus_net_egress::Reach;
+use nexus_policy::{EgressFacts, NameGrants};
 use nexus_sys::probe::{DATA_ADDRESS, Frame};
-use rustix::net::{AddressFamily, RecvFlags, SocketType, accept, getsockname, recv};
-use std::net::{IpAddr, SocketAddr};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketType, acceptfrom, getsockname, recvfrom};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -29,25 +29,8 @@ const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
 /// What a datagram of the probe's says.
 const DATAGRAM: &[u8] = b"nxproof";
 
-struct Known<'a> {
-    gate: &'a EgressGate,
-    host: &'a HostAddresses,
-}
-
-impl Facts for Known<'_> {
-    fn egress(&self, to: &Destination) -> Verdict {
-        self.gate
-            .judge(to.protocol, to.address.ip(), to.address.port(), self.host)
-            .verdict
-    }
-
-    fn budget(&self, growth: &Growth) -> Verdict {
-        NoFacts.budget(growth)
-    }
-}
-
 /// `socket(2)`'s arguments for a target.
-fn socket_args(target: Target) -> [u64; 6] {
+pub(super) fn socket_args(target: Target) -> [u64; 6] {
     let family = match target.address {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -60,7 +43,7 @@ fn socket_args(target: Target) -> [u64; 6] {
 }
 
 /// A `sockaddr_in` or `sockaddr_in6` (linux/in.h, linux/in6.h).
-fn encoded(address: SocketAddr) -> Vec<u8> {
+pub(super) fn encoded(address: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::new();
     match address {
         SocketAddr::V4(v4) => {
@@ -82,6 +65,11 @@ fn encoded(address: SocketAddr) -> Vec<u8> {
 
 /// What policy says of a target, and so what must be seen.
 pub(super) fn claim(context: &Context, target: Target) -> Claim {
+    claim_named(context, target, &[])
+}
+
+/// The same of one that these names were resolved to.
+pub(super) fn claim_named(context: &Context, target: Target, names: &[&NameGrants]) -> Claim {
     let Target { protocol, address } = target;
     let claim = |wants, rule| Claim {
         part: "egress",
@@ -103,9 +91,10 @@ pub(super) fn claim(context: &Context, target: Target) -> Claim {
         let object = deny::described(socket, socket_args(target));
         return refused(Operation::Socket, object, reason, errno, rule);
     }
-    let facts = Known {
+    let facts = EgressFacts {
         gate: &context.gate,
         host: &context.host,
+        names,
     };
     let connect = syscall::number("connect").unwrap_or_default();
     let length = encoded(address).len() as u64;
@@ -117,7 +106,7 @@ pub(super) fn claim(context: &Context, target: Target) -> Claim {
     let of_guard = context.guard.judge(&request, &facts);
     let route = context
         .gate
-        .judge(protocol, address.ip(), address.port(), &context.host);
+        .judge_named(protocol, address.ip(), address.port(), &context.host, names);
     for verdict in [of_guard, route.verdict] {
         if let Verdict::Deny { reason, errno, rule } = verdict {
             return refused(Operation::Connect, format!("{protocol} {address}"), reason, errno, rule);
@@ -152,13 +141,73 @@ pub(super) fn unreachable(target: Target) -> Option<&'static str> {
     }
 }
 
+/// Why the probe may not bind a socket for this target to a port in the first place.
+pub(super) fn bind_denied(context: &Context, target: Target, port: u16) -> Option<String> {
+    let any: IpAddr = match target.address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let address = SocketAddr::new(any, port);
+    let length = encoded(address).len() as u64;
+    let number = syscall::number("bind").unwrap_or_default();
+    let request = Request {
+        destination: Fact::Is(Destination {
+            protocol: target.protocol,
+            address,
+        }),
+        growth: Fact::Nothing,
+        ..Request::scalar(Call::native(number, [0, DATA_ADDRESS, length, 0, 0, 0]))
+    };
+    let facts = EgressFacts {
+        gate: &context.gate,
+        host: &context.host,
+        names: &[],
+    };
+    match context.guard.judge(&request, &facts) {
+        Verdict::Allow { .. } => None,
+        Verdict::Deny { reason, .. } => Some(format!("the syscall rules refuse `bind`: {reason}")),
+    }
+}
+
 /// Attempts it, and looks at the listener of its port.
-pub(super) fn attempt(live: &mut Live, target: Target, claim: &Claim, sink: Option<usize>) -> Seen {
+pub(super) fn attempt(context: &Context, live: &mut Live, target: Target, claim: &Claim, sink: Option<usize>) -> Seen {
+    attempt_from(context, live, target, None, claim, sink)
+}
+
+/// The same from a port of the caller's choice: what arrives has to come from there.
+pub(super) fn attempt_from(
+    context: &Context,
+    live: &mut Live,
+    target: Target,
+    from: Option<u16>,
+    claim: &Claim,
+    sink: Option<usize>,
+) -> Seen {
     let socket = syscall::number("socket").unwrap_or_default();
     let fd = match call(live, socket, socket_args(target), &[]) {
         Ok(fd) if fd >= 0 => fd.cast_unsigned(),
         other => return Seen::value(other),
     };
+    if let Some(port) = from {
+        let any: IpAddr = match target.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let address = encoded(SocketAddr::new(any, port));
+        let bind = syscall::number("bind").unwrap_or_default();
+        let args = [fd, DATA_ADDRESS, address.len() as u64, 0, 0, 0];
+        match call(live, bind, args, &address) {
+            Ok(0) => {}
+            other => {
+                let got = other.map_or_else(|lost| lost.to_string(), errno_text);
+                let check = Err(format!("the probe cannot take port {port} for itself: {got}"));
+                return Seen {
+                    value: other,
+                    checks: vec![check],
+                };
+            }
+        }
+    }
     let address = encoded(target.address);
     let connect = syscall::number("connect").unwrap_or_default();
     let args = [fd, DATA_ADDRESS, address.len() as u64, 0, 0, 0];
@@ -175,22 +224,37 @@ pub(super) fn attempt(live: &mut Live, target: Target, claim: &Claim, sink: Opti
     let check = sink.and_then(|index| live.sinks.get(index)).map(|sink| {
         let arrived = arrived(sink, target, outside);
         match (arrived, outside) {
-            (Some(Ok(())), true) => Ok("arrived at the proof's listener".to_owned()),
-            (Some(Ok(())), false) => Err("it arrived at the proof's listener".to_owned()),
+            (Some(Ok(port)), true) if from.is_some_and(|from| from != port) => {
+                Err(format!("arrived at the proof's listener from port {port}"))
+            }
+            (Some(Ok(_)), true) => Ok(match from {
+                None => "arrived at the proof's listener".to_owned(),
+                Some(port) => format!("arrived at the proof's listener from port {port}"),
+            }),
+            (Some(Ok(_)), false) => Err("it arrived at the proof's listener".to_owned()),
             (Some(Err(other)), _) => Err(format!("something else arrived at the proof's listener: {other}")),
             (None, true) => Err("nothing arrived at the proof's listener".to_owned()),
             (None, false) => Ok("nothing arrived at the proof's listener".to_owned()),
         }
     });
-    let close = syscall::number("close").unwrap_or_default();
-    let closed = call(live, close, [fd, 0, 0, 0, 0, 0], &[]);
     Seen {
-        value: value.and_then(|value| closed.map(|_| value)),
+        value: value.and_then(|value| close(context, live, fd).map(|()| value)),
         checks: check.into_iter().collect(),
     }
 }
 
-fn call(live: &mut Live, number: u32, args: [u64; 6], data: &[u8]) -> Result<i64, Lost> {
+/// Closes a descriptor of the probe's, where the subject may: one that stays open is in nobody's way, and a refusal would
+/// leave a record.
+pub(super) fn close(context: &Context, live: &mut Live, fd: u64) -> Result<(), Lost> {
+    let close = syscall::number("close").unwrap_or_default();
+    let args = [fd, 0, 0, 0, 0, 0];
+    match context.judge_call(close, args) {
+        Verdict::Allow { .. } => call(live, close, args, &[]).map(drop),
+        Verdict::Deny { .. } => Ok(()),
+    }
+}
+
+pub(super) fn call(live: &mut Live, number: u32, args: [u64; 6], data: &[u8]) -> Result<i64, Lost> {
     let frame = Frame {
         number: number.into(),
         args,
@@ -200,29 +264,37 @@ fn call(live: &mut Live, number: u32, args: [u64; 6], data: &[u8]) -> Result<i64
     live.call(&frame).map(|reply| reply.value)
 }
 
-/// What came to a listener: the target's, something else's, or nothing. Only what has to come is waited for.
-fn arrived(sink: &OwnedFd, target: Target, waits: bool) -> Option<Result<(), String>> {
+/// What came to a listener: the target's, from which port, something else's, or nothing. Only what has to come is waited for.
+fn arrived(sink: &OwnedFd, target: Target, waits: bool) -> Option<Result<u16, String>> {
     if waits && !readable(sink, Instant::now() + ARRIVAL_WAIT) {
         return None;
     }
+    let port_of = |address: Option<SocketAddrAny>| -> Option<u16> {
+        let address: SocketAddr = address?.try_into().ok()?;
+        Some(address.port())
+    };
     match target.protocol {
         Protocol::Tcp => {
-            let accepted = accept(sink).ok()?;
+            let (accepted, from) = acceptfrom(sink).ok()?;
             let local: Option<SocketAddr> = getsockname(&accepted).ok().and_then(|address| address.try_into().ok());
             let is_target = local.is_some_and(|local| {
                 local.port() == target.address.port() && local.ip().to_canonical() == acted_on(target.address.ip())
             });
             Some(if is_target {
-                Ok(())
+                Ok(port_of(from).unwrap_or_default())
             } else {
                 Err(local.map_or_else(|| "a connection".to_owned(), |local| local.to_string()))
             })
         }
         Protocol::Udp => {
             let mut bytes = [0_u8; 64];
-            let (_, length) = recv(sink, &mut bytes[..], RecvFlags::DONTWAIT).ok()?;
+            let (_, length, from) = recvfrom(sink, &mut bytes[..], RecvFlags::DONTWAIT).ok()?;
             let is_ours = bytes.get(..length) == Some(DATAGRAM);
-            Some(if is_ours { Ok(()) } else { Err("a datagram".to_owned()) })
+            Some(if is_ours {
+                Ok(port_of(from).unwrap_or_default())
+            } else {
+                Err("a datagram".to_owned())
+            })
         }
     }
 }

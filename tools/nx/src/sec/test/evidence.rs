@@ -14,6 +14,8 @@ pub(super) struct Evidence {
     counters: [u64; Counter::ALL.len()],
     /// What is wrong with the journal itself.
     pub(super) flaw: Option<String>,
+    /// The status that the program ended with, which its session passes on; `None` where a signal ended the session itself.
+    pub(super) status: Option<i32>,
 }
 
 impl Evidence {
@@ -45,6 +47,7 @@ impl Evidence {
             records,
             counters: Counter::ALL.map(|counter| row.get(counter.index()).copied().unwrap_or_default()),
             flaw,
+            status: None,
         })
     }
 

@@ -6,12 +6,12 @@ use super::{network, tamper::Tamper};
 use crate::cli::RunArgs;
 use crate::run::{Exit, Failure, Places, Prepared, prove};
 use execd::{Access, Entry};
-use nexus_abi::Protocol;
+use nexus_abi::{Protocol, syscall};
 use nexus_sys::probe::{FRAME_BYTES, Frame, HELLO, Reply};
 use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::packet::{PACKET_DESCRIPTORS_MAX, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,10 @@ pub(super) struct Setup<'a> {
     pub(super) own: &'a [IpAddr],
     /// Ports that somebody listens on, so that what arrives is seen.
     pub(super) ports: &'a [(Protocol, u16)],
+    /// Name servers that the proof answers for.
+    pub(super) servers: &'a [SocketAddr],
+    /// Whether the probe may not hear or speak, and so ends at once.
+    pub(super) mute: bool,
     pub(super) tamper: &'a dyn Tamper,
 }
 
@@ -56,8 +60,10 @@ pub(super) struct Live {
     subject: String,
     /// Its name, as records have it.
     pub(super) session: String,
-    /// One for each of the setup's ports.
+    /// One for each of the setup's ports, and then for each of its name servers.
     pub(super) sinks: Vec<OwnedFd>,
+    /// The probe's Unix socket, once it has one.
+    socket: Option<i64>,
 }
 
 /// Why the probe says nothing.
@@ -111,13 +117,32 @@ impl Live {
             subject: setup.subject.to_owned(),
             session: String::new(),
             sinks: Vec::new(),
+            socket: None,
         };
-        live.greet(setup.ports.len())?;
+        live.greet(setup)?;
         Ok(live)
     }
 
-    fn greet(&mut self, sinks: usize) -> Result<(), Failure> {
-        let hello = self.hear(START_WAIT);
+    fn greet(&mut self, setup: &Setup<'_>) -> Result<(), Failure> {
+        let sinks = setup.ports.len().saturating_add(setup.servers.len());
+        if setup.mute {
+            // One that is not refused what it should be ends here too.
+            drop(self.to.take());
+        }
+        let mut hello = self.hear(START_WAIT);
+        if setup.mute {
+            // It ends at the call that it may not make, before or after its first word.
+            while hello.is_ok() {
+                hello = self.hear(START_WAIT);
+            }
+            hello = match hello {
+                Err(Lost::Ended) => Ok(Reply {
+                    value: HELLO.cast_signed(),
+                    data: Vec::new(),
+                }),
+                other => other,
+            };
+        }
         while let Ok(packet) = self.control.try_receive() {
             match packet.bytes().split_first() {
                 Some((b'S', session)) => self.session = String::from_utf8_lossy(session).into_owned(),
@@ -136,6 +161,22 @@ impl Live {
         Ok(())
     }
 
+    /// A Unix socket of the probe's, of these arguments, made where there is none yet; or the errno.
+    pub(super) fn unix_socket(&mut self, args: [u64; 6]) -> Result<i64, Lost> {
+        if let Some(socket) = self.socket {
+            return Ok(socket);
+        }
+        let number = syscall::number("socket").unwrap_or(u32::MAX);
+        let frame = Frame {
+            number: number.into(),
+            args,
+            ..Frame::default()
+        };
+        let made = self.call(&frame)?.value;
+        self.socket = Some(made).filter(|socket| *socket >= 0);
+        Ok(made)
+    }
+
     /// Makes one call in the sandbox.
     pub(super) fn call(&mut self, frame: &Frame<'_>) -> Result<Reply, Lost> {
         let to = self.to.as_ref().ok_or(Lost::Ended)?;
@@ -143,6 +184,40 @@ impl Live {
         match rustix::io::write(to, &frame.encode()) {
             Ok(FRAME_BYTES) => self.hear(CALL_WAIT),
             _ => Err(Lost::Ended),
+        }
+    }
+
+    /// Makes one call, and meanwhile does what these want to have done whenever there is something to read from one of them.
+    pub(super) fn call_beside(
+        &mut self,
+        frame: &Frame<'_>,
+        others: &[usize],
+        mut work: impl FnMut(&OwnedFd),
+    ) -> Result<Reply, Lost> {
+        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        if rustix::io::write(to, &frame.encode()) != Ok(FRAME_BYTES) {
+            return Err(Lost::Ended);
+        }
+        let until = Instant::now() + CALL_WAIT;
+        let others: Vec<&OwnedFd> = others.iter().filter_map(|index| self.sinks.get(*index)).collect();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Lost::Waits);
+            }
+            let mut fds = vec![PollFd::new(&self.from, PollFlags::IN)];
+            fds.extend(others.iter().map(|other| PollFd::new(*other, PollFlags::IN)));
+            match poll(&mut fds, Some(&Timespec::try_from(left).unwrap_or_default())) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Err(Lost::Ended),
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            for (other, _) in others.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
+                work(other);
+            }
+            if ready.first().is_some_and(|heard| *heard) {
+                return self.hear(CALL_WAIT);
+            }
         }
     }
 
@@ -189,7 +264,12 @@ impl Live {
             return Err(heard(words));
         }
         tamper.over(self.scratch.state());
-        Evidence::read(&self.scratch.journal(), &self.subject, &self.session)
+        let mut evidence = Evidence::read(&self.scratch.journal(), &self.subject, &self.session)?;
+        // It is collected when this is dropped.
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let ended = rustix::process::waitid(rustix::process::WaitId::PidFd(self.child.pidfd.as_fd()), options);
+        evidence.status = ended.ok().flatten().and_then(|ended| ended.exit_status());
+        Ok(evidence)
     }
 }
 
@@ -327,7 +407,7 @@ fn inside(
             access: Access::ReadOnly,
         });
         setup.tamper.decided(plan, judges, Arc::make_mut(&mut session.rules));
-        let sinks = network::enter(setup.own, setup.ports)?;
+        let sinks = network::enter(setup.own, setup.ports, setup.servers)?;
         die_with_parent()?;
         let mut said = vec![b'S'];
         said.extend(session.id.as_bytes());

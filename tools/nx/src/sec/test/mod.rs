@@ -6,6 +6,7 @@
 
 mod all;
 mod args;
+mod binds;
 mod claim;
 mod context;
 mod deny;
@@ -13,10 +14,12 @@ mod egress;
 mod evidence;
 mod ipc;
 mod live;
+mod names;
 mod network;
 mod quota;
 mod report;
 mod scratch;
+mod sockets;
 mod tamper;
 mod view;
 
@@ -30,9 +33,11 @@ use args::{AllArgs, DenyArgs, EgressArgs, Expected, Format, How, QuotaArgs, Test
 use claim::{Claim, Finding, Status};
 use context::Context;
 use egress::Target;
+use evidence::Evidence;
 use live::{Live, Setup};
 use nexus_abi::{Area, Protocol};
 use nexus_policy::parse_argument;
+use std::net::SocketAddr;
 
 /// Everything that was found for one subject.
 pub(crate) struct Found {
@@ -77,11 +82,23 @@ fn code(found: &[Found]) -> u8 {
 fn deny(args: &DenyArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
     let number = deny::number(&args.syscall)?;
     let context = Context::load(args.common.how.policy.as_deref(), &args.common.subject)?;
+    if let Some(mute) = deny::mute(&context).filter(|mute| mute.attempt.number == number) {
+        return unheard(&context, &mute, tamper).map(|found| vec![found]);
+    }
     let denied = if args.arguments.is_empty() {
-        deny::denied(&context, number).ok_or_else(|| deny::allowed(&context, number))?
+        deny::denied(&context, number).ok_or_else(|| deny::allowed_always(&context, number))?
     } else {
         deny::denied_with(&context, number, arguments(&args.arguments)?)?
     };
+    if deny::is_addressed(number) && !deny::has_socket(&context) {
+        return Err(Failure::unsupported(
+            format!(
+                "policy denies `{}`, and denies the probe the Unix socket on which that would be seen",
+                args.syscall
+            ),
+            "`nx sec test deny --subject SUBJECT --syscall socket` proves that none can be made",
+        ));
+    }
     let (claim, attempt) = deny::claim(&context, &denied);
     let mut live = start(&context, &[], tamper)?;
     let seen = deny::attempt(&mut live, attempt);
@@ -133,7 +150,7 @@ fn egress(args: &EgressArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure>
         .into_iter()
         .collect();
     let mut live = start(&context, &ports, tamper)?;
-    let seen = egress::attempt(&mut live, target, &claim, Some(0));
+    let seen = egress::attempt(&context, &mut live, target, &claim, Some(0));
     finish(&context, live, &[(claim, seen)], tamper).map(|found| vec![found])
 }
 
@@ -184,12 +201,47 @@ fn all(args: &AllArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
     subjects.iter().map(prove).collect()
 }
 
+/// Proves that the probe itself is refused what it needs: it tells the errno by how it ends.
+fn unheard(context: &Context, mute: &deny::Denied, tamper: &dyn Tamper) -> Result<Found, Failure> {
+    let live = start_as(context, &[], &[], true, tamper)?;
+    let (claim, _) = deny::claim(context, mute);
+    finish_as(context, live, tamper, |evidence| {
+        let errno = evidence.status.map_or(0, |status| -i64::from(status));
+        vec![(claim, claim::Seen::value(Ok(errno)))]
+    })
+}
+
 fn start(context: &Context, ports: &[(Protocol, u16)], tamper: &dyn Tamper) -> Result<Live, Failure> {
+    start_with(context, ports, &[], tamper)
+}
+
+/// The same with a proof that answers for these name servers.
+fn start_with(
+    context: &Context,
+    ports: &[(Protocol, u16)],
+    servers: &[SocketAddr],
+    tamper: &dyn Tamper,
+) -> Result<Live, Failure> {
+    match deny::mute(context) {
+        Some(mute) => Err(deny::unheard(&mute)),
+        None => start_as(context, ports, servers, false, tamper),
+    }
+}
+
+fn start_as(
+    context: &Context,
+    ports: &[(Protocol, u16)],
+    servers: &[SocketAddr],
+    mute: bool,
+    tamper: &dyn Tamper,
+) -> Result<Live, Failure> {
     let setup = Setup {
         policy: context.policy_directory.as_deref(),
         subject: context.subject(),
         own: &context.own,
         ports,
+        servers,
+        mute,
         tamper,
     };
     Live::start(&setup, &context.places.state)
@@ -201,14 +253,24 @@ fn finish(
     claims: &[(Claim, claim::Seen)],
     tamper: &dyn Tamper,
 ) -> Result<Found, Failure> {
+    finish_as(context, live, tamper, |_| claims.to_vec())
+}
+
+fn finish_as(
+    context: &Context,
+    live: Live,
+    tamper: &dyn Tamper,
+    claims: impl FnOnce(&Evidence) -> Vec<(Claim, claim::Seen)>,
+) -> Result<Found, Failure> {
     let session = live.session.clone();
     let mut evidence = live.finish(tamper)?;
+    let claims = claims(&evidence);
     let who = claim::Who {
         subject: context.subject(),
         session: &session,
         policy: context.version(),
     };
-    let findings = claim::judge(who, claims, &mut evidence);
+    let findings = claim::judge(who, &claims, &mut evidence);
     Ok(Found {
         sessions: vec![session],
         findings,

@@ -6,7 +6,7 @@
 
 use crate::run::{Exit, Failure};
 use nexus_abi::Protocol;
-use nexus_sys::socket::loopback_up;
+use nexus_sys::socket::{loopback_up, set_int_option};
 use nexus_sys::userns::{map_self, unshare_network};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -14,7 +14,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrV6, SocketFlags, SocketType, bind, connect, listen,
     recv, send, socket_with, sockopt,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
 /// How many connections may wait to be seen: as many as one proof makes.
@@ -38,11 +38,15 @@ const IFA_F_NODAD: u8 = 0x02;
 /// The loopback interface is the first of every namespace.
 const LOOPBACK: u32 = 1;
 
-/// Enters a network of the proof's own, and listens on these ports of every address.
+/// Enters a network of the proof's own, and listens on these ports of every address, and as these name servers.
 ///
 /// Needs a process with one thread. An ordinary user gets a user namespace around it: the session is then one user
 /// namespace deeper than a run's, and everything in it stands to everything else as in a run.
-pub(super) fn enter(own: &[IpAddr], ports: &[(Protocol, u16)]) -> Result<Vec<OwnedFd>, Failure> {
+pub(super) fn enter(
+    own: &[IpAddr],
+    ports: &[(Protocol, u16)],
+    servers: &[SocketAddr],
+) -> Result<Vec<OwnedFd>, Failure> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let user = !uid.is_root();
     unshare_network(user).map_err(|error| refused("make a network namespace", &error))?;
@@ -68,12 +72,10 @@ pub(super) fn enter(own: &[IpAddr], ports: &[(Protocol, u16)]) -> Result<Vec<Own
             other => other.map_err(|error| refused("give it the host's addresses", &error.into()))?,
         }
     }
-    ports
-        .iter()
-        .map(|(protocol, port)| {
-            sink(*protocol, *port).map_err(|error| refused("listen in it", &std::io::Error::from(error)))
-        })
-        .collect()
+    let sinks = ports.iter().map(|(protocol, port)| sink(*protocol, *port));
+    let servers = servers.iter().map(|at| server(*at));
+    let listening = |made: Result<OwnedFd, Errno>| made.map_err(|error| refused("listen in it", &error.into()));
+    sinks.chain(servers).map(listening).collect()
 }
 
 fn refused(what: &str, error: &std::io::Error) -> Failure {
@@ -103,10 +105,34 @@ fn sink(protocol: Protocol, port: u16) -> Result<OwnedFd, Errno> {
         }
         Err(error) => return Err(error),
     };
+    if protocol == Protocol::Udp {
+        // Beside a name server of the proof's on the same port of one address.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     bind(&socket, &address)?;
     if protocol == Protocol::Tcp {
         listen(&socket, BACKLOG)?;
     }
+    Ok(socket)
+}
+
+/// A socket that takes what is asked of a name server at this address: what it answers comes from there.
+fn server(at: SocketAddr) -> Result<OwnedFd, Errno> {
+    // linux/in6.h: IPPROTO_IPV6, IPV6_FREEBIND
+    const FREEBIND_V6: (i32, i32) = (41, 78);
+    let family = match at {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if at.is_ipv6() {
+        let (level, name) = FREEBIND_V6;
+        set_int_option(&socket, level, name, 1)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
+    }
+    bind(&socket, &at)?;
     Ok(socket)
 }
 

@@ -4,6 +4,7 @@ use super::claim::{Claim, Finding, Seen, Wants};
 use super::context::{Context, Rule};
 use super::live::Live;
 use nexus_abi::{Errno, Verdict, syscall};
+use nexus_policy::Device;
 use nexus_sys::probe::{DATA_ADDRESS, DATA_BYTES, Frame};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,62 @@ pub(super) fn attempt(context: &Context, live: &mut Live, left_out: &mut Vec<Str
         claims.extend(one(live, &OPEN, &path, absent, Rule::default()));
     }
     claims
+}
+
+/// What of the view no proof tries, and why.
+pub(super) const NOT_TRIED: [&str; 2] = [
+    "view: what lies inside of a path that is shown: all of it is read-only, for the reason that its top is",
+    "view: what a device does that is shown: it is the kernel's own; which requests it takes is a rule for `ioctl`",
+];
+
+/// Devices that a host may have and that no policy can show.
+const NEVER_SHOWN: [&str; 16] = [
+    "cpu_dma_latency",
+    "dri",
+    "fuse",
+    "input",
+    "kmsg",
+    "kvm",
+    "loop-control",
+    "loop0",
+    "mapper",
+    "mem",
+    "net",
+    "port",
+    "sda",
+    "snd",
+    "vda",
+    "vsock",
+];
+
+/// Looks at the devices that policy shows, and at those that it does not.
+pub(super) fn devices(context: &Context, live: &mut Live) -> Vec<(Claim, Seen)> {
+    let shown = &context.session.rules.dev;
+    // Every session has the one, and a terminal where it was handed one.
+    let named = Device::ALL
+        .into_iter()
+        .filter(|device| *device != Device::Null && *device != Device::Tty);
+    let named = named.map(|device| (device.as_str(), shown.contains(&device)));
+    let others = NEVER_SHOWN
+        .into_iter()
+        .filter(|name| Path::new("/dev").join(name).exists())
+        .map(|name| (name, false));
+    let all = std::iter::once((Device::Null.as_str(), true))
+        .chain(named)
+        .chain(others);
+    let claims = all.filter_map(|(name, is_shown)| {
+        let path = Path::new("/dev").join(name);
+        let wants = if is_shown {
+            (format!("{} is there", path.display()), Wants::Passage(None))
+        } else {
+            (
+                format!("{} is not there", path.display()),
+                Wants::Errno(&[Errno::ENOENT]),
+            )
+        };
+        one(live, &OPEN, &path, wants, Rule::default())
+    });
+    claims.collect()
 }
 
 /// Why the view cannot be looked at.

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::super::books::Books;
 use super::super::events::EventQueue;
+use super::super::who::Who;
 use super::super::{Limits, Zone};
 use super::*;
 use crate::Identity;
@@ -66,7 +67,8 @@ pub(crate) fn vfs(scratch: &Scratch) -> (Vfs, Arc<Books>) {
         gid: rustix::process::getegid().as_raw(),
     };
     let limits = Limits { nodes: 64, handles: 16 };
-    let vfs = Vfs::new(Arc::clone(&books), owner, limits, |zone| Ok(scratch.open(zone))).unwrap();
+    let who = Arc::new(Who::new(|_, _| None));
+    let vfs = Vfs::new(Arc::clone(&books), owner, limits, who, |zone| Ok(scratch.open(zone))).unwrap();
     (vfs, books)
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
@@ -93,6 +94,10 @@ pub(super) struct Crew {
     wanted: AtomicU32,
     /// Whether the one for quiet times reads, and nobody else.
     pub(super) is_quiet: AtomicBool,
+    /// Whether its caller seems to have moved away from it.
+    pub(super) lost_caller: AtomicBool,
+    /// Whether it may be waiting for a request, wanted or not.
+    pub(super) quiet_waits: AtomicBool,
     /// More read than should: who sees it first leaves.
     crowded: AtomicBool,
     over: AtomicBool,
@@ -119,6 +124,43 @@ pub(crate) fn aside() {
     });
 }
 
+/// What the other threads were doing when it was made: who waits for something that one of them may be about to do knows when it
+/// is in vain.
+#[derive(Debug)]
+pub(crate) struct Others {
+    own: usize,
+    crew: Arc<Crew>,
+    steps: [u64; POSTS],
+    was_empty: bool,
+}
+
+impl Others {
+    /// `None` in a thread that serves nothing.
+    pub(crate) fn now() -> Option<Self> {
+        let (crew, own) = POST.with_borrow(Clone::clone)?;
+        let mut steps = [0; POSTS];
+        for (post, seen) in crew.posts.iter().zip(&mut steps) {
+            *seen = post.steps.load(Ordering::SeqCst);
+        }
+        Some(Self {
+            own,
+            crew,
+            steps,
+            was_empty: false,
+        })
+    }
+
+    /// Whether each of them has ended what it was at, and nothing waited at some time since.
+    pub(crate) fn are_done(&mut self) -> bool {
+        self.was_empty = self.was_empty || !self.crew.has_request();
+        let mut posts = self.crew.posts.iter().zip(&self.steps).enumerate();
+        self.was_empty
+            && posts.all(|(number, (post, seen))| {
+                number == self.own || seen & 1 == 0 || post.steps.load(Ordering::SeqCst) != *seen
+            })
+    }
+}
+
 impl Crew {
     pub(super) fn new(server: Server) -> Self {
         Self {
@@ -128,6 +170,8 @@ impl Crew {
             needed: Condvar::new(),
             wanted: AtomicU32::new(1),
             is_quiet: AtomicBool::new(false),
+            lost_caller: AtomicBool::new(false),
+            quiet_waits: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             over: AtomicBool::new(false),
             warden_sleeps: AtomicBool::new(false),
@@ -154,6 +198,20 @@ impl Crew {
 
     pub(super) fn device(&self) -> BorrowedFd<'_> {
         self.server.device.as_fd()
+    }
+
+    pub(super) fn wake_warden(&self) {
+        if let Some(warden) = self.warden.get() {
+            warden.unpark();
+        }
+    }
+
+    /// Whether a request waits for a reader at this moment.
+    pub(super) fn has_request(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.device(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1..))
+            && fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))
     }
 
     /// How many threads should read.
@@ -260,7 +318,7 @@ impl Crew {
     }
 
     /// Waits for one request and answers it; an error means that there will be no more.
-    fn serve_one(&self, post: &Post, hands: &mut Hands) -> Result<(), Errno> {
+    pub(super) fn serve_one(&self, post: &Post, hands: &mut Hands) -> Result<(), Errno> {
         let mut len = None;
         if let Some(pipe) = hands.pipe.take_if(|_| hands.large) {
             let count = match pipe.receive(&self.server.device) {
@@ -315,11 +373,8 @@ impl Crew {
         if header.pid != 0 {
             post.caller.store(header.pid, Ordering::Relaxed);
         }
-        if self.warden_sleeps.load(Ordering::SeqCst)
-            && self.warden_sleeps.swap(false, Ordering::SeqCst)
-            && let Some(warden) = self.warden.get()
-        {
-            warden.unpark();
+        if self.warden_sleeps.load(Ordering::SeqCst) && self.warden_sleeps.swap(false, Ordering::SeqCst) {
+            self.wake_warden();
         }
     }
 
@@ -381,7 +436,7 @@ impl Crew {
     }
 
     /// The device has nothing more: everybody goes home.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         let mut muster = self.lock();
         muster.over = true;
         self.over.store(true, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use self::crew::Crew;
-pub(crate) use self::crew::aside;
+pub(crate) use self::crew::{Others, aside};
 pub(crate) use self::pipe::Pipe;
 use super::Vfs;
 use super::protocol::{Agreed, Answer, Header, REQUEST_BYTES_MAX, Request, WriteHead, agree};
@@ -107,6 +107,8 @@ fn answer_one(server: &Server, header: Header, opcode: u32, body: &[u8], answer:
     let result = match result {
         Ok(super::dispatch::Told::Nothing) => return,
         Ok(super::dispatch::Told::Answer) => Ok(()),
+        // Its own descriptors are no matter of the program's.
+        Err(Errno::MFILE) => Err(Errno::NFILE),
         Err(errno) => Err(errno),
     };
     // It fails where nobody waits any more.

@@ -15,10 +15,13 @@ use std::sync::{Arc, PoisonError};
 
 use nexus_sys::signal::{ThreadHandle, set_interrupting};
 
-use super::crew::{Crew, Hands, QUIET, TURN_NS, leave_post};
+use super::crew::{Crew, Hands, Post, QUIET, TURN_NS, leave_post};
 
 /// `SIGUSR1` (signal(7)): ends a wait.
 const LOOK_UP: i32 = 10;
+
+/// After how many requests it looks whether its caller still shares its core: looking costs half a microsecond.
+const FOLLOW_REQUESTS: u32 = 4;
 
 /// What there is of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +66,8 @@ impl Crew {
                 .name("vfsd-quiet".to_owned())
                 .spawn(move || crew.work_quietly());
             match thread {
-                Ok(thread) => muster.threads.push(thread),
+                // Nobody waits for its end: where all cores are busy it may be long in coming.
+                Ok(thread) => drop(thread),
                 Err(_) => return,
             }
         }
@@ -98,6 +102,18 @@ impl Crew {
         }
     }
 
+    /// Wakes it where it still waits for a request although it should not: the signal may have come just before it began to.
+    pub(super) fn remind_quiet(&self) {
+        if self.is_quiet() || !self.quiet_waits.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(post) = self.posts().get(QUIET)
+            && let Ok(thread @ 1..) = i32::try_from(post.thread.load(Ordering::Relaxed))
+        {
+            ThreadHandle::of(thread).interrupt(LOOK_UP);
+        }
+    }
+
     fn work_quietly(self: &Arc<Self>) {
         // However this thread ends, nobody waits for it to read.
         let _gone = Gone(self);
@@ -105,10 +121,28 @@ impl Crew {
         if step_back().is_ok() {
             let mut hands = Hands::new();
             while self.wait_for_quiet() {
-                self.read_while_wanted(post, &mut hands);
+                self.quiet_waits.store(true, Ordering::Relaxed);
+                self.read_quietly(post, &mut hands);
+                self.quiet_waits.store(false, Ordering::Relaxed);
             }
         }
         leave_post(post);
+    }
+
+    /// Serves while it should, and notices when its caller was moved to another core.
+    fn read_quietly(self: &Arc<Self>, post: &Post, hands: &mut Hands) {
+        let mut served = 0_u32;
+        while post.reads.load(Ordering::Relaxed) {
+            if self.serve_one(post, hands).is_err() {
+                return self.end();
+            }
+            served = served.wrapping_add(1);
+            // Who shares our core goes before us, so what it asks next is here before we look. Who does not, is elsewhere.
+            if served.is_multiple_of(FOLLOW_REQUESTS) && !self.has_request() {
+                self.lost_caller.store(true, Ordering::Relaxed);
+                self.wake_warden();
+            }
+        }
     }
 
     /// Waits until it should read; `false` at the end.

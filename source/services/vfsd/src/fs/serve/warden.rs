@@ -3,9 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::{CpuSet, Pid};
 
@@ -13,6 +12,9 @@ use super::crew::{Crew, POSTS, QUIET};
 
 /// How often it looks while requests come: a reader that serves the same request at two looks is stuck.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Between two times that it follows a caller that moved: one that sleeps between two requests looks as if it had.
+const FOLLOW_PAUSE: Duration = Duration::from_micros(100);
 
 /// How many looks without a request send it to sleep.
 const IDLE_LOOKS: u32 = 50;
@@ -37,6 +39,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
     let cores = everywhere.and_then(|everywhere| usize::try_from(everywhere.count()).ok());
     let readers_max = cores.unwrap_or(1).clamp(1, READERS_MAX);
     let mut places: [Place; POSTS] = Default::default();
+    let mut shunned = None;
     let mut seen = [0_u64; POSTS];
     let mut calm_times = Calm::new(cores.unwrap_or(1));
     let (mut idle, mut looks, mut score, mut calm) = (0_u32, 0_u32, 0_u32, 0_u32);
@@ -72,7 +75,7 @@ pub(super) fn watch(crew: &Arc<Crew>) {
         }
         idle = if moved { 0 } else { idle.saturating_add(1) };
         if readers_max > 1 {
-            if other != caller && waiting(crew) {
+            if other != caller && crew.has_request() {
                 score = score.saturating_add(2);
                 calm = 0;
             } else {
@@ -89,22 +92,38 @@ pub(super) fn watch(crew: &Arc<Crew>) {
             let look = Look {
                 moved,
                 alone: other == caller && crew.wanted() == 1,
-                stuck: before == seen.get(QUIET).copied() && waiting(crew),
+                stuck: before == seen.get(QUIET).copied() && crew.has_request(),
             };
             match calm_times.judge(crew.is_quiet(), look) {
                 Some(true) => crew.begin_quiet(),
                 Some(false) => crew.end_quiet(None),
-                None => {}
+                None => crew.remind_quiet(),
             }
             caller = other;
-            if looks.is_multiple_of(PLACE_LOOKS)
+            // Moving away from a caller that shares its core is dear, so where they do one looks each time.
+            if (looks.is_multiple_of(PLACE_LOOKS) || crew.is_quiet())
                 && let Some(everywhere) = everywhere
             {
                 put(crew, everywhere, &mut places);
+                shun(crew, everywhere, &places, &mut shunned);
             }
         }
         looks = looks.wrapping_add(1);
-        std::thread::park_timeout(LOOK);
+        let next = Instant::now() + LOOK;
+        loop {
+            std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
+            if Instant::now() >= next || crew.is_over() {
+                break;
+            }
+            // Woken early: nothing is to be judged, but somebody is to be followed.
+            if crew.lost_caller.swap(false, Ordering::Relaxed)
+                && let Some(everywhere) = everywhere
+            {
+                put(crew, everywhere, &mut places);
+                shun(crew, everywhere, &places, &mut shunned);
+                std::thread::sleep(FOLLOW_PAUSE);
+            }
+        }
     }
 }
 
@@ -114,8 +133,15 @@ const QUIET_LOOKS: u32 = 8;
 /// After so many looks at which it was otherwise it stops: one may be chance.
 const LOUD_LOOKS: u32 = 2;
 
-/// For so many looks it is not asked again, where it did not get a core although one was to spare: somebody else is kept on its.
+/// For so many looks it is not asked again after it got no core although one seemed to spare, and for twice as many after each
+/// further time: a program that works in turns with one that takes all cores could have its subject wait again and again.
 const STARVED_LOOKS: u32 = 1000;
+
+/// How often that is doubled: about a minute.
+const STARVED_TIMES_MAX: u32 = 6;
+
+/// After it read for so many looks without that, it is as if it had never been.
+const FED_LOOKS: u32 = 10_000;
 
 /// What was seen at a look.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +162,10 @@ struct Calm {
     /// Looks in a row that spoke against what is.
     against: u32,
     stuck: u32,
+    /// How often it got no core.
+    starved: u32,
+    /// Looks in a row at which it read and got one.
+    fed: u32,
     /// Looks to come at which it is not asked.
     pause: u32,
 }
@@ -148,6 +178,8 @@ impl Calm {
             load: load.ok(),
             against: 0,
             stuck: 0,
+            starved: 0,
+            fed: 0,
             pause: 0,
         }
     }
@@ -158,13 +190,23 @@ impl Calm {
         if is_quiet && look.stuck {
             self.stuck = self.stuck.saturating_add(1);
             if self.stuck >= LOUD_LOOKS {
-                (self.stuck, self.against, self.pause) = (0, 0, STARVED_LOOKS);
+                (self.stuck, self.against, self.fed) = (0, 0, 0);
+                self.pause = STARVED_LOOKS << self.starved;
+                self.starved = self.starved.saturating_add(1).min(STARVED_TIMES_MAX);
                 return Some(false);
             }
         } else {
             self.stuck = 0;
         }
-        let should = look.moved && look.alone && self.pause == 0 && self.has_spare_core();
+        if is_quiet {
+            self.fed = self.fed.saturating_add(1);
+            if self.fed >= FED_LOOKS {
+                self.starved = 0;
+            }
+        }
+        // Once it reads, only what it is there for counts: that it gets a core, it shows itself. What else runs now and then
+        // says nothing, and changing over costs more than it does.
+        let should = look.alone && (is_quiet || (look.moved && self.pause == 0 && self.has_spare_core()));
         if should == is_quiet {
             self.against = 0;
             return None;
@@ -196,14 +238,6 @@ fn running_in(loadavg: &[u8]) -> Option<usize> {
     running.parse().ok()
 }
 
-/// Whether a request waits for a reader at this moment.
-fn waiting(crew: &Crew) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(crew.device(), PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1..))
-        && fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))
-}
-
 /// Where a thread was put, and how long its caller's descriptor is good for.
 #[derive(Debug, Default)]
 struct Place {
@@ -215,13 +249,14 @@ struct Place {
 /// Puts each reader where its caller runs, or lets it run everywhere when there are several readers.
 fn put(crew: &Crew, everywhere: &CpuSet, places: &mut [Place]) {
     let alone = crew.wanted() == 1;
-    for (post, place) in crew.posts().iter().zip(places) {
+    for (number, (post, place)) in crew.posts().iter().zip(places).enumerate() {
         let thread = post.thread.load(Ordering::Relaxed);
         let Some(thread) = i32::try_from(thread).ok().and_then(Pid::from_raw) else {
             continue;
         };
         let caller = post.caller.load(Ordering::Relaxed);
-        let core = if alone {
+        // The one for quiet times that is done has to find a core wherever one is free.
+        let core = if alone && (number != QUIET || crew.is_quiet()) {
             // One who is gone says nothing: the next may well run where it ran.
             let core = place.core_of(caller).filter(|core| everywhere.is_set(*core));
             core.or(place.core)
@@ -243,6 +278,26 @@ fn put(crew: &Crew, everywhere: &CpuSet, places: &mut [Place]) {
         // Where it is not allowed the thread stays where it is, and all that is lost is speed.
         let _ = rustix::thread::sched_setaffinity(Some(thread), &set);
     }
+}
+
+/// Keeps this thread away from the core that the one for quiet times is on: whom that one wakes while we run there would be
+/// moved away.
+fn shun(crew: &Crew, everywhere: &CpuSet, places: &[Place], shunned: &mut Option<usize>) {
+    let core = if crew.is_quiet() {
+        places.get(QUIET).and_then(|place| place.core)
+    } else {
+        None
+    };
+    if core == *shunned {
+        return;
+    }
+    *shunned = core;
+    let mut set = *everywhere;
+    if let Some(core) = core {
+        set.unset(core);
+    }
+    // There is another, or nobody would be there for quiet times.
+    let _ = rustix::thread::sched_setaffinity(None, &set);
 }
 
 impl Place {
@@ -346,29 +401,44 @@ mod tests {
     }
 
     #[test]
-    fn it_is_loud_again_as_soon_as_no_core_is_to_spare_or_nothing_or_somebody_else_comes() {
-        let against = [
-            (calm(2, "0 0 0 4/100 1"), FLOWS),
-            (calm(2, "0 0 0 2/100 1"), Look { moved: false, ..FLOWS }),
-            (calm(2, "0 0 0 2/100 1"), Look { alone: false, ..FLOWS }),
-        ];
-        for (mut calm, look) in against {
-            assert_eq!(calm.judge(true, look), None, "once may be chance");
-            assert_eq!(calm.judge(true, look), Some(false));
+    fn it_is_loud_again_as_soon_as_somebody_else_comes_and_not_for_what_else_runs() {
+        let mut calm = calm(2, "0 0 0 9/100 1");
+        for _ in 0..100 {
+            assert_eq!(calm.judge(true, FLOWS), None, "it shows itself whether it gets a core");
+            assert_eq!(calm.judge(true, Look { moved: false, ..FLOWS }), None);
         }
+        let others = Look { alone: false, ..FLOWS };
+        assert_eq!(calm.judge(true, others), None, "once may be chance");
+        assert_eq!(calm.judge(true, FLOWS), None);
+        assert_eq!(calm.judge(true, others), None);
+        assert_eq!(calm.judge(true, others), Some(false));
     }
 
     #[test]
-    fn one_that_gets_no_core_is_not_asked_again_for_a_while() {
+    fn one_that_gets_no_core_is_not_asked_again_for_a_while_and_for_longer_each_time() {
         let mut calm = calm(2, "0 0 0 2/100 1");
         let stuck = Look { stuck: true, ..FLOWS };
+        let mut pause = STARVED_LOOKS;
+        for _ in 0..3 {
+            assert_eq!(calm.judge(true, stuck), None);
+            assert_eq!(calm.judge(true, stuck), Some(false));
+            for _ in 1..pause {
+                assert_eq!(calm.judge(false, FLOWS), None);
+            }
+            let again = (0..=QUIET_LOOKS).find_map(|_| calm.judge(false, FLOWS));
+            assert_eq!(again, Some(true));
+            pause *= 2;
+        }
+        for _ in 0..FED_LOOKS {
+            assert_eq!(calm.judge(true, FLOWS), None);
+        }
         assert_eq!(calm.judge(true, stuck), None);
         assert_eq!(calm.judge(true, stuck), Some(false));
-        for _ in 1..STARVED_LOOKS {
-            assert_eq!(calm.judge(false, FLOWS), None);
+        assert_eq!(calm.pause, STARVED_LOOKS);
+        for _ in 0..100 {
+            calm.judge(true, stuck);
         }
-        let again = (0..=QUIET_LOOKS).find_map(|_| calm.judge(false, FLOWS));
-        assert_eq!(again, Some(true));
+        assert_eq!(calm.pause, STARVED_LOOKS << STARVED_TIMES_MAX);
     }
 
     proptest! {

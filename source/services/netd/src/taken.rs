@@ -1,0 +1,91 @@
+//! What was taken of the program, and how it is let go.
+//!
+//! Whoever closes a socket last waits, where `SO_LINGER` says so, until the other side has taken all that was sent: for a stuck
+//! peer up to the time that was set, and that may be hours. The program can see to it that the last is whoever judges, by closing its
+//! own while a call on it is judged. So one that lingers is closed by a thread of its own.
+
+use nexus_sys::socket as sys;
+use std::cell::Cell;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// How many sockets may linger at once, each with a thread. A program that has more of them loses what lingering promises: they are
+/// closed all the same, and the kernel sends on what it has by itself.
+const LINGERING_MAX: usize = 64;
+
+const STACK_BYTES: usize = 32 * 1024;
+
+static LINGERING: AtomicUsize = AtomicUsize::new(0);
+
+/// A descriptor that others have too.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    fd: OwnedFd,
+    /// Closing it waits for nobody, whatever was set.
+    quick: Cell<bool>,
+}
+
+impl Taken {
+    /// Says that closing it never waits, as for datagrams: then nobody asks.
+    pub(crate) fn is_quick(&self) {
+        self.quick.set(true);
+    }
+}
+
+impl From<OwnedFd> for Taken {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            quick: Cell::new(false),
+        }
+    }
+}
+
+impl Deref for Taken {
+    type Target = OwnedFd;
+
+    fn deref(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl AsFd for Taken {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.quick.get() || !sys::lingers(&self.fd) {
+            return;
+        }
+        // While there is another, closing this one is not the end.
+        if let Ok(copy) = self.fd.try_clone() {
+            close_elsewhere(copy);
+        }
+    }
+}
+
+fn close_elsewhere(socket: OwnedFd) {
+    if LINGERING.fetch_add(1, Ordering::AcqRel) < LINGERING_MAX {
+        let copy = socket.try_clone();
+        let close = move || {
+            drop(socket);
+            LINGERING.fetch_sub(1, Ordering::AcqRel);
+        };
+        let thread = thread::Builder::new().name("linger".into()).stack_size(STACK_BYTES);
+        if thread.spawn(close).is_ok() {
+            return;
+        }
+        // No thread took it, and it is closed but for this copy.
+        if let Ok(copy) = copy {
+            sys::linger_no_more(&copy);
+        }
+    } else {
+        sys::linger_no_more(&socket);
+    }
+    LINGERING.fetch_sub(1, Ordering::AcqRel);
+}

@@ -1,0 +1,39 @@
+//! Entries of sessions that nobody runs.
+
+use nx::registry::{FACTS_VERSION, Facts, Filter, Mask, Process};
+
+/// Facts in which this process is supervisor, and a process of the same parent is init.
+///
+/// # Panics
+/// Where the kernel does not say who this process is.
+#[must_use]
+pub fn facts(session: &str, subject: &str) -> Facts {
+    let me = Process::of(std::process::id().cast_signed()).expect("this process");
+    let front = Process::of(me.parent).expect("this process");
+    Facts {
+        version: FACTS_VERSION,
+        nx: "0".to_owned(),
+        subject: subject.to_owned(),
+        domain: None,
+        session: session.to_owned(),
+        supervisor: me.fact(),
+        front: front.fact(),
+        init: me.fact(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: 0,
+        assumed: false,
+        mode: "enforce".to_owned(),
+        policy: "0".repeat(64),
+        origin: "a test".to_owned(),
+        profile_name: "default".to_owned(),
+        profile_id: Some("0".repeat(16)),
+        filter: Filter {
+            hash: "0".repeat(64),
+            instructions: 1,
+        },
+        syscalls: Mask::default(),
+        work: None,
+        backends: Vec::new(),
+        started_ms: 0,
+    }
+}

@@ -1,0 +1,181 @@
+//! Supervisors that say nothing, half of it, or something else: told, in bounded time, and never passed over.
+
+use nexus_wire::Bounded;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::session::{ANSWER_BYTES_MAX, Answer, Question};
+use nx::registry::{ANSWER_WAIT, AskError, Entry, ask_all, publish};
+use nx_sec_host::facts;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a peer does once it was asked.
+type Reply = dyn Fn(&PacketSocket) + Send + Sync;
+
+/// A session whose supervisor, this process, takes whoever comes, hears what is asked and does this. It holds every connection
+/// open that it is not told to close.
+fn peer(runtime: &Path, session: &str, closes: bool, reply: Arc<Reply>) -> Entry {
+    let (entry, listener) = publish(runtime, &facts(session, "s")).unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok(socket) = rustix::net::accept(&listener) {
+            let socket = PacketSocket::from(socket);
+            // Who only looks closes without a question.
+            if socket.receive().is_ok_and(|packet| !packet.bytes().is_empty()) {
+                reply(&socket);
+            }
+            if !closes {
+                held.push(socket);
+            }
+        }
+    });
+    entry
+}
+
+/// An anonymous file that holds this.
+fn file(text: &[u8]) -> OwnedFd {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("answer", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    file.write_all(text).unwrap();
+    file.into()
+}
+
+fn says(bytes: u64, text: &'static [u8]) -> Arc<Reply> {
+    Arc::new(move |socket| {
+        let file = file(text);
+        let _ = socket.send(&Answer::File { bytes }.encode(), &[file.as_fd()]);
+    })
+}
+
+/// Each peer that does not answer as it should, and what is said of it.
+fn peers() -> Vec<(&'static str, bool, Arc<Reply>, &'static str)> {
+    let packet = |bytes: Vec<u8>| -> Arc<Reply> {
+        Arc::new(move |socket| {
+            let _ = socket.send(&bytes, &[]);
+        })
+    };
+    let mut half = Answer::File { bytes: 2 }.encode();
+    half.truncate(half.len() - 3);
+    let mut long = Answer::File {
+        bytes: ANSWER_BYTES_MAX,
+    }
+    .encode();
+    let end = long.len() - 8;
+    long[end..].copy_from_slice(&(ANSWER_BYTES_MAX + 1).to_le_bytes());
+    let pipe: Arc<Reply> = Arc::new(|socket| {
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        let _ = socket.send(&Answer::File { bytes: 2 }.encode(), &[reader.as_fd()]);
+    });
+    vec![
+        (
+            "accepts and never answers",
+            false,
+            Arc::new(|_: &PacketSocket| {}) as Arc<Reply>,
+            "does not answer within 2 s",
+        ),
+        (
+            "closes without an answer",
+            true,
+            Arc::new(|_: &PacketSocket| {}),
+            "closed without an answer, and runs on",
+        ),
+        (
+            "half a message",
+            false,
+            packet(half),
+            "answers what this nx does not read",
+        ),
+        (
+            "no message at all",
+            false,
+            packet(b"\xff\xff\xff\xff".to_vec()),
+            "answers what this nx does not read",
+        ),
+        (
+            "a file that is not there",
+            false,
+            packet(Answer::File { bytes: 2 }.encode()),
+            "no file came along",
+        ),
+        (
+            "more than there may be",
+            false,
+            packet(long),
+            "answers what this nx does not read",
+        ),
+        (
+            "half a file",
+            false,
+            says(400, b"{\"subject\":"),
+            "shorter than it says",
+        ),
+        (
+            "half an object",
+            false,
+            says(11, b"{\"subject\":"),
+            "answers what this nx does not read",
+        ),
+        ("a pipe for a file", false, pipe, "cannot be reached"),
+        (
+            "a refusal",
+            false,
+            packet(
+                Answer::None {
+                    why: Bounded::cut(b"out of order"),
+                }
+                .encode(),
+            ),
+            "says: out of order",
+        ),
+    ]
+}
+
+#[test]
+fn one_that_accepts_and_never_answers_is_waited_for_two_seconds_and_costs_the_others_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let _silent: Vec<Entry> = (0..8)
+        .map(|number| peer(place.path(), &format!("silent{number}"), false, Arc::new(|_| {})))
+        .collect();
+    let answer = says(2, b"{}");
+    let _speaks = peer(place.path(), "speaks", false, answer);
+    let mut all: Vec<_> = (0..8).map(|number| facts(&format!("silent{number}"), "s")).collect();
+    all.push(facts("speaks", "s"));
+    let began = Instant::now();
+    let answers = ask_all(place.path(), all.iter(), Question::Policy);
+    let took = began.elapsed();
+    for silent in &answers[..8] {
+        assert!(matches!(silent, Err(AskError::Hung)), "{silent:?}");
+    }
+    assert_eq!(answers[8].as_ref().unwrap(), &serde_json::json!({}));
+    assert!(
+        took >= ANSWER_WAIT && took < ANSWER_WAIT + Duration::from_millis(900),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn whatever_a_peer_says_instead_is_told_with_the_session_and_never_passed_over() {
+    for (what, closes, reply, expected) in peers() {
+        let state = tempfile::tempdir().unwrap();
+        let runtime = state.path().join("nexus/run");
+        let _other = peer(&runtime, "speaks", false, says(2, b"{}"));
+        let _peer = peer(&runtime, "aaaaaa", closes, reply);
+        for command in ["syscalls", "sandbox", "quotas", "egress"] {
+            let began = Instant::now();
+            let done = Command::new(security_v2_host::nx())
+                .args(["sec", command, "--subject", "s"])
+                .env("XDG_STATE_HOME", state.path())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert_eq!(done.status.code(), Some(4), "{what}, {command}: {said}");
+            assert!(said.contains(expected), "{what}, {command}: {said}");
+            assert!(said.contains("session      aaaaaa"), "{what}, {command}: {said}");
+            // One that answers is shown beside it.
+            assert!(said.contains("session      speaks"), "{what}, {command}: {said}");
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}, {command}");
+        }
+    }
+}
