@@ -270,7 +270,7 @@ fn moving(world: &World) {
         assert_eq!(send(half - 4096).unwrap(), half - 4096);
         // The last block comes out of a pipe.
         let (out, into) = std::io::pipe().unwrap();
-        let mut splice = |count: usize| {
+        let splice = |count: usize| {
             (&into).write_all(&vec![4; count]).unwrap();
             let flags = rustix::pipe::SpliceFlags::empty();
             let moved = rustix::pipe::splice(&out, None, &to, None, count, flags);
