@@ -300,7 +300,7 @@ fn those_who_do_not_answer_are_waited_for_together_and_cost_the_others_nothing()
         }
     }
     let place = place();
-    let mut all: Vec<Facts> = (0..SILENT)
+    let mut all: Vec<_> = (0..SILENT)
         .map(|number| facts(&format!("silent-{number}"), "s"))
         .collect();
     // They listen and take nobody.
