@@ -2,9 +2,7 @@
 
 use nx_sec_host::sec_json;
 use rustix::process::{Pid, Signal, kill_process};
-use security_v2_host::{
-    Home, Run, Running, Terminal, Tree, User, as_everybody, attacker, copy_program, output, spawn,
-};
+use security_v2_host::{Home, Run, Running, Terminal, Tree, User, as_everybody, attacker, copy_program, output, spawn};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};

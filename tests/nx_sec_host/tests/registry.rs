@@ -1,7 +1,7 @@
 //! Who is vouched for: entries with real sockets, and entries that lie.
 
 use nexus_wire::session::Question;
-use nx::registry::{self, AskError, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
+use nx::registry::{self, AskError, Facts, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
 use nx_sec_host::facts;
 use security_v2_host::{no_child_is_starting, output, spawn};
 use std::path::Path;
@@ -300,7 +300,7 @@ fn those_who_do_not_answer_are_waited_for_together_and_cost_the_others_nothing()
         }
     }
     let place = place();
-    let mut all: Vec<Facts> = (0..SILENT)
+    let mut all: Vec<_> = (0..SILENT)
         .map(|number| facts(&format!("silent-{number}"), "s"))
         .collect();
     // They listen and take nobody.

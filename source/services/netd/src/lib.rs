@@ -39,9 +39,9 @@ mod worker;
 pub use broker::Broker;
 pub use local::is_ephemeral;
 pub use pins::{OpenName, OpenNames};
-pub use resolver::{listed_addresses, name_servers};
 #[doc(hidden)]
 pub use resolver::read_any_message;
+pub use resolver::{listed_addresses, name_servers};
 pub use worker::LateDenial;
 
 use host::Host;

@@ -89,3 +89,28 @@ fn close_elsewhere(socket: OwnedFd) {
     }
     LINGERING.fetch_sub(1, Ordering::AcqRel);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    #[test]
+    fn who_lets_a_lingering_socket_go_does_not_wait_for_its_peer() {
+        let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(stuck.local_addr().unwrap()).unwrap();
+        let _peer = stuck.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3600))).unwrap();
+        let taken = Taken::from(OwnedFd::from(stream));
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            drop(taken);
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+    }
+}

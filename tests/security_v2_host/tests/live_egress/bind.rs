@@ -115,7 +115,7 @@ told("options", lambda: (free.getsockopt(1, 2), free.getsockopt(1, 15)))
 
 #[test]
 fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sessions_to_take() {
-    for user in users() {
+    for user in users_with_python() {
         let service =
             rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
         rustix::net::sockopt::set_socket_reuseaddr(&service, true).unwrap();

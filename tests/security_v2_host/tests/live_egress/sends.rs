@@ -134,7 +134,7 @@ for restarts in (True, False):
 
 #[test]
 fn a_datagram_that_is_longer_than_any_is_refused_before_it_is_copied() {
-    for user in users() {
+    for user in users_with_python() {
         let text = r#"
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
