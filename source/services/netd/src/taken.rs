@@ -6,9 +6,11 @@
 
 use nexus_sys::socket as sys;
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 /// How many sockets may linger at once, each with a thread. A program that has more of them loses what lingering promises: they are
@@ -25,6 +27,8 @@ pub(crate) struct Taken {
     fd: OwnedFd,
     /// Closing it waits for nobody, whatever was set.
     quick: Cell<bool>,
+    /// Lets the thread close its copy. After `fd`, which so is never the last: fields are dropped in their order.
+    closed: Option<Sender<Infallible>>,
 }
 
 impl Taken {
@@ -39,6 +43,7 @@ impl From<OwnedFd> for Taken {
         Self {
             fd,
             quick: Cell::new(false),
+            closed: None,
         }
     }
 }
@@ -62,32 +67,31 @@ impl Drop for Taken {
         if self.quick.get() || !sys::lingers(&self.fd) {
             return;
         }
-        // While there is another, closing this one is not the end.
-        if let Ok(copy) = self.fd.try_clone() {
-            close_elsewhere(copy);
+        self.closed = close_elsewhere(&self.fd);
+        if self.closed.is_none() {
+            sys::linger_no_more(&self.fd);
         }
     }
 }
 
-fn close_elsewhere(socket: OwnedFd) {
+/// A thread that closes a copy once what is returned is gone; `None` if there is none to be had.
+fn close_elsewhere(socket: &OwnedFd) -> Option<Sender<Infallible>> {
+    let copy = socket.try_clone().ok()?;
     if LINGERING.fetch_add(1, Ordering::AcqRel) < LINGERING_MAX {
-        let copy = socket.try_clone();
+        let (closed, wait) = mpsc::channel();
         let close = move || {
-            drop(socket);
+            // Nothing ever comes.
+            let _ = wait.recv();
+            drop(copy);
             LINGERING.fetch_sub(1, Ordering::AcqRel);
         };
         let thread = thread::Builder::new().name("linger".into()).stack_size(STACK_BYTES);
         if thread.spawn(close).is_ok() {
-            return;
+            return Some(closed);
         }
-        // No thread took it, and it is closed but for this copy.
-        if let Ok(copy) = copy {
-            sys::linger_no_more(&copy);
-        }
-    } else {
-        sys::linger_no_more(&socket);
     }
     LINGERING.fetch_sub(1, Ordering::AcqRel);
+    None
 }
 
 #[cfg(test)]
@@ -99,18 +103,23 @@ mod tests {
 
     #[test]
     fn who_lets_a_lingering_socket_go_does_not_wait_for_its_peer() {
-        let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = TcpStream::connect(stuck.local_addr().unwrap()).unwrap();
-        let _peer = stuck.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        while stream.write(&[0; 65536]).is_ok() {}
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3600))).unwrap();
-        let taken = Taken::from(OwnedFd::from(stream));
-        let (tell, told) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            drop(taken);
-            tell.send(()).unwrap();
-        });
-        told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        // Often: the thread must not be done with its copy before the one that was taken is closed.
+        for _ in 0..500 {
+            let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut stream = TcpStream::connect(stuck.local_addr().unwrap()).unwrap();
+            let peer = stuck.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            while stream.write(&[0; 65536]).is_ok() {}
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3600))).unwrap();
+            let taken = Taken::from(OwnedFd::from(stream));
+            let (tell, told) = std::sync::mpsc::channel();
+            thread::spawn(move || {
+                drop(taken);
+                tell.send(()).unwrap();
+            });
+            told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+            // Ends the lingering.
+            drop(peer);
+        }
     }
 }
