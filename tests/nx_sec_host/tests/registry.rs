@@ -1,7 +1,7 @@
 //! Who is vouched for: entries with real sockets, and entries that lie.
 
 use nexus_wire::session::Question;
-use nx::registry::{self, AskError, Facts, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
+use nx::registry::{self, AskError, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
 use nx_sec_host::facts;
 use security_v2_host::{no_child_is_starting, output, spawn};
 use std::path::Path;
