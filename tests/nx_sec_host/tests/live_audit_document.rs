@@ -1,6 +1,6 @@
 //! What docs/security/nx-sec-audit.md shows is what the commands print. `NEXUS_BLESS=1` writes what they print now.
 
-use security_v2_host::{Home, as_everybody, users};
+use security_v2_host::{Home, as_everybody, console, users};
 use std::path::{Path, PathBuf};
 
 fn document() -> PathBuf {
@@ -27,23 +27,10 @@ fn masked(text: &str) -> String {
 
 /// The document with what its commands print now, and how many there are.
 fn run(home: &Home, text: &str) -> (String, usize) {
-    let (mut out, mut commands, mut inside) = (String::new(), 0, false);
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
-        out.push_str(line);
-        out.push('\n');
-        if line.starts_with("```") {
-            inside = line == "```console";
-        }
-        if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
-            commands += 1;
-            let is_shown = |next: &&str| !next.starts_with("$ ") && !next.starts_with("```");
-            while lines.next_if(is_shown).is_some() {}
-            let done = home.shell(&format!("exec 2>&1; {command}"));
-            out.push_str(&String::from_utf8(done.stdout).unwrap());
-        }
-    }
-    (out, commands)
+    console(text, |command, _| {
+        let done = home.shell(&format!("exec 2>&1; {command}"));
+        String::from_utf8(done.stdout).unwrap()
+    })
 }
 
 #[test]

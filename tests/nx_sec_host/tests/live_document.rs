@@ -2,7 +2,7 @@
 
 use nx_sec_host::sec_json;
 use rustix::process::{Signal, kill_process};
-use security_v2_host::{Home, spawn, users};
+use security_v2_host::{Home, console, printed, spawn, users};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -83,42 +83,20 @@ fn what_the_document_shows_is_what_the_commands_print() {
     for user in users().into_iter().rev() {
         let home = Home::new(user);
         let mut session = None;
-        let (mut written, mut commands) = (String::new(), 0);
-        let mut lines = text.lines().peekable();
-        let mut inside = false;
-        while let Some(line) = lines.next() {
-            written.push_str(line);
-            written.push('\n');
-            if line.starts_with("```") {
-                inside = line == "```console";
-            }
-            let Some(command) = line.strip_prefix("$ ").filter(|_| inside) else {
-                continue;
-            };
-            commands += 1;
-            let mut shown = String::new();
-            while let Some(next) = lines
-                .peek()
-                .filter(|next| !next.starts_with("$ ") && !next.starts_with("```"))
-            {
-                shown.push_str(next.trim_end());
-                shown.push('\n');
-                lines.next();
-            }
+        let (written, commands) = console(&text, |command, shown| {
             let done = home.shell(&format!("exec 2>&1; {command}"));
-            let said = String::from_utf8(done.stdout).unwrap();
-            let said: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+            let said = printed(&String::from_utf8(done.stdout).unwrap());
             assert!(
-                bless || masked(&shown) == masked(&said),
+                bless || masked(shown) == masked(&said),
                 "$ {command}\nshown:\n{}\nsaid:\n{}",
-                masked(&shown),
+                masked(shown),
                 masked(&said)
             );
-            written.push_str(if bless { &said } else { &shown });
             if session.is_none() {
                 session = Some(in_another_terminal(&home));
             }
-        }
+            if bless { said } else { shown.to_owned() }
+        });
         assert!(commands > 8, "the document has commands");
         if let Some(mut session) = session {
             kill_process(rustix::process::Pid::from_child(&session), Signal::TERM).unwrap();

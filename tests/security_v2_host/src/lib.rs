@@ -14,6 +14,7 @@
 
 mod binary;
 mod closed;
+mod elsewhere;
 mod full_server;
 mod gate;
 mod home;
@@ -22,6 +23,7 @@ mod processes;
 mod run;
 mod running;
 mod server;
+mod shown;
 mod terminal;
 mod town;
 mod tree;
@@ -30,6 +32,7 @@ mod watch;
 
 pub use binary::{attacker, nx, program, selftest_client};
 pub use closed::{closed_datagram_port, closed_port};
+pub use elsewhere::elsewhere;
 pub use full_server::FullServer;
 pub use gate::{copy_program, no_child_is_starting, output, spawn};
 pub use home::Home;
@@ -37,6 +40,7 @@ pub use need::{lacking, need, users_with};
 pub use run::{DEADLINE, Output, Run, can_be_metered};
 pub use running::{Running, as_everybody};
 pub use server::Server;
+pub use shown::{console, printed};
 pub use terminal::{Key, PROMPT, Terminal};
 pub use town::Town;
 pub use tree::Tree;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use security_v2_host::{Home, Run, users, users_with};
+use security_v2_host::{Home, Run, console, printed, users, users_with};
 
 fn shell(home: &Arc<Home>, script: &str) -> (i32, String) {
     let done = home.shell(&format!("exec 2>&1\n{script}"));
@@ -155,36 +155,14 @@ fn what_the_document_shows_is_what_the_commands_print() {
     let bless = std::env::var_os("NEXUS_BLESS").is_some();
     for user in users() {
         let home = Home::new(user);
-        let (mut written, mut commands) = (String::new(), 0);
-        let mut lines = text.lines().peekable();
-        let mut inside = false;
-        while let Some(line) = lines.next() {
-            written.push_str(line);
-            written.push('\n');
-            if line.starts_with("```") {
-                inside = line == "```console";
-            }
-            let Some(command) = line.strip_prefix("$ ").filter(|_| inside) else {
-                continue;
-            };
-            commands += 1;
-            let mut shown = String::new();
-            while let Some(next) = lines
-                .peek()
-                .filter(|next| !next.starts_with("$ ") && !next.starts_with("```"))
-            {
-                shown.push_str(next.trim_end());
-                shown.push('\n');
-                lines.next();
-            }
-            let (_, said) = shell(&home, command);
-            let said: String = said.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        let (written, commands) = console(&text, |command, shown| {
+            let said = printed(&shell(&home, command).1);
             assert!(
-                bless || masked(&shown) == masked(&said),
+                bless || masked(shown) == masked(&said),
                 "$ {command}\nshown:\n{shown}\nsaid:\n{said}"
             );
-            written.push_str(if bless { &said } else { &shown });
-        }
+            if bless { said } else { shown.to_owned() }
+        });
         assert!(commands > 10, "the document has commands");
         if bless {
             std::fs::write(&path, written).unwrap();

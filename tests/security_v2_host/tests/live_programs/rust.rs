@@ -1,37 +1,17 @@
 //! A Rust build, with the toolchain where rustup puts it: in the home of whoever develops.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use crate::need::{denied, has, in_room, lacking, place, room, succeeds};
-use security_v2_host::{Home, Town, users};
+use security_v2_host::{Home, Town, elsewhere, users};
 
 /// The toolchain that runs this test.
 fn sysroot() -> Option<PathBuf> {
     let output = security_v2_host::output(Command::new("rustc").args(["--print", "sysroot"])).ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|path| path.join("bin/cargo").exists())
-}
-
-/// A home that is not below `/tmp`, where every session has its own, and that whoever the tests run as can reach.
-fn home_of_a_developer() -> tempfile::TempDir {
-    // Who is no root tests as itself only.
-    let reached = |part: &Path| {
-        !rustix::process::geteuid().is_root()
-            || std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
-    };
-    let own = std::env::var("HOME").unwrap_or_default();
-    // The first that is reached and that the starter of the tests may write.
-    let home = [env!("CARGO_TARGET_TMPDIR"), "/srv", "/opt", "/var/lib", &own]
-        .into_iter()
-        .filter(|place| place.starts_with('/') && !Path::new(place).starts_with("/tmp"))
-        .filter(|place| Path::new(place).ancestors().all(reached))
-        .find_map(|place| tempfile::Builder::new().prefix("nexus-home-").tempdir_in(place).ok())
-        .expect("a directory of the test's own that everybody can reach");
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755))
-        .expect("a mode of one's own directory");
-    home
 }
 
 /// Puts the toolchain into the home of the test's user, who may not be able to read the one that runs the test: linked
@@ -99,7 +79,7 @@ fn cargo_builds_tests_and_runs_on_tmp_and_state_and_work() {
     };
     for user in users() {
         let home = place(user);
-        let own = home_of_a_developer();
+        let own = elsewhere(env!("CARGO_TARGET_TMPDIR"));
         install(&home, own.path(), &from);
         for at in ["/tmp", "/state", "."] {
             build(&home, own.path(), at);
@@ -146,7 +126,7 @@ fn cargo_fetches_from_a_registry_and_a_repository_by_name_and_is_refused_elsewhe
     for user in users() {
         let home = place(user);
         let Some(town) = Town::new(&home) else { return };
-        let own = home_of_a_developer();
+        let own = elsewhere(env!("CARGO_TARGET_TMPDIR"));
         install(&home, own.path(), &from);
         let tree = room().append("egress.toml", "[subject.room]\nallow = [\"git.example.org:8000\"]\n");
         let path = format!(
