@@ -81,7 +81,13 @@ fn a_journal_whose_chain_does_not_hold_is_found_and_half_a_line_at_its_end_is_no
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("nexus/journal");
     let none = finding(place.path(), "journal");
-    assert_eq!((&*none.0, &*none.1), ("available", "none was written yet"));
+    assert_eq!(
+        (&*none.0, &*none.1),
+        (
+            "available",
+            "it has no records: none was written yet, or somebody removed them"
+        )
+    );
     std::fs::create_dir(place.path().join("nexus")).unwrap();
     let key = load_key(&directory).unwrap();
     let mut journal = Journal::open(&directory, JournalLimits::DEFAULT, key, Arc::new(SystemClock)).unwrap();

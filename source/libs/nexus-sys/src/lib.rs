@@ -13,7 +13,6 @@ pub mod mount;
 pub mod probe;
 pub mod process;
 pub mod ptrace;
-pub mod ring;
 pub mod schedule;
 pub mod seccomp;
 pub mod shared;

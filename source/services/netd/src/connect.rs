@@ -86,9 +86,6 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7). When its time is over it says
     // that it began the connection, so it has to.
     let untimed = socket_timeout(&socket, Timeout::Send)?.is_none();
-    if untimed && netd.at_once.connect(&socket, &bytes)? {
-        return Ok(Answer::Value(0));
-    }
     netd.workers.connect(call, socket, bytes, untimed)?;
     Ok(Answer::Later)
 }

@@ -8,7 +8,6 @@
 //! address may be another one.
 #![forbid(unsafe_code)]
 
-mod at_once;
 mod away;
 mod bind;
 mod broker;
@@ -143,8 +142,6 @@ pub struct Netd {
     pins: pins::Pins,
     /// Which UDP ports of the host are the session's.
     ports: ports::Ports,
-    /// For streams that need not wait.
-    at_once: at_once::AtOnce,
     /// Whether it was said that the rules are enforced.
     marked: bool,
     broker: Arc<Broker>,
@@ -194,7 +191,6 @@ impl Netd {
             marked: judges.markers.is_none(),
             judges,
             ports: ports::Ports::default(),
-            at_once: at_once::AtOnce::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,

@@ -67,17 +67,19 @@ pub(crate) fn journal(facts: &Facts) -> State {
         return nowhere();
     };
     let seen = look(|| match logd::verify_newest(&directory) {
-        Ok(report) if report.verified.records == 0 => Ok("none was written yet".to_owned()),
+        Ok(report) if report.verified.records == 0 => {
+            Ok("it has no records: none was written yet, or somebody removed them".to_owned())
+        }
         Ok(_) => Ok("the chain of its newest file holds; `nx sec audit --verify` checks all of it".to_owned()),
         Err(VerifyError::Journal(JournalError::Io { what, errno, .. }))
             if errno == Errno::NOENT && what == "open the directory" =>
         {
-            Ok("none was written yet".to_owned())
+            Ok("it has no records: none was written yet, or somebody removed them".to_owned())
         }
         Err(VerifyError::NoKey)
             if logd::read(&directory, logd::Filter::default()).is_ok_and(|mut all| all.next().is_none()) =>
         {
-            Ok("none was written yet".to_owned())
+            Ok("it has no records: none was written yet, or somebody removed them".to_owned())
         }
         Err(error) => Err(error.to_string().escape_debug().to_string()),
     });

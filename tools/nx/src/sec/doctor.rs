@@ -1,7 +1,7 @@
 //! `nx sec doctor`.
 
+use super::output::written;
 use crate::run::Exit;
-use std::io::Write;
 
 pub(super) fn doctor(json: bool) -> u8 {
     let report = crate::doctor::examine();
@@ -16,7 +16,9 @@ pub(super) fn doctor(json: bool) -> u8 {
     } else {
         report.text()
     };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Err(failure) = written(&text) {
+        eprintln!("{failure}");
+        return failure.exit.code();
+    }
     if report.ready() { 0 } else { Exit::Missing.code() }
 }

@@ -11,8 +11,8 @@ Where to begin:
   nx sec test all --subject NAME              see that all of it holds, in a sandbox of its own
   nx sec audit --subject NAME                 what it was denied
 
-A subject is the name after `nx run`. Nothing here but `test` starts anything, none opens an internet socket, and none waits for
-anybody longer than two seconds. Every command takes `--json`, or a format of its own, for programs.
+A subject is the name after `nx run`. Only `test` and `doctor` start anything: a sandbox of their own, in which they try things
+on an internet that leads nowhere. The others open no internet socket and wait for nobody longer than two seconds. Every command takes `--json`, or a format of its own, for programs.
 
 Exit codes:
   0  said, or proven

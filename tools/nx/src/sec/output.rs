@@ -37,9 +37,27 @@ pub(crate) fn finish(said: Result<Said, Failure>, as_json: bool) -> u8 {
             return failure.exit.code();
         }
     };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    code
+    match written(&text) {
+        Ok(()) => code,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.exit.code()
+        }
+    }
+}
+
+/// Writes all of it to stdout. A reader that has seen enough is no failure; a full disk is one, since what is there then says
+/// less than was to be said.
+pub(crate) fn written(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Missing,
+            format!("cannot write what was found: {error}"),
+        )
+        .with_help("see whether the disk is full; what was written is cut short")),
+        _ => Ok(()),
+    }
 }
 
 fn refusal(failure: &Failure) -> Value {

@@ -16,6 +16,14 @@ pub(crate) const UNSEEN: &str = "a tail that was cut off, and a journal rewritte
 
 pub(super) fn verify(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let (value, text, code) = match logd::verify(directory, args.anchor.as_ref()) {
+        // A key without a journal: what it held is gone.
+        Ok(report) if report.files == 0 => {
+            let gone = "the journal's files are gone, though its key is there".to_owned();
+            let failure = Failure::new(Exit::Missing, gone);
+            return Err(failure
+                .with_help("somebody removed them: there is no chain to check")
+                .into());
+        }
         Ok(report) => (holds_json(&report), holds_text(&report), 0),
         Err(VerifyError::Journal(error)) => return Err(journal::unreadable(&error).into()),
         Err(VerifyError::NoKey) if has_no_records(directory) => {
@@ -62,7 +70,10 @@ const fn anchor_word(anchor: AnchorState) -> &'static str {
 fn holds_text(report: &VerifyReport) -> String {
     let verified = &report.verified;
     if verified.records == 0 {
-        return "the journal has no records\n".to_owned();
+        let half = if report.torn { "; it ends in half a line" } else { "" };
+        return format!(
+            "the journal has no records{half}\nnot seen  whether somebody removed them: only an anchor that was kept elsewhere tells\n"
+        );
     }
     let files = if report.files == 1 { "file" } else { "files" };
     let mut text = format!(

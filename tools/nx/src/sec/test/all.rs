@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The most claims about syscalls of one subject: every call of the table and a few hundred edges of arguments. What is
 /// more is left out, and said so.
-const SYSCALLS_MAX: usize = 2 * RECORDED_MAX;
+const SYSCALLS_MAX: usize = 4 * RECORDED_MAX;
 
 /// The most claims about destinations of one subject: some sixty rules' edges. What is more is left out, and said so.
 const DESTINATIONS_MAX: usize = RECORDED_MAX;

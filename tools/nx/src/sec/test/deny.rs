@@ -160,12 +160,14 @@ fn values(test: &ArgTest) -> Vec<u64> {
     match test {
         ArgTest::Equal(value) => around(*value).to_vec(),
         ArgTest::Range { first, last } => around(*first).into_iter().chain(around(*last)).collect(),
-        ArgTest::OneOf(values) => {
-            let ends = values.first().into_iter().chain(values.last());
-            ends.flat_map(|value| around(*value)).collect()
-        }
+        ArgTest::OneOf(values) => values.iter().flat_map(|value| around(*value)).collect(),
         ArgTest::Masked { mask, value } => vec![*value, value ^ mask, value | !mask],
-        ArgTest::AnyBit(mask) => vec![*mask, mask & mask.wrapping_neg(), !mask, 0],
+        // Each bit by itself: a filter that forgot one still holds all of them together.
+        ArgTest::AnyBit(mask) => (0..u64::BITS)
+            .map(|bit| 1 << bit)
+            .filter(|bit| mask & bit != 0)
+            .chain([*mask, !mask, 0])
+            .collect(),
     }
 }
 

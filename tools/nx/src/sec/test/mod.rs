@@ -118,11 +118,15 @@ fn arguments(texts: &[String]) -> Result<[u64; 6], Failure> {
 }
 
 fn egress(args: &EgressArgs, tamper: &dyn Tamper) -> Result<Vec<Found>, Failure> {
-    let address = args.to.parse().map_err(|_| {
+    let address: SocketAddr = args.to.parse().map_err(|_| {
         Failure::usage(format!("`{}` is no ADDRESS:PORT", args.to)).with_help(
             "such as `203.0.113.7:443` or `[2001:db8::1]:443`; a name is not asked for: a proof asks no name server",
         )
     })?;
+    if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+        return Err(Failure::usage(format!("`{}` names an interface", args.to))
+            .with_help("leave out what stands after `%`: policy speaks of addresses, whichever way they go"));
+    }
     let protocol = if args.udp { Protocol::Udp } else { Protocol::Tcp };
     let target = Target { protocol, address };
     let context = Context::load(args.common.how.policy.as_deref(), &args.common.subject)?;
