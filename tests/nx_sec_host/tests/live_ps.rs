@@ -69,3 +69,17 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         assert_eq!(std::fs::read_dir(&entries).unwrap().count(), 0, "it is cleared away");
     });
 }
+
+#[test]
+fn a_session_whose_entry_somebody_removes_runs_on() {
+    // As soon as it has begun: its entry is not yet what it will be.
+    const GOES_ON: [&str; 3] = ["/bin/sh", "-c", "echo begun; sleep 0.3; echo alive; exec sleep 1000"];
+    as_everybody(|home| {
+        let mut running = Running::start(home, &[], &GOES_ON);
+        assert_eq!(running.line(), "begun");
+        std::fs::remove_dir_all(home.state().join("nexus/run/sessions")).unwrap();
+        assert_eq!(running.line(), "alive");
+        running.signal(Signal::TERM);
+        let _ = running.end();
+    });
+}

@@ -221,6 +221,42 @@ fn where_nothing_ever_ran_it_says_so_and_makes_nothing() {
 }
 
 #[test]
+fn what_cannot_be_written_is_a_failure_and_a_reader_that_left_is_none() {
+    let place = Place::new();
+    for words in [&["counters"][..], &["counters", "--json"], &["ps"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let done = place.command(words).stdout(full).output().unwrap();
+        assert_eq!(done.status.code(), Some(4), "{words:?}: {done:?}");
+        assert!(err(&done).contains("cannot write what was found"), "{done:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let done = place.command(words).stdout(writer).output().unwrap();
+        assert_eq!((done.status.code(), &*err(&done)), (Some(0), ""), "{words:?}");
+    }
+}
+
+#[test]
+fn a_journal_whose_files_were_removed_is_no_chain_that_holds() {
+    let place = Place::new();
+    place.append(&[record("a", Reason::EgressNoRule, "x")]);
+    assert_eq!(place.nx(&["audit", "--verify"]).status.code(), Some(0));
+    std::fs::write(place.file("journal.jsonl"), "").unwrap();
+    let emptied = place.nx(&["audit", "--verify"]);
+    assert!(out(&emptied).contains("whether somebody removed them"), "{emptied:?}");
+    std::fs::remove_file(place.file("journal.jsonl")).unwrap();
+    let gone = place.nx(&["audit", "--verify"]);
+    assert_eq!(gone.status.code(), Some(4), "{gone:?}");
+    assert!(err(&gone).contains("its key is there"), "{gone:?}");
+}
+
+#[test]
+fn a_destination_with_an_interface_is_refused_as_such() {
+    let refused = Place::new().nx(&["test", "egress", "--subject", "demo", "--to", "[fe80::1%1]:80"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(err(&refused).contains("names an interface"), "{refused:?}");
+}
+
+#[test]
 fn half_a_line_at_the_end_is_told_and_one_before_the_end_is_a_failure() {
     let place = Place::new();
     place.append(&[record("demo", Reason::EgressNoRule, "whole")]);

@@ -110,7 +110,10 @@ impl Entry {
     /// What the file system says; the facts that were there stay.
     pub fn replace(&self, facts: &Facts) -> io::Result<()> {
         let (new, text) = (facts_name(&format!("{NEW}{}", self.name)), facts_name(&self.name));
-        write(self.sessions.as_fd(), &new, facts)?;
+        if let Err(error) = write(self.sessions.as_fd(), &new, facts) {
+            let _ = rustix::fs::unlinkat(&self.sessions, &new, AtFlags::empty());
+            return Err(error);
+        }
         // A rename over a file makes ext4 write the new one to the disk at once (`auto_da_alloc`, ext4(5)), and who removes
         // the entry then waits for the disk. Nobody wants these facts after a crash.
         match rustix::fs::renameat_with(&self.sessions, &new, &self.sessions, &text, RenameFlags::EXCHANGE) {

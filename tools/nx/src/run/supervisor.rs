@@ -131,7 +131,8 @@ fn supervise(
         }
         if unsaid.is_some_and(|at| at <= Instant::now()) {
             unsaid = None;
-            registered.complete(session).map_err(unknown)?;
+            // Where it cannot be written, on a full disk, a reader asks for it: no reason to end a program that runs.
+            let _ = registered.complete(session);
         }
         if heard {
             sleeper.listen();

@@ -394,3 +394,20 @@ fn allowed(context: &Context, attempt: Attempt, with: &str) -> Failure {
     )
     .with_help(help)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_of_a_list_and_every_bit_of_a_mask_is_tried_by_itself() {
+        let list = values(&ArgTest::OneOf([3, 7, 11].into()));
+        for value in [2, 3, 4, 6, 7, 8, 10, 11, 12] {
+            assert!(list.contains(&value), "{value}");
+        }
+        let mask = values(&ArgTest::AnyBit(0b1010_0000));
+        for value in [0b1000_0000, 0b0010_0000, 0b1010_0000, !0b1010_0000, 0] {
+            assert!(mask.contains(&value), "{value:b}");
+        }
+    }
+}
