@@ -49,7 +49,11 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
     let chosen = choose(args)?;
     let mut early = if args.print_plan { None } else { Early::begin(&chosen)? };
-    let decided = Box::leak(Box::new(chosen.decide(args)?));
+    let decided = match &early {
+        None => chosen.decide(args),
+        Some(early) => early.signals.while_open(|| chosen.decide(args)),
+    };
+    let decided = Box::leak(Box::new(decided?));
     if let Some(early) = &mut early {
         early.joining.go_on();
     }
