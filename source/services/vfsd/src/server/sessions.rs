@@ -16,7 +16,7 @@ use rustix::net::SocketFlags;
 
 use super::attribute::session_of;
 use super::marker::Markers;
-use super::mount;
+use super::mount::Mounts;
 use super::start::welcome;
 use super::work::{Granted, Measuring, Refused, Wish};
 use crate::fs::Zone;
@@ -76,7 +76,7 @@ pub(crate) struct Sessions {
     pub(crate) works: Arc<Works>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) who: Arc<Who>,
-    pub(crate) mount: OwnedFd,
+    pub(crate) mounts: Mounts,
     pub(crate) listener: OwnedFd,
     pub(crate) socket_path: PathBuf,
 }
@@ -242,7 +242,11 @@ impl Sessions {
                     return session.refuse(Refusal::Budget, None);
                 }
                 let greeting = Greeting { budgets, policy, fresh };
-                match session.wish.take().map(|wish| wish.grant(&self.works, &self.events)) {
+                match session
+                    .wish
+                    .take()
+                    .map(|wish| wish.grant(&self.works, &self.mounts, &self.events))
+                {
                     None => self.welcome(session, greeting, None),
                     Some(Ok(Granted::Now(zone))) => self.welcome(session, greeting, Some(zone)),
                     Some(Ok(Granted::Later(measuring))) => {
@@ -297,9 +301,8 @@ impl Sessions {
 
     /// Puts a session's budgets in force and gives it its mounts; `false` if it is over.
     fn welcome(&self, session: &mut Session, greeting: Greeting, work: Option<Zone>) -> bool {
-        let zones = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work);
-        let copies: Result<Vec<_>, _> = zones.map(|zone| mount::copy(self.mount.as_fd(), zone)).collect();
-        let copies = match copies {
+        let zones: Vec<Zone> = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work).collect();
+        let copies = match self.mounts.copies(&zones) {
             Ok(copies) => copies,
             Err(errno) => return session.refuse(Refusal::Mount, Some(errno)),
         };
@@ -356,7 +359,7 @@ impl Sessions {
     fn end(self) {
         let Self {
             listener,
-            mount,
+            mounts,
             events,
             socket_path,
             ..
@@ -369,7 +372,7 @@ impl Sessions {
         events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
-        mount::release(mount);
+        drop(mounts);
         let until = Instant::now() + LEAVE_WAIT;
         while !events.is_over() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
