@@ -253,17 +253,28 @@ fn place(
                 points.directory(&at).map_err(&point)?
             } else {
                 let (parent, name) = points.parent(&at).map_err(&point)?;
-                write_file(parent, name, &[]).map_err(&point)?
+                match write_file(parent, name, &[]) {
+                    // In an area a session before this one has made it; the file server has seen that it is a file.
+                    Err(Errno::EXIST) if areas.is_some() => {
+                        open_beneath(parent, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW)
+                    }
+                    made => made,
+                }
+                .map_err(&point)?
             };
-            attach_to(mount, &target)
+            attach_to(&mount, &target)?;
+            if item.is_directory {
+                points.tops.push((at, mount));
+            }
+            Ok(())
         }
         Entry::Pin { .. } => item
             .mount
-            .map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
-        Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(root, &at, *access)),
-        Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
+            .map_or(Ok(()), |mount| unless_out_of_reach(attach(&points.inside(&at), &mount))),
+        Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(&points.inside(&at), *access)),
+        Entry::Hide { .. } => unless_out_of_reach(hide(root, &points.inside(&at))),
         Entry::Area { area, .. } => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
                 AreaMount::Tmp => &areas.tmp,
@@ -279,24 +290,28 @@ fn place(
                 let flags =
                     OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
                 let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
-                return attach(root, again, &at);
+                return attach_to(again, &target);
             }
             mounted.push(*area);
-            attach(root, mount, &at)
+            attach_to(mount, &target)?;
+            if *area == AreaMount::Work {
+                let top = mount.try_clone().map_err(Failed::io(Step::Mount))?;
+                points.tops.push((at, top));
+            }
+            Ok(())
         }
         Entry::Terminals => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let mount = terminals().map_err(Failed::at(Step::Terminals))?;
-            attach(root, &mount, &at)
+            attach_to(mount, &target)
         }
         Entry::Processes => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let mount = processes().map_err(Failed::at(Step::Processes))?;
-            attach(root, &mount, &at)?;
+            attach_to(&mount, &target)?;
             // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
-            let sys = at.join("sys");
-            let target =
-                open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
+            let target = open_beneath(&mount, Path::new("sys"), OFlags::PATH | OFlags::NOFOLLOW)
+                .map_err(Failed::at(Step::Processes))?;
             let flags =
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
             let settings = rustix::mount::open_tree(&target, "", flags).map_err(Failed::at(Step::Processes))?;
@@ -342,9 +357,9 @@ fn processes() -> Result<OwnedFd, Errno> {
 }
 
 /// Mounts a part of an area over itself.
-fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
+fn pin_area(place: &Inside<'_>, access: Access) -> Result<(), Failed> {
     let failed = Failed::at(Step::Mount);
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let target = place.open().map_err(&failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let part = rustix::mount::open_tree(&target, "", flags).map_err(&failed)?;
     let attributes = Attributes {
@@ -358,9 +373,9 @@ fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
 }
 
 /// Covers a directory by an empty read-only one, a file by an empty read-only one.
-fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
+fn hide(root: &OwnedFd, place: &Inside<'_>) -> Result<(), Failed> {
     let failed = Failed::at(Step::Mount);
-    let target = match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW) {
+    let target = match place.open() {
         // Not there: nothing to hide.
         Err(Errno::NOENT) => return Ok(()),
         other => other.map_err(&failed)?,
@@ -375,7 +390,7 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     };
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         restrict(&empty, sealed, false).map_err(Failed::io(Step::Mount))?;
-        return attach(root, &empty, at);
+        return attach_to(&empty, &target);
     }
     write_file(&empty, OsStr::new("empty"), &[]).map_err(&failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -386,7 +401,7 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     rustix::mount::move_mount(&empty, "", &stage_point, "", move_flags).map_err(&failed)?;
     let file = rustix::mount::open_tree(&empty, "empty", flags).map_err(&failed)?;
     restrict(&file, sealed, false).map_err(Failed::io(Step::Mount))?;
-    let result = attach(root, &file, at);
+    let result = attach_to(&file, &target);
     rustix::process::fchdir(&empty).map_err(&failed)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(&failed)?;
     rustix::process::chdir("/").map_err(&failed)?;
@@ -394,9 +409,22 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     result
 }
 
-fn attach(root: &OwnedFd, mount: impl AsFd, at: &Path) -> Result<(), Failed> {
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Mount))?;
+fn attach(place: &Inside<'_>, mount: impl AsFd) -> Result<(), Failed> {
+    let target = place.open().map_err(Failed::at(Step::Mount))?;
     attach_to(mount, &target)
+}
+
+/// Something inside a mount of the view: by the mount's own descriptor. The path to it from the root may lead through an
+/// area, which other sessions of the subject change meanwhile.
+struct Inside<'p> {
+    top: &'p OwnedFd,
+    below: &'p Path,
+}
+
+impl Inside<'_> {
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        open_beneath(self.top, self.below, OFlags::PATH | OFlags::NOFOLLOW)
+    }
 }
 
 fn attach_to(mount: impl AsFd, target: &OwnedFd) -> Result<(), Failed> {
@@ -455,11 +483,17 @@ fn make_in(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
 struct Points<'r> {
     root: &'r OwnedFd,
     last: Option<(PathBuf, OwnedFd)>,
+    /// The directories of the host's that were mounted, and the metered work directory.
+    tops: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl<'r> Points<'r> {
     const fn of(root: &'r OwnedFd) -> Self {
-        Self { root, last: None }
+        Self {
+            root,
+            last: None,
+            tops: Vec::new(),
+        }
     }
 
     /// Something is about to be put at this place: what lies there or below is found anew afterwards, through it.
@@ -467,6 +501,21 @@ impl<'r> Points<'r> {
         if self.last.as_ref().is_some_and(|(path, _)| path.starts_with(at)) {
             self.last = None;
         }
+    }
+
+    /// What lies in something that was mounted.
+    fn inside<'p>(&'p self, at: &'p Path) -> Inside<'p> {
+        let found = self.tops.iter().rev();
+        found
+            .filter_map(|(top, mount)| Some((mount, at.strip_prefix(top).ok()?)))
+            .min_by_key(|(_, below)| below.as_os_str().len())
+            .map_or(
+                Inside {
+                    top: self.root,
+                    below: at,
+                },
+                |(top, below)| Inside { top, below },
+            )
     }
 
     fn parent<'p>(&mut self, at: &'p Path) -> Result<(&OwnedFd, &'p OsStr), Errno> {

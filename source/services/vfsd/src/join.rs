@@ -103,7 +103,7 @@ impl Joining {
     pub fn finish(mut self) -> Result<VfsdConnection, VfsdError> {
         let until = self.until;
         loop {
-            let answer = answer(self.asked, self.until);
+            let answer = answer(&self.config, self.asked, self.until);
             if let Some(between) = self.between.take() {
                 let pid = rustix::process::Pid::from_raw(between.pid);
                 // It ends as soon as the server stands on its own, which it does or it would not have answered.
@@ -172,6 +172,14 @@ fn hello(config: &VfsdConfig, socket: &PacketSocket) -> Result<(), VfsdError> {
             say(socket, &ToVfsd::Hold { parent: *parent, name }, &[])?;
         }
     }
+    for part in &config.places {
+        let place = ToVfsd::Place {
+            parent: part.parent,
+            name: Bounded::cut(&part.name),
+            is_file: part.is_file,
+        };
+        say(socket, &place, &[])?;
+    }
     let hello = ToVfsd::Hello {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
@@ -189,7 +197,7 @@ fn say(socket: &PacketSocket, message: &ToVfsd, descriptors: &[BorrowedFd<'_>]) 
 }
 
 /// Takes the mounts; `None` if the server went away instead of answering.
-fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
+fn answer(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
     let began = Instant::now();
     let left = until.saturating_duration_since(began);
     let timeout = Timespec {
@@ -239,7 +247,27 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
             source: errno_of(errno),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
+        (FromVfsd::NoPlace { part, errno }, _) => {
+            let source = errno_of(errno);
+            Err(VfsdError::Place {
+                path: config.place(part),
+                what: in_the_place(source),
+                source,
+            })
+        }
         _ => Err(VfsdError::Refused(Refusal::Protocol)),
+    }
+}
+
+/// What is where something has to be mounted, as the file server says it.
+const fn in_the_place(errno: Errno) -> &'static str {
+    match errno {
+        Errno::LOOP => "a link is there",
+        Errno::NOTDIR => "a file is there",
+        Errno::ISDIR => "a directory is there",
+        Errno::BUSY => "another session mounts something else there",
+        Errno::NFILE => "too many sessions hold a place",
+        _ => "the file server cannot look at it",
     }
 }
 

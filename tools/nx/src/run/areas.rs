@@ -1,13 +1,14 @@
 //! The session's end of the subject's file server.
 
 use super::failure::{Exit, Failure};
-use super::metered;
 use super::places::Places;
 use super::records::Records;
 use super::session::Session;
+use super::{metered, mounted_in_tmp};
 use execd::Plan;
 use nexus_wire::vfs::Budgets;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
 
 /// Asks the subject's file server for the areas, and starts it if it does not run; it answers while the session is made.
@@ -30,6 +31,7 @@ pub(crate) fn begin(session: &Session, places: &Places, plan: &Plan) -> Result<J
         }),
         markers: super::markers::open()?,
         work: metered::config(plan)?,
+        places: mounted_in_tmp::places(&plan.view, Path::is_dir),
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
 }
@@ -41,6 +43,20 @@ pub(crate) fn failure(error: &VfsdError) -> Failure {
             format!("`work = \"metered\"` cannot be enforced: {error}{}", why(error)),
             "name another directory with `--work DIR`, or ask for less: `--work DIR:ro`",
         );
+    }
+    if let VfsdError::Place { path, what, .. } = error {
+        let at = Path::new("/tmp").join(path);
+        return Failure::unsupported(
+            format!(
+                "what policy shows of your directories cannot be mounted: {what}, at `{}` in the subject's own `tmp`",
+                at.display()
+            ),
+            "another session of the subject put it there: name another directory with `--work DIR`, remove it in a session, \
+             or wait until the subject's last session has ended, with which `tmp` goes",
+        );
+    }
+    if matches!(error, VfsdError::Places) {
+        return Failure::unsupported(error.to_string(), "name another directory with `--work DIR`");
     }
     Failure::new(
         Exit::Missing,

@@ -12,6 +12,7 @@ mod made;
 mod markers;
 mod mask;
 mod metered;
+mod mounted_in_tmp;
 mod places;
 mod print;
 mod records;

@@ -396,7 +396,9 @@ fn begin(
         .while_open(|| joining.finish())
         .map_err(|error| areas::failure(&error))?;
     let lost = |_| Failure::internal("the file server is gone before the program began".into());
-    files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
+    let init = &spawned.init;
+    let attached = files.attach(init.pid.cast_unsigned(), Some(init.pidfd.as_fd()));
+    attached.map_err(lost)?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
     let packet = signals.while_open(|| front.receive()).map_err(gone)?;
     if packet.bytes() != READY {
@@ -435,6 +437,13 @@ fn setup_failure(step: u32, errno: i32, session: &Session) -> Failure {
     if let Some(info) = limit.and_then(|limit| session.rule(Some(limit.rule))) {
         let help = format!("the kernel does not take the limit of {} at {}", info.id, info.at);
         return Failure::unsupported(format!("cannot {what}: {error}"), &help);
+    }
+    if step == Some(Step::MountPoint) && errno == rustix::io::Errno::DQUOT.raw_os_error() {
+        return Failure::unsupported(
+            "there is no room in the subject's `tmp` for the place of what is mounted there".into(),
+            "each directory on the way to a work directory below `/tmp` costs an inode of the budget of `tmp`: remove something \
+             in a session, give `tmp` more `inodes` in quotas.toml, or name a directory elsewhere with `--work DIR`",
+        );
     }
     Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine()
 }
