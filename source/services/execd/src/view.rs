@@ -1,6 +1,7 @@
 //! Building the view: a root of its own, on which only what the plan names is mounted.
 
 use crate::plan::{Access, AreaMount, Entry, Plan};
+use crate::points::{Inside, Points, make_directory, open_beneath};
 use crate::step::{Failed, Step};
 use nexus_sys::mount::{Attributes, restrict};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -9,7 +10,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 /// The detached mounts that vfsd handed over.
 pub(crate) struct Areas {
@@ -264,7 +265,7 @@ fn place(
             };
             attach_to(&mount, &target)?;
             if item.is_directory {
-                points.tops.push((at, mount));
+                points.mounted(at, mount);
             }
             Ok(())
         }
@@ -296,7 +297,7 @@ fn place(
             attach_to(mount, &target)?;
             if *area == AreaMount::Work {
                 let top = mount.try_clone().map_err(Failed::io(Step::Mount))?;
-                points.tops.push((at, top));
+                points.mounted(at, top);
             }
             Ok(())
         }
@@ -414,128 +415,9 @@ fn attach(place: &Inside<'_>, mount: impl AsFd) -> Result<(), Failed> {
     attach_to(mount, &target)
 }
 
-/// Something inside a mount of the view: by the mount's own descriptor. The path to it from the root may lead through an
-/// area, which other sessions of the subject change meanwhile.
-struct Inside<'p> {
-    top: &'p OwnedFd,
-    below: &'p Path,
-}
-
-impl Inside<'_> {
-    fn open(&self) -> Result<OwnedFd, Errno> {
-        open_beneath(self.top, self.below, OFlags::PATH | OFlags::NOFOLLOW)
-    }
-}
-
 fn attach_to(mount: impl AsFd, target: &OwnedFd) -> Result<(), Failed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags).map_err(Failed::at(Step::Mount))
-}
-
-fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let relative = at.strip_prefix("/").unwrap_or(at);
-    if relative.as_os_str().is_empty() {
-        return rustix::fs::openat(root, ".", flags | OFlags::CLOEXEC, Mode::empty());
-    }
-    // Nothing that is already mounted may redirect what comes next: a work directory's links are its owner's.
-    rustix::fs::openat2(
-        root,
-        relative,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
-}
-
-/// Makes `at` and what leads to it; what is there already stays.
-fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
-    match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => {}
-        other => return other,
-    }
-    let mut directory = rustix::fs::openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    for part in at.components() {
-        let name = match part {
-            Component::RootDir | Component::CurDir => continue,
-            Component::Normal(name) => name,
-            Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
-        };
-        directory = make_in(&directory, name)?;
-    }
-    Ok(directory)
-}
-
-fn make_in(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        // A directory of the host's that is shown read-only cannot get a new one; it may have it already.
-        Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    open_beneath(
-        parent,
-        Path::new(name),
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
-    )
-}
-
-/// Where things are mounted. What lies in one directory comes in a row: it is looked up and made once.
-struct Points<'r> {
-    root: &'r OwnedFd,
-    last: Option<(PathBuf, OwnedFd)>,
-    /// The directories of the host's that were mounted, and the metered work directory.
-    tops: Vec<(PathBuf, OwnedFd)>,
-}
-
-impl<'r> Points<'r> {
-    const fn of(root: &'r OwnedFd) -> Self {
-        Self {
-            root,
-            last: None,
-            tops: Vec::new(),
-        }
-    }
-
-    /// Something is about to be put at this place: what lies there or below is found anew afterwards, through it.
-    fn leave(&mut self, at: &Path) {
-        if self.last.as_ref().is_some_and(|(path, _)| path.starts_with(at)) {
-            self.last = None;
-        }
-    }
-
-    /// What lies in something that was mounted.
-    fn inside<'p>(&'p self, at: &'p Path) -> Inside<'p> {
-        let found = self.tops.iter().rev();
-        found
-            .filter_map(|(top, mount)| Some((mount, at.strip_prefix(top).ok()?)))
-            .min_by_key(|(_, below)| below.as_os_str().len())
-            .map_or(
-                Inside {
-                    top: self.root,
-                    below: at,
-                },
-                |(top, below)| Inside { top, below },
-            )
-    }
-
-    fn parent<'p>(&mut self, at: &'p Path) -> Result<(&OwnedFd, &'p OsStr), Errno> {
-        let name = at.file_name().ok_or(Errno::INVAL)?;
-        let path = at.parent().unwrap_or(Path::new("/"));
-        let made = match self.last.take() {
-            Some(last) if last.0 == path => last,
-            _ => (path.to_owned(), make_directory(self.root, path)?),
-        };
-        Ok((&self.last.insert(made).1, name))
-    }
-
-    /// Makes a directory and what leads to it.
-    fn directory(&mut self, at: &Path) -> Result<OwnedFd, Errno> {
-        if at.file_name().is_none() {
-            return make_directory(self.root, at);
-        }
-        let (parent, name) = self.parent(at)?;
-        make_in(parent, name)
-    }
 }
 
 fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<OwnedFd, Errno> {

@@ -143,8 +143,9 @@ fn kept_for_its_kind(world: &World) {
 }
 
 fn until_the_end(world: &World) {
-    let holds = join(&config(world, "a")).unwrap();
+    // Before it is connected, or it would keep the connection open.
     let (init, keep) = sleeper();
+    let holds = join(&config(world, "a")).unwrap();
     holds
         .attach(u32::try_from(init.pid).unwrap(), Some(init.pidfd.as_fd()))
         .unwrap();
