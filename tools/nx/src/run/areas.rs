@@ -62,7 +62,16 @@ pub(crate) fn failure(error: &VfsdError) -> Failure {
         Exit::Missing,
         format!("the subject's file server cannot be reached: {error}"),
     )
-    .of_machine()
+    .of_machine_or_limit(errno_of(error))
+}
+
+/// What the kernel said, where it was asked.
+fn errno_of(error: &VfsdError) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    let errno = source
+        .downcast_ref::<rustix::io::Errno>()
+        .map(|errno| errno.raw_os_error());
+    errno.or_else(|| source.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
 
 /// Writes down what the file server says; false once it is gone.

@@ -13,6 +13,7 @@ mod markers;
 mod mask;
 mod metered;
 mod mounted_in_tmp;
+pub(crate) mod open_files;
 mod places;
 mod print;
 mod records;

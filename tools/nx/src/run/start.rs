@@ -9,10 +9,11 @@ use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, limits, print, supervisor, trusted};
+use super::{areas, descriptors, enforceable, limits, open_files, print, supervisor, trusted};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use crate::plain::plain;
+use crate::registry;
 use execd::cgroup::Group;
 use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
@@ -37,6 +38,8 @@ struct Decided {
     judges: Judges,
     note: Option<String>,
     absent: Absent,
+    /// The limit of open files that nx was started with, where it was raised.
+    open_files: Option<u64>,
 }
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
@@ -90,6 +93,7 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
 }
 
 fn decide(args: &RunArgs) -> Result<Decided, Failure> {
+    let open_files = open_files::raise();
     let loaded =
         policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
     let rules = loaded
@@ -170,6 +174,7 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
         judges,
         note,
         absent,
+        open_files,
     })
 }
 
@@ -274,10 +279,17 @@ fn plan_failure(error: &execd::PlanError) -> Failure {
 }
 
 fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
-    move |error| Failure::internal(format!("cannot {what}: {error}"))
+    move |error| {
+        let failure = Failure::internal(format!("cannot {what}: {error}"));
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::MFILE) => failure.with_help(open_files::help()),
+            _ => failure,
+        }
+    }
 }
 
 fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided) -> Result<u8, Failure> {
+    open_files::check(&decided.plan)?;
     let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
     if decided.plan.identity.assumed {
         descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
@@ -332,6 +344,7 @@ fn run_session(
         plan,
         judges,
         absent,
+        open_files,
         ..
     } = decided;
     let joining = signals.while_open(|| areas::begin(session, places, plan))?;
@@ -344,6 +357,7 @@ fn run_session(
         control: init_control,
         broker: init_broker,
         mask: signals.inherited,
+        open_files: *open_files,
     };
     let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
@@ -367,7 +381,7 @@ fn run_session(
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
         drop((control, front));
-        wait(&child);
+        wait(&child, places, session);
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
@@ -377,7 +391,7 @@ fn run_session(
     for line in absent.after(&session.id) {
         eprintln!("nx: {}", plain(&line));
     }
-    wait(&child);
+    wait(&child, places, session);
     // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
     drop(front);
     Ok(end)
@@ -445,7 +459,18 @@ fn setup_failure(step: u32, errno: i32, session: &Session) -> Failure {
              in a session, give `tmp` more `inodes` in quotas.toml, or name a directory elsewhere with `--work DIR`",
         );
     }
-    Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine()
+    if errno == 0 {
+        return ended(&format!("cannot {what}: the process that does it was killed"));
+    }
+    Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine_or_limit(Some(errno))
+}
+
+/// A process of nx's own that is gone without a word. It does not panic, and nobody inside reaches it.
+fn ended(what: &str) -> Failure {
+    Failure::internal(what.to_owned()).with_help(
+        "something outside of nx killed it: `sudo dmesg | tail` says whether the kernel did, for want of memory; then try \
+         again",
+    )
 }
 
 /// The one thing that root may not be able to do where it is root of a user namespace only. user_namespaces(7).
@@ -464,12 +489,19 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn wait(child: &nexus_sys::process::Child) {
-    // It fails only when there is nothing to wait for.
-    let _ = rustix::process::waitid(
+/// Waits for the supervisor. One that was killed has left its entry, or what was to become one: nobody else would know for a
+/// minute that nobody makes it any more.
+fn wait(child: &nexus_sys::process::Child, places: &Places, session: &Session) {
+    let ended = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
         rustix::process::WaitIdOptions::EXITED,
     );
+    // It fails only when there is nothing to wait for.
+    if let Ok(Some(ended)) = ended
+        && !ended.exited()
+    {
+        registry::clear(&places.runtime, &session.id);
+    }
 }
 
 fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, status: &mut Status) -> Result<u8, Failure> {
@@ -497,7 +529,7 @@ fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, statu
             })
         }
         End::SetupFailed { step, errno } => Err(setup_failure(step, errno, session)),
-        End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
+        End::InitLost => Err(ended("the sandbox's init ended without a word")),
         End::SupervisorLost { words } => {
             Err(Failure::internal(words.unwrap_or_else(|| {
                 "the supervisor ended; the program was ended with it".into()
@@ -508,7 +540,10 @@ fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, statu
 
 fn spawn_failure(error: &SpawnError) -> Failure {
     match error {
-        SpawnError::Init(_) => Failure::internal(error.to_string()),
+        SpawnError::Init(_) => ended(&error.to_string()),
+        SpawnError::Namespaces(why) | SpawnError::Cgroup(why) | SpawnError::IdentityMap(why) => {
+            Failure::new(Exit::Unsupported, error.to_string()).of_machine_or_limit(why.raw_os_error())
+        }
         _ => Failure::new(Exit::Unsupported, error.to_string()).of_machine(),
     }
 }
