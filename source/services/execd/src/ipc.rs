@@ -259,6 +259,9 @@ mod tests {
             let failed = said(&words(step, 22));
             assert_eq!((failed.step, failed.errno), (step, 22));
         }
+        // What was killed says nothing, and of that there is no errno.
+        let failed = said(b"");
+        assert_eq!((failed.step, failed.errno), (Step::Ipc, 0));
         for words in [&b""[..], b"made", &[255; 8], &words(Step::Filter, 1)] {
             assert_eq!(said(words).step, Step::Ipc);
         }

@@ -3,20 +3,20 @@
 use super::failure::{Exit, Failure};
 use super::places::Places;
 use super::records::Records;
-use execd::Identity;
+use super::{metered, mounted_in_tmp};
+use execd::{Identity, Plan};
 use nexus_policy::SubjectPolicy;
 use nexus_wire::vfs::Budgets;
 use std::os::fd::{AsFd, BorrowedFd};
-use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage, WorkConfig};
+use std::path::Path;
+use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
 
-/// Asks the subject's file server for the areas, under the policy of this version, and starts it if it does not run; it answers
-/// while the session is made.
+/// Reaches the subject's file server, under the policy of this version, or starts it if it does not run.
 pub(crate) fn begin(
     rules: &SubjectPolicy,
     version: String,
     places: &Places,
     identity: Identity,
-    work: Option<WorkConfig>,
 ) -> Result<Joining, Failure> {
     let budgets = &rules.budgets;
     let config = VfsdConfig {
@@ -34,9 +34,18 @@ pub(crate) fn begin(
             gid: identity.gid,
         }),
         markers: super::markers::open()?,
-        work,
+        // The plan says.
+        work: None,
+        places: Vec::new(),
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
+}
+
+/// Asks it for the areas that the plan shows; it answers while the session is made.
+pub(crate) fn ask(joining: &mut Joining, plan: &Plan) -> Result<(), Failure> {
+    let places = mounted_in_tmp::places(&plan.view, Path::is_dir);
+    let asked = joining.ask(metered::config(plan)?, places);
+    asked.map_err(|error| failure(&error))
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {
@@ -47,11 +56,34 @@ pub(crate) fn failure(error: &VfsdError) -> Failure {
             "name another directory with `--work DIR`, or ask for less: `--work DIR:ro`",
         );
     }
+    if let VfsdError::Place { path, what, .. } = error {
+        let at = Path::new("/tmp").join(path);
+        return Failure::unsupported(
+            format!(
+                "what policy shows of your directories cannot be mounted: {what}, at `{}` in the subject's own `tmp`",
+                at.display()
+            ),
+            "another session of the subject put it there: name another directory with `--work DIR`, remove it in a session, \
+             or wait until the subject's last session has ended, with which `tmp` goes",
+        );
+    }
+    if matches!(error, VfsdError::Places) {
+        return Failure::unsupported(error.to_string(), "name another directory with `--work DIR`");
+    }
     Failure::new(
         Exit::Missing,
         format!("the subject's file server cannot be reached: {error}"),
     )
-    .of_machine()
+    .of_machine_or_limit(errno_of(error))
+}
+
+/// What the kernel said, where it was asked.
+fn errno_of(error: &VfsdError) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    let errno = source
+        .downcast_ref::<rustix::io::Errno>()
+        .map(|errno| errno.raw_os_error());
+    errno.or_else(|| source.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
 
 /// Writes down what the file server says; false once it is gone.
