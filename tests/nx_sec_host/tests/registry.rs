@@ -490,3 +490,24 @@ fn a_program_without_its_filter_is_told_and_no_word_of_the_supervisor_helps() {
     let _ = (init.wait(), supervisor.wait());
     assert_eq!(names(&runtime), [""; 0]);
 }
+
+#[test]
+fn what_a_killed_supervisor_left_of_its_own_session_is_cleared_and_others_stay() {
+    let place = place();
+    let _held = publish(place.path(), &facts("a", "s")).unwrap();
+    let (entry, socket) = publish(place.path(), &facts("b", "s")).unwrap();
+    std::mem::forget(entry);
+    close(socket);
+    let sessions = place.path().join(SESSIONS);
+    for name in [".new-b", ".new-b.json", ".new-a", ".new-a.json"] {
+        std::fs::write(sessions.join(name), "").unwrap();
+    }
+    registry::clear(place.path(), "b");
+    let mut left: Vec<_> = std::fs::read_dir(&sessions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".new-a", ".new-a.json", "a", "a.json"]);
+    registry::clear(&place.path().join("not there"), "b");
+}

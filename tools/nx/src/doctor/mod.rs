@@ -171,6 +171,12 @@ fn find(probe: &Probe, facts: &mut Facts) -> Finding {
     } else {
         (probe.run)(facts)
     };
+    let state = match state {
+        State::Missing { why, .. } if why.contains(child::TOO_MANY_OPEN) => {
+            State::missing(why, vec![Mend::command("ulimit -n 1024")])
+        }
+        other => other,
+    };
     if probe.what == NAMESPACES {
         facts.namespaces_work = state.is_available();
     }

@@ -149,6 +149,16 @@ impl Entry {
     }
 }
 
+/// Removes what a supervisor that was killed left of its session, also in the middle of making it known.
+pub fn clear(runtime: &Path, session: &str) {
+    let Ok(sessions) = rustix::fs::openat(CWD, runtime.join(SESSIONS), DIRECTORY, Mode::empty()) else {
+        return;
+    };
+    for name in [session, &format!("{NEW}{session}")] {
+        remove(sessions.as_fd(), name);
+    }
+}
+
 /// Removes an entry, or what was to become one. The socket first: a reader that still sees it finds facts.
 pub(crate) fn remove(sessions: BorrowedFd<'_>, name: &str) {
     // What is left over is found again by the next reader.

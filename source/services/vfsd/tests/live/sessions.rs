@@ -86,9 +86,9 @@ fn attribution(world: &World) {
     let mut one = world.join(budget(4096, 100), budget(0, 0));
     let mut two = world.join(budget(4096, 100), budget(0, 0));
     let (first, mut go_first) = attributed(world, &one, "from-one");
-    one.attach(u32::try_from(first.pid).unwrap()).unwrap();
+    one.attach(u32::try_from(first.pid).unwrap(), None).unwrap();
     let (second, mut go_second) = attributed(world, &two, "from-two");
-    two.attach(u32::try_from(second.pid).unwrap()).unwrap();
+    two.attach(u32::try_from(second.pid).unwrap(), None).unwrap();
     // Answered after Attach was heard.
     one.usage().unwrap();
     two.usage().unwrap();
