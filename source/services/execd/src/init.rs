@@ -141,7 +141,7 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
-    // Landlock has been told. The kernel takes some time to give a mount up, which is cheap now, while the program runs.
+    // Landlock has been told.
     drop(held.queues.take());
     Ok(Some((launched, input, held)))
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::server::{Start, run};
-use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
+use crate::{Identity, VfsdConfig, VfsdConnection, VfsdError, layout};
 
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
@@ -36,10 +36,31 @@ pub struct Joining {
     /// Where Hello was said.
     asked: PacketSocket,
     until: Instant,
-    /// The process between us and a server that was started.
-    between: Option<Child>,
+    /// A server that was started and waits for its identity maps.
+    unmapped: Option<Unmapped>,
     /// Whether it was started for us: one that then goes without a word will not fare better a second time.
     started: bool,
+}
+
+/// A server of another user than ours, which may not write its own identity maps: it says that it has a namespace, and is told
+/// when they are written. user_namespaces(7).
+#[derive(Debug)]
+struct Unmapped {
+    server: Child,
+    link: PacketSocket,
+    owner: Identity,
+}
+
+impl Unmapped {
+    /// Writes them, once it has asked. Where it is gone, or they cannot be written, it says so itself.
+    fn map(self) {
+        let Self { server, link, owner } = self;
+        let asked = link.receive().is_ok_and(|packet| packet.bytes() == b"map");
+        // Root stays mapped until the server has opened the device, which may be root's alone.
+        if asked && nexus_sys::userns::map_child(server.pid, &[0, owner.uid], &[0, owner.gid]).is_ok() {
+            let _ = link.send(b"mapped", &[]);
+        }
+    }
 }
 
 /// Connects to the file server of the subject, or starts it if it does not run, and greets it without waiting for the
@@ -59,11 +80,11 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        let joining = |asked, until, between, started| Joining {
+        let joining = |asked, until, unmapped, started| Joining {
             config: config.clone(),
             asked,
             until,
-            between,
+            unmapped,
             started,
         };
         if let Some(asked) = connect(&path)? {
@@ -73,9 +94,9 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
             return Ok(joining(asked, until, None, false));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
-            let (asked, between) = start(config, &path, &dir, lock)?;
+            let (asked, unmapped) = start(config, &path, &dir, lock)?;
             hello(config, &asked)?;
-            return Ok(joining(asked, Instant::now() + START_WAIT, between, true));
+            return Ok(joining(asked, Instant::now() + START_WAIT, unmapped, true));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -94,6 +115,15 @@ pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
 }
 
 impl Joining {
+    /// Does what a server that was started needs of its starter, if it has asked by now: it goes on the sooner.
+    /// [`Joining::finish`] does it otherwise.
+    pub fn go_on(&mut self) {
+        let asked = |unmapped: &mut Unmapped| is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]);
+        if let Some(unmapped) = self.unmapped.take_if(asked) {
+            unmapped.map();
+        }
+    }
+
     /// Waits for the file server's answer. The caller must still have one thread: a server that was on its way out
     /// when it was asked is replaced by another.
     ///
@@ -103,14 +133,20 @@ impl Joining {
     pub fn finish(mut self) -> Result<VfsdConnection, VfsdError> {
         let until = self.until;
         loop {
-            let answer = answer(&self.config, self.asked, self.until);
-            if let Some(between) = self.between.take() {
-                let pid = rustix::process::Pid::from_raw(between.pid);
-                // It ends as soon as the server stands on its own, which it does or it would not have answered.
-                let _ =
-                    rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
+            if let Some(unmapped) = self.unmapped.take() {
+                // It asks, refuses or ends: each can be read.
+                wait(
+                    &mut [
+                        PollFd::new(&unmapped.link, PollFlags::IN),
+                        PollFd::new(&self.asked, PollFlags::IN),
+                    ],
+                    self.until,
+                )?;
+                if is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]) {
+                    unmapped.map();
+                }
             }
-            if let Some(connection) = answer? {
+            if let Some(connection) = answer(&self.config, self.asked, self.until)? {
                 return Ok(connection);
             }
             if self.started || Instant::now() >= until {
@@ -120,6 +156,26 @@ impl Joining {
             self = begin(&self.config)?;
         }
     }
+}
+
+/// Whether there is something to read at once.
+fn is_ready(fds: &mut [PollFd<'_>]) -> bool {
+    rustix::event::poll(fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for one of them.
+fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<(), VfsdError> {
+    let began = Instant::now();
+    let left = until.saturating_duration_since(began);
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(fds, Some(&timeout)));
+    if ready.map_err(VfsdError::Connection)? == 0 {
+        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
+    }
+    Ok(())
 }
 
 fn socket_error(path: &Path, source: Errno) -> VfsdError {
@@ -198,17 +254,7 @@ fn say(socket: &PacketSocket, message: &ToVfsd, descriptors: &[BorrowedFd<'_>]) 
 
 /// Takes the mounts; `None` if the server went away instead of answering.
 fn answer(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
-    let began = Instant::now();
-    let left = until.saturating_duration_since(began);
-    let timeout = Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    };
-    let ready =
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)));
-    if ready.map_err(VfsdError::Connection)? == 0 {
-        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
-    }
+    wait(&mut [PollFd::new(&socket, PollFlags::IN)], until)?;
     let mut packet = match socket.receive() {
         Ok(packet) => packet,
         Err(Errno::CONNRESET) => return Ok(None),
@@ -278,27 +324,30 @@ fn errno_of(raw: u32) -> Errno {
         .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-/// Starts a server that holds `lock`, and returns our connection to it.
+/// Starts a server that holds `lock`, and returns our connection to it; it is a child of ours, which ends after us.
 ///
-/// Where the server gives up root, a process stands between it and us that writes its identity maps, which the server
-/// may not, and ends at once.
+/// Where it gives up root, it needs us once more.
 fn start(
     config: &VfsdConfig,
     path: &Path,
     dir: &OwnedFd,
     lock: OwnedFd,
-) -> Result<(PacketSocket, Option<Child>), VfsdError> {
+) -> Result<(PacketSocket, Option<Unmapped>), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
     let dir = dir.try_clone().map_err(VfsdError::Fork)?;
     let markers = config.markers.as_ref().map(|sink| sink.try_clone()).transpose();
     let markers = markers.map_err(VfsdError::Fork)?;
+    // An ordinary user's server maps itself.
+    let owner = config.owner();
+    let maps = config.identity.map(|_| PacketSocket::pair()).transpose();
+    let (link, mapper) = maps.map_err(VfsdError::Connection)?.unzip();
     let start = Start {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
         policy: Bounded::cut(config.policy.as_bytes()),
-        owner: config.owner(),
+        owner,
         from_root: config.identity.is_some(),
         peer_uid: rustix::process::geteuid().as_raw(),
         dir,
@@ -307,53 +356,17 @@ fn start(
         socket_path: path.to_path_buf(),
         first,
         markers,
-        mapper: None,
+        mapper,
     };
-    let from_root = start.from_root;
     match clone(CloneFlags::NONE).map_err(VfsdError::Fork)? {
-        // An ordinary user's server maps itself and needs nobody in between; whoever starts it ends before it does.
-        Fork::Child if !start.from_root => {
-            run(start);
-            exit_now(0)
-        }
         Fork::Child => {
-            between(start);
-            exit_now(0)
-        }
-        Fork::Parent(child) => Ok((ours, from_root.then_some(child))),
-    }
-}
-
-/// The process in between.
-fn between(mut start: Start) {
-    let owner = start.owner;
-    let mut maps = None;
-    if start.from_root {
-        let Ok((here, there)) = PacketSocket::pair() else {
-            return;
-        };
-        start.mapper = Some(there);
-        maps = Some(here);
-    }
-    match clone(CloneFlags::NONE) {
-        Ok(Fork::Child) => {
-            drop(maps);
             run(start);
             exit_now(0)
         }
-        Ok(Fork::Parent(server)) => {
-            // What only the server may hold open.
-            drop(start);
-            let Some(maps) = maps else { return };
-            if !maps.receive().is_ok_and(|packet| packet.bytes() == b"map") {
-                return;
-            }
-            // Root stays mapped until the server has opened the device, which may be root's alone.
-            if nexus_sys::userns::map_child(server.pid, &[0, owner.uid], &[0, owner.gid]).is_ok() {
-                let _ = maps.send(b"mapped", &[]);
-            }
+        Fork::Parent(server) => {
+            let unmapped = link.map(|link| Unmapped { server, link, owner });
+            Ok((ours, unmapped))
         }
-        Err(_) => {}
     }
 }
 

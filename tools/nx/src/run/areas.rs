@@ -3,35 +3,48 @@
 use super::failure::{Exit, Failure};
 use super::places::Places;
 use super::records::Records;
-use super::session::Session;
-use super::{metered, mounted_in_tmp};
-use execd::Plan;
+use execd::Identity;
+use nexus_policy::SubjectPolicy;
 use nexus_wire::vfs::Budgets;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
+use vfsd::{Joining, PlacePart, VfsdConfig, VfsdError, VfsdSession, VfsdUsage, WorkConfig};
 
-/// Asks the subject's file server for the areas, and starts it if it does not run; it answers while the session is made.
-pub(crate) fn begin(session: &Session, places: &Places, plan: &Plan) -> Result<Joining, Failure> {
-    let budgets = &session.rules.budgets;
-    let identity = plan.identity;
+/// What a session asks for besides its areas.
+pub(crate) struct Wish {
+    /// The work directory, where that is metered.
+    pub(crate) work: Option<WorkConfig>,
+    /// The places in `tmp` that it mounts on.
+    pub(crate) in_tmp: Vec<PlacePart>,
+}
+
+/// Asks the subject's file server for the areas, under the policy of this version, and starts it if it does not run; it answers
+/// while the session is made.
+pub(crate) fn begin(
+    rules: &SubjectPolicy,
+    version: String,
+    places: &Places,
+    identity: Identity,
+    wish: Wish,
+) -> Result<Joining, Failure> {
+    let budgets = &rules.budgets;
     let config = VfsdConfig {
         base_dir: places.state.clone(),
         runtime_dir: places.runtime.clone(),
-        subject: session.subject.to_string(),
+        subject: rules.name.clone(),
         budgets: Budgets {
             tmp: budgets.tmp.budget,
             state: budgets.state.budget,
             work: budgets.work.budget,
         },
-        policy: session.version.to_string(),
+        policy: version,
         identity: identity.assumed.then_some(vfsd::Identity {
             uid: identity.uid,
             gid: identity.gid,
         }),
         markers: super::markers::open()?,
-        work: metered::config(plan)?,
-        places: mounted_in_tmp::places(&plan.view, Path::is_dir),
+        work: wish.work,
+        places: wish.in_tmp,
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
 }

@@ -33,7 +33,7 @@ mod work;
 pub(crate) use crate::plain::{json_line, plain};
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use mask::{Class, filter_hash, mask};
-pub(crate) use places::Places;
+pub(crate) use places::{Places, identity};
 pub(crate) use print::describe as describe_entry;
 pub(crate) use session::Session;
 pub(crate) use start::{Prepared, no_subject, policy_failure, prove};

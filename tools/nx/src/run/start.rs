@@ -1,5 +1,6 @@
 //! From the command line to a running session, and to its end.
 
+use super::areas::Wish;
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
 use super::link::{FILES, Link, READY};
@@ -9,26 +10,26 @@ use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
 use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, limits, open_files, print, supervisor, trusted};
+use super::{areas, descriptors, enforceable, limits, metered, mounted_in_tmp, open_files, print, supervisor, trusted};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use crate::plain::plain;
 use crate::registry;
 use execd::cgroup::Group;
-use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
+use execd::{Access, Fence, Identity, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
-use nexus_policy::{NoSubject, Policy};
+use nexus_policy::{EgressGate, NoSubject, Policy, SubjectPolicy};
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
-use policyd::LoadError;
+use policyd::{LoadError, Loaded};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use vfsd::Joining;
+use vfsd::{Joining, PlacePart};
 
 /// Everything that is decided before anything is done.
 struct Decided {
@@ -50,7 +51,16 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         );
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
-    let decided = Box::leak(Box::new(decide(args)?));
+    let chosen = choose(args)?;
+    let mut early = if args.print_plan { None } else { Early::begin(&chosen)? };
+    let decided = match &early {
+        None => chosen.decide(args),
+        Some(early) => early.signals.while_open(|| chosen.decide(args)),
+    };
+    let decided = Box::leak(Box::new(decided?));
+    if let Some(early) = &mut early {
+        early.joining.go_on();
+    }
     if args.print_plan {
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
@@ -61,7 +71,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         super::summary::say(&format!("nx: {}", plain(note)));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, status, decided)
+    start(args, status, decided, early)
 }
 
 /// What a proof may change of a run that is decided and not started.
@@ -74,7 +84,7 @@ pub(crate) struct Prepared<'a> {
 
 /// A run whose program is a probe: decided, started and ended by the same code as any other.
 pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
-    let decided = Box::leak(Box::new(decide(args)?));
+    let decided = Box::leak(Box::new(choose(args)?.decide(args)?));
     let Decided {
         session,
         places,
@@ -89,10 +99,64 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
         judges,
     })?;
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, &mut Status::new(None), decided)
+    start(args, &mut Status::new(None), decided, None)
 }
 
-fn decide(args: &RunArgs) -> Result<Decided, Failure> {
+/// What policy and the caller say of a run, before it is worked out how that is carried out.
+struct Chosen {
+    loaded: Loaded,
+    rules: SubjectPolicy,
+    places: Places,
+    egress: EgressGate,
+    fence: Fence,
+    identity: Identity,
+    work: Option<Work>,
+    note: Option<String>,
+    open_files: Option<u64>,
+}
+
+/// What has begun before the plan is made: the file server's start takes as long as that, on another core.
+struct Early {
+    signals: Signals,
+    joining: Joining,
+    /// What the file server was told that is mounted in `tmp`.
+    in_tmp: Vec<PlacePart>,
+}
+
+impl Early {
+    /// Asks for the areas, unless a work directory is among them, of which the plan says what is held in it.
+    fn begin(chosen: &Chosen) -> Result<Option<Self>, Failure> {
+        if chosen.work.as_ref().is_some_and(|work| work.metered) {
+            return Ok(None);
+        }
+        open_files::check(&[])?;
+        let signals = take_over(chosen.identity)?;
+        let version = chosen.loaded.policy.version().to_string();
+        let (rules, home) = (&chosen.rules, chosen.places.home.as_deref());
+        let in_tmp = mounted_in_tmp::before_the_plan(rules, home, chosen.work.as_ref());
+        let wish = Wish {
+            work: None,
+            in_tmp: in_tmp.clone(),
+        };
+        let joining = signals.while_open(|| areas::begin(rules, version, &chosen.places, chosen.identity, wish))?;
+        Ok(Some(Self {
+            signals,
+            joining,
+            in_tmp,
+        }))
+    }
+}
+
+/// Takes signals over, and gives up what root's groups may open, before anything is forked.
+fn take_over(identity: Identity) -> Result<Signals, Failure> {
+    let signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if identity.assumed {
+        rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
+    }
+    Ok(signals)
+}
+
+fn choose(args: &RunArgs) -> Result<Chosen, Failure> {
     let open_files = open_files::raise();
     let loaded =
         policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
@@ -123,59 +187,88 @@ fn decide(args: &RunArgs) -> Result<Decided, Failure> {
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
     let identity = identity(&rules.name);
     let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let around = Surroundings {
-        identity,
-        user: user_name(identity, &rules.name, &passwd),
-        home: places.home.as_ref().map(|home| home.to_string_lossy().into_owned()),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        umask: current_umask(),
-        hidden: hidden(&places, work.as_ref())?,
-        work,
-        // As they really are: the one that was named may be relative, or a link.
-        pinned: loaded
-            .origin
-            .directory()
-            .into_iter()
-            .chain(loaded.ceiling.as_deref())
-            .filter_map(|path| std::fs::canonicalize(path).ok())
-            .collect(),
-        fence: if !landlock {
-            Fence::Missing
-        } else if file_handed_in {
-            Fence::Everything
-        } else {
-            Fence::Changes
-        },
-        limits: limits::of(&rules),
+    let fence = if !landlock {
+        Fence::Missing
+    } else if file_handed_in {
+        Fence::Everything
+    } else {
+        Fence::Changes
     };
-    let program = Program {
-        name: args.command.first().cloned().unwrap_or_default(),
-        arguments: args.command.clone(),
-    };
-    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
-    let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let profiles = rules.profiles_in_force();
-    let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
-    let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
-    let judges = Judges {
-        guard: Arc::new(guard),
-        egress,
-        markers: super::markers::open()?,
-    };
-    let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
-        .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-    Ok(Decided {
-        session,
+    Ok(Chosen {
+        loaded,
+        rules,
         places,
-        plan,
-        judges,
+        egress,
+        fence,
+        identity,
+        work,
         note,
-        absent,
         open_files,
     })
+}
+
+impl Chosen {
+    /// How it is carried out.
+    fn decide(self, args: &RunArgs) -> Result<Decided, Failure> {
+        let Self {
+            loaded,
+            rules,
+            places,
+            egress,
+            fence,
+            identity,
+            work,
+            note,
+            open_files,
+        } = self;
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let around = Surroundings {
+            identity,
+            user: user_name(identity, &rules.name, &passwd),
+            home: places.home.as_ref().map(|home| home.to_string_lossy().into_owned()),
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            umask: current_umask(),
+            hidden: hidden(&places, work.as_ref())?,
+            work,
+            // As they really are: the one that was named may be relative, or a link.
+            pinned: loaded
+                .origin
+                .directory()
+                .into_iter()
+                .chain(loaded.ceiling.as_deref())
+                .filter_map(|path| std::fs::canonicalize(path).ok())
+                .collect(),
+            fence,
+            limits: limits::of(&rules),
+        };
+        let program = Program {
+            name: args.command.first().cloned().unwrap_or_default(),
+            arguments: args.command.clone(),
+        };
+        let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
+        let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
+        let profiles = rules.profiles_in_force();
+        let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
+        let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
+        let judges = Judges {
+            guard: Arc::new(guard),
+            egress,
+            markers: super::markers::open()?,
+        };
+        let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
+            .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
+        Ok(Decided {
+            session,
+            places,
+            plan,
+            judges,
+            note,
+            absent,
+            open_files,
+        })
+    }
 }
 
 /// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
@@ -288,17 +381,29 @@ fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
     }
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided) -> Result<u8, Failure> {
-    open_files::check(&decided.plan)?;
-    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
-    if decided.plan.identity.assumed {
-        descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
-        // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
+fn start(
+    args: &RunArgs,
+    status: &mut Status,
+    decided: &'static mut Decided,
+    early: Option<Early>,
+) -> Result<u8, Failure> {
+    open_files::check(&decided.plan.view)?;
+    let in_tmp = mounted_in_tmp::places(&decided.plan.view, Path::is_dir);
+    let identity = decided.plan.identity;
+    let (mut signals, joining) = match early {
+        Some(early) => {
+            // Something came or went while the plan was made: what is mounted now has to be held.
+            let joining = (early.in_tmp == in_tmp).then_some(early.joining);
+            (early.signals, joining)
+        }
+        None => (take_over(identity)?, None),
+    };
+    if identity.assumed {
+        descriptors::hand_over(identity.uid, identity.gid);
     }
     let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
     let decided: &'static Decided = decided;
-    let ended = run_session(args, status, decided, &mut signals, &mut group);
+    let ended = run_session(args, status, decided, joining, &mut signals, &mut group);
     let out_of_memory = group.is_some_and(|group| {
         let out_of_memory = group.ran_out_of_memory();
         group.remove();
@@ -335,6 +440,7 @@ fn run_session(
     args: &RunArgs,
     status: &mut Status,
     decided: &'static Decided,
+    joining: Option<Joining>,
     signals: &mut Signals,
     group: &mut Option<Group>,
 ) -> Result<End, Failure> {
@@ -347,7 +453,17 @@ fn run_session(
         open_files,
         ..
     } = decided;
-    let joining = signals.while_open(|| areas::begin(session, places, plan))?;
+    let joining = match joining {
+        Some(joining) => joining,
+        None => signals.while_open(|| {
+            let version = session.version.to_string();
+            let wish = Wish {
+                work: metered::config(plan)?,
+                in_tmp: mounted_in_tmp::places(&plan.view, Path::is_dir),
+            };
+            areas::begin(&session.rules, version, places, plan.identity, wish)
+        })?,
+    };
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;

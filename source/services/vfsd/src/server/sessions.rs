@@ -16,7 +16,7 @@ use rustix::net::SocketFlags;
 
 use super::attribute::session_of;
 use super::marker::Markers;
-use super::mount;
+use super::mount::Mounts;
 use super::place::Wanted;
 use super::start::welcome;
 use super::work::{Granted, Measuring, Refused, Wish};
@@ -83,7 +83,7 @@ pub(crate) struct Sessions {
     pub(crate) places: Arc<Places>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) who: Arc<Who>,
-    pub(crate) mount: OwnedFd,
+    pub(crate) mounts: Mounts,
     pub(crate) listener: OwnedFd,
     pub(crate) socket_path: PathBuf,
 }
@@ -257,7 +257,11 @@ impl Sessions {
                     Ok(held) => session.held = held,
                     Err((part, errno)) => return session.refuse_place(part, errno),
                 }
-                match session.wish.take().map(|wish| wish.grant(&self.works, &self.events)) {
+                match session
+                    .wish
+                    .take()
+                    .map(|wish| wish.grant(&self.works, &self.mounts, &self.events))
+                {
                     None => self.welcome(session, greeting, None),
                     Some(Ok(Granted::Now(zone))) => self.welcome(session, greeting, Some(zone)),
                     Some(Ok(Granted::Later(measuring))) => {
@@ -315,9 +319,8 @@ impl Sessions {
 
     /// Puts a session's budgets in force and gives it its mounts; `false` if it is over.
     fn welcome(&self, session: &mut Session, greeting: Greeting, work: Option<Zone>) -> bool {
-        let zones = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work);
-        let copies: Result<Vec<_>, _> = zones.map(|zone| mount::copy(self.mount.as_fd(), zone)).collect();
-        let copies = match copies {
+        let zones: Vec<Zone> = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work).collect();
+        let copies = match self.mounts.copies(&zones) {
             Ok(copies) => copies,
             Err(errno) => return session.refuse(Refusal::Mount, Some(errno)),
         };
@@ -374,7 +377,7 @@ impl Sessions {
     fn end(self) {
         let Self {
             listener,
-            mount,
+            mounts,
             events,
             socket_path,
             ..
@@ -387,7 +390,7 @@ impl Sessions {
         events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
-        mount::release(mount);
+        drop(mounts);
         let until = Instant::now() + LEAVE_WAIT;
         while !events.is_over() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());

@@ -83,6 +83,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let device = mount::open_device().map_err(at("opening `/dev/fuse`"))?;
     let mount = mount::make(&device, start.owner).map_err(at("mounting a FUSE file system"))?;
     drop::become_owner(start.owner, start.from_root).map_err(at("giving up privileges"))?;
+    let mounts = mount::Mounts::begin(mount).map_err(at("making a thread that copies mounts"))?;
 
     let backing = Backing::open(start.dir.as_fd()).map_err(at("making the subject's directories"))?;
     let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
@@ -125,7 +126,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         places,
         events,
         who,
-        mount,
+        mounts,
         listener: start.listener,
         socket_path: start.socket_path,
     };

@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::scratch::Scratch;
-use super::{network, tamper::Tamper};
+use super::{fences, network, tamper::Tamper};
 use crate::cli::RunArgs;
 use crate::run::{Exit, Failure, Places, Prepared, prove};
 use execd::{Access, Entry};
@@ -64,6 +64,8 @@ pub(super) struct Live {
     pub(super) sinks: Vec<OwnedFd>,
     /// The probe's Unix socket, once it has one.
     socket: Option<i64>,
+    /// Whether a key lies in the session keyring that the session was started with.
+    pub(super) keyed: bool,
 }
 
 /// Why the probe says nothing.
@@ -118,6 +120,7 @@ impl Live {
             session: String::new(),
             sinks: Vec::new(),
             socket: None,
+            keyed: false,
         };
         live.greet(setup)?;
         Ok(live)
@@ -146,6 +149,7 @@ impl Live {
         while let Ok(packet) = self.control.try_receive() {
             match packet.bytes().split_first() {
                 Some((b'S', session)) => self.session = String::from_utf8_lossy(session).into_owned(),
+                Some((b'K', _)) => self.keyed = true,
                 Some((b'L', _)) => self.sinks.extend(packet.descriptors),
                 Some((b'F', words)) => return Err(heard(words)),
                 _ => break,
@@ -159,6 +163,16 @@ impl Live {
             )));
         }
         Ok(())
+    }
+
+    /// Where the session's entry is.
+    pub(super) fn runtime(&self) -> PathBuf {
+        runtime(&self.scratch)
+    }
+
+    /// The process that the session was started by.
+    pub(super) fn front(&self) -> i32 {
+        self.child.pid
     }
 
     /// A Unix socket of the probe's, of these arguments, made where there is none yet; or the errno.
@@ -367,15 +381,9 @@ fn inside(
     die_with_parent()?;
     // No key of the terminal is for the probe.
     rustix::process::setsid().map_err(failed)?;
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(failed)?;
     rustix::stdio::dup2_stdin(stdin).map_err(failed)?;
     rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
-    rustix::stdio::dup2_stderr(&null).map_err(failed)?;
+    rustix::stdio::dup2_stderr(scratch.handed_in().map_err(failed)?).map_err(failed)?;
     // The caller's directory is not handed to the probe.
     rustix::process::chdir("/").map_err(failed)?;
     let args = RunArgs {
@@ -406,12 +414,16 @@ fn inside(
             at: PathBuf::from(PROBE),
             access: Access::ReadOnly,
         });
+        let keyed = fences::hand_in_a_key(setup.subject);
         setup.tamper.decided(plan, judges, Arc::make_mut(&mut session.rules));
         let sinks = network::enter(setup.own, setup.ports, setup.servers)?;
         die_with_parent()?;
         let mut said = vec![b'S'];
         said.extend(session.id.as_bytes());
         control.send(&said, &[]).map_err(failed)?;
+        if keyed {
+            control.send(b"K", &[]).map_err(failed)?;
+        }
         for some in sinks.chunks(PACKET_DESCRIPTORS_MAX) {
             let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
             control.send(b"L", &some).map_err(failed)?;
@@ -423,7 +435,11 @@ fn inside(
 fn of_proof(places: &Places, scratch: &Scratch) -> Places {
     Places {
         state: scratch.state().to_owned(),
-        runtime: scratch.state().join("run"),
+        runtime: runtime(scratch),
         home: places.home.clone(),
     }
+}
+
+fn runtime(scratch: &Scratch) -> PathBuf {
+    scratch.state().join("run")
 }

@@ -71,6 +71,20 @@ impl Scratch {
         self.path.join("probe")
     }
 
+    /// What the session is handed as its stderr: a pipe with a name, for reading. Everybody may write it, and it lies outside of
+    /// what the session sees: what keeps the probe from opening it once more for writing is the second fence alone.
+    pub(super) fn handed_in(&self) -> Result<OwnedFd, rustix::io::Errno> {
+        let path = self.path.join("handed-in");
+        // Fails where there is one already: a proof has one session.
+        rustix::fs::mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR)?;
+        // Not waiting for a writer.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pipe = openat(CWD, &path, flags, Mode::empty())?;
+        // The umask has no say: the probe runs as somebody else where nx is root.
+        rustix::fs::fchmod(&pipe, Mode::from_raw_mode(0o666))?;
+        Ok(pipe)
+    }
+
     /// The journal of the proof's session, with its counters.
     pub(super) fn journal(&self) -> PathBuf {
         self.path.join("journal")
