@@ -10,10 +10,10 @@ use nexus_wire::packet::PacketSocket;
 use nexus_wire::vfs::{FromVfsd, Refusal, ToVfsd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::server::{Start, run};
-use crate::{Identity, VfsdConfig, VfsdConnection, VfsdError, layout};
+use crate::{Identity, PlacePart, VfsdConfig, VfsdConnection, VfsdError, WorkConfig, layout};
 
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
@@ -26,15 +26,19 @@ const START_WAIT: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_micros(100);
 const RETRY_LAST: Duration = Duration::from_millis(50);
 
+/// How long after it was reached a file server is asked at the latest; one that is not waits a little longer before it gives up.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
 /// How many sessions may be waiting to be taken.
 const BACKLOG: i32 = 64;
 
-/// A session on its way to its file server, which answers while the caller does something else.
+/// A session on its way to its file server, which starts, and answers, while the caller does something else.
 #[derive(Debug)]
 pub struct Joining {
     config: VfsdConfig,
-    /// Where Hello was said.
-    asked: PacketSocket,
+    link: PacketSocket,
+    reached: Instant,
+    asked: bool,
     until: Instant,
     /// A server that was started and waits for its identity maps.
     unmapped: Option<Unmapped>,
@@ -63,8 +67,8 @@ impl Unmapped {
     }
 }
 
-/// Connects to the file server of the subject, or starts it if it does not run, and greets it without waiting for the
-/// answer, which [`Joining::finish`] does.
+/// Connects to the file server of the subject, or starts it if it does not run. It is asked for the areas by [`Joining::ask`] or
+/// [`Joining::finish`], which must come soon.
 ///
 /// The caller must have one thread: a server is made by forking. Only one server of a subject can run, because it holds
 /// a lock that lies with the subject's files; a session that meets one on its way out waits for it to be gone, and only
@@ -80,23 +84,22 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        let joining = |asked, until, unmapped, started| Joining {
+        let reached = Instant::now();
+        let joining = |link, until, unmapped, started| Joining {
             config: config.clone(),
-            asked,
+            link,
+            reached,
+            asked: false,
             until,
             unmapped,
             started,
         };
-        if let Some(asked) = connect(&path)? {
-            hello(config, &asked)?;
-            // What is in a work directory is measured before the answer comes.
-            let until = config.work.as_ref().map_or(until, |_| Instant::now() + START_WAIT);
-            return Ok(joining(asked, until, None, false));
+        if let Some(link) = connect(&path)? {
+            return Ok(joining(link, until, None, false));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
-            let (asked, unmapped) = start(config, &path, &dir, lock)?;
-            hello(config, &asked)?;
-            return Ok(joining(asked, Instant::now() + START_WAIT, unmapped, true));
+            let (link, unmapped) = start(config, &path, &dir, lock)?;
+            return Ok(joining(link, Instant::now() + START_WAIT, unmapped, true));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -115,13 +118,38 @@ pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
 }
 
 impl Joining {
-    /// Does what a server that was started needs of its starter, if it has asked by now: it goes on the sooner.
-    /// [`Joining::finish`] does it otherwise.
-    pub fn go_on(&mut self) {
-        let asked = |unmapped: &mut Unmapped| is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]);
-        if let Some(unmapped) = self.unmapped.take_if(asked) {
+    /// Asks for the areas, in place of what the configuration said with this work directory and these places; and does what a
+    /// server that was started needs of its starter, if it has said so by now. The caller must have one thread.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    pub fn ask(&mut self, work: Option<WorkConfig>, places: Vec<PlacePart>) -> Result<(), VfsdError> {
+        self.config.work = work;
+        self.config.places = places;
+        self.config.validate()?;
+        self.greet()?;
+        let wants = |unmapped: &mut Unmapped| is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]);
+        if let Some(unmapped) = self.unmapped.take_if(wants) {
             unmapped.map();
         }
+        Ok(())
+    }
+
+    /// Says Hello. Whoever took long is no longer waited for.
+    fn greet(&mut self) -> Result<(), VfsdError> {
+        if self.reached.elapsed() > ASK_WITHIN {
+            // One that was started for us ends with our connection; another begins after it.
+            let _ = rustix::net::shutdown(&self.link, Shutdown::Both);
+            self.unmapped = None;
+            *self = begin(&self.config)?;
+        }
+        self.asked = true;
+        hello(&self.config, &self.link)?;
+        if self.config.work.is_some() {
+            // What is in a work directory is measured before the answer comes.
+            self.until = self.until.max(Instant::now() + START_WAIT);
+        }
+        Ok(())
     }
 
     /// Waits for the file server's answer. The caller must still have one thread: a server that was on its way out
@@ -133,12 +161,15 @@ impl Joining {
     pub fn finish(mut self) -> Result<VfsdConnection, VfsdError> {
         let until = self.until;
         loop {
+            if !self.asked {
+                self.greet()?;
+            }
             if let Some(unmapped) = self.unmapped.take() {
                 // It asks, refuses or ends: each can be read.
                 wait(
                     &mut [
                         PollFd::new(&unmapped.link, PollFlags::IN),
-                        PollFd::new(&self.asked, PollFlags::IN),
+                        PollFd::new(&self.link, PollFlags::IN),
                     ],
                     self.until,
                 )?;
@@ -146,7 +177,7 @@ impl Joining {
                     unmapped.map();
                 }
             }
-            if let Some(connection) = answer(&self.config, self.asked, self.until)? {
+            if let Some(connection) = answer(&self.config, self.link, self.until)? {
                 return Ok(connection);
             }
             if self.started || Instant::now() >= until {

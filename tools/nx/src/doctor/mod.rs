@@ -128,7 +128,7 @@ const PROBES: [Probe; 23] = [
         "knowing who runs: `nx sec ps` and what rests on it",
         kept::sessions,
     ),
-    optional("journal", "the record of what was denied, and its chain", kept::journal),
+    required("journal", "the record of what was denied, and its chain", kept::journal),
 ];
 
 /// Every name that a report has, in its order.

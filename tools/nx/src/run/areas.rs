@@ -3,29 +3,20 @@
 use super::failure::{Exit, Failure};
 use super::places::Places;
 use super::records::Records;
-use execd::Identity;
+use super::{metered, mounted_in_tmp};
+use execd::{Identity, Plan};
 use nexus_policy::SubjectPolicy;
 use nexus_wire::vfs::Budgets;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use vfsd::{Joining, PlacePart, VfsdConfig, VfsdError, VfsdSession, VfsdUsage, WorkConfig};
+use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
 
-/// What a session asks for besides its areas.
-pub(crate) struct Wish {
-    /// The work directory, where that is metered.
-    pub(crate) work: Option<WorkConfig>,
-    /// The places in `tmp` that it mounts on.
-    pub(crate) in_tmp: Vec<PlacePart>,
-}
-
-/// Asks the subject's file server for the areas, under the policy of this version, and starts it if it does not run; it answers
-/// while the session is made.
+/// Reaches the subject's file server, under the policy of this version, or starts it if it does not run.
 pub(crate) fn begin(
     rules: &SubjectPolicy,
     version: String,
     places: &Places,
     identity: Identity,
-    wish: Wish,
 ) -> Result<Joining, Failure> {
     let budgets = &rules.budgets;
     let config = VfsdConfig {
@@ -43,10 +34,18 @@ pub(crate) fn begin(
             gid: identity.gid,
         }),
         markers: super::markers::open()?,
-        work: wish.work,
-        places: wish.in_tmp,
+        // The plan says.
+        work: None,
+        places: Vec::new(),
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
+}
+
+/// Asks it for the areas that the plan shows; it answers while the session is made.
+pub(crate) fn ask(joining: &mut Joining, plan: &Plan) -> Result<(), Failure> {
+    let places = mounted_in_tmp::places(&plan.view, Path::is_dir);
+    let asked = joining.ask(metered::config(plan)?, places);
+    asked.map_err(|error| failure(&error))
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {

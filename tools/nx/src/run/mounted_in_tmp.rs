@@ -1,8 +1,7 @@
 //! What a session mounts in `tmp`, which all sessions of the subject share: every name on the way to it is the file server's
 //! to hold.
 
-use execd::{AreaMount, Entry, Work};
-use nexus_policy::SubjectPolicy;
+use execd::{AreaMount, Entry};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,48 +10,20 @@ use vfsd::PlacePart;
 /// Where `tmp` is mounted.
 const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Every name on the way to a mount point, parents first, of a plan.
+/// Every name on the way to a mount point, parents first.
 pub(crate) fn places(view: &[Entry], is_directory: impl Fn(&Path) -> bool) -> Vec<PlacePart> {
-    let mounts = view.iter().filter_map(|entry| match entry {
-        Entry::Bind { at, source, .. } if is_in_tmp(at) => Some((at.clone(), !is_directory(source))),
-        Entry::Area {
-            area: AreaMount::Work,
-            at,
-        } => Some((at.clone(), false)),
-        _ => None,
-    });
-    parts(&mounts.collect())
-}
-
-/// The same before there is a plan: of the work directory, and what policy shows of a home that lies there.
-pub(crate) fn before_the_plan(rules: &SubjectPolicy, home: Option<&Path>, work: Option<&Work>) -> Vec<PlacePart> {
-    let home = home.filter(|home| is_in_tmp(home)).map(Path::to_string_lossy);
-    let shown = home.map_or_else(Vec::new, |home| rules.view(Some(&home)));
-    let mut mounts: BTreeMap<PathBuf, bool> = shown
-        .into_iter()
-        .map(|shown| PathBuf::from(shown.path))
-        .filter(|path| is_in_tmp(path))
-        .filter_map(|path| {
-            let found = path.symlink_metadata().ok()?;
-            (!found.is_symlink()).then_some((path, !found.is_dir()))
-        })
-        .collect();
-    if let Some(work) = work {
-        mounts.insert(work.path.clone(), false);
-    }
-    parts(&mounts)
-}
-
-fn is_in_tmp(path: &Path) -> bool {
-    TMP.iter().any(|tmp| path.starts_with(tmp))
-}
-
-/// Of mount points, and whether each is a file.
-fn parts(mounts: &BTreeMap<PathBuf, bool>) -> Vec<PlacePart> {
     let mut covered: Vec<&Path> = Vec::new();
     let mut numbers: BTreeMap<PathBuf, u32> = BTreeMap::new();
-    let mut parts = Vec::new();
-    for (at, is_file) in mounts {
+    let mut places = Vec::new();
+    for entry in view {
+        let (at, is_file) = match entry {
+            Entry::Bind { at, source, .. } => (at, !is_directory(source)),
+            Entry::Area {
+                area: AreaMount::Work,
+                at,
+            } => (at, false),
+            _ => continue,
+        };
         let below = TMP.iter().find_map(|tmp| at.strip_prefix(tmp).ok());
         let Some(below) = below.filter(|below| !below.as_os_str().is_empty()) else {
             continue;
@@ -67,17 +38,17 @@ fn parts(mounts: &BTreeMap<PathBuf, bool>) -> Vec<PlacePart> {
             so_far.push(part);
             let is_last = so_far == below;
             parent = *numbers.entry(so_far.clone()).or_insert_with(|| {
-                parts.push(PlacePart {
+                places.push(PlacePart {
                     parent,
                     name: part.as_os_str().as_bytes().to_vec(),
-                    is_file: is_last && *is_file,
+                    is_file: is_last && is_file,
                 });
                 // A list that does not fit 32 bits is refused for its length.
-                u32::try_from(parts.len()).unwrap_or(u32::MAX)
+                u32::try_from(places.len()).unwrap_or(u32::MAX)
             });
         }
     }
-    parts
+    places
 }
 
 #[cfg(test)]

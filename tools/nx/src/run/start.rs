@@ -1,47 +1,27 @@
 //! From the command line to a running session, and to its end.
 
-use super::areas::Wish;
+use super::decide::{Decided, choose};
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
 use super::link::{FILES, Link, READY};
-use super::made::Absent;
-use super::places::{Places, identity, user_name};
+use super::places::Places;
 use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
-use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, limits, metered, mounted_in_tmp, open_files, print, supervisor, trusted};
+use super::{areas, descriptors, limits, open_files, print, supervisor};
 use crate::cli::RunArgs;
-use crate::diagnostics::draw;
 use crate::plain::plain;
 use crate::registry;
 use execd::cgroup::Group;
-use execd::{Access, Fence, Identity, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
+use execd::{Identity, Links, Plan, SpawnError, Spawned, Step};
 use netd::Judges;
-use nexus_abi_policy::Guard;
-use nexus_policy::{EgressGate, NoSubject, Policy, SubjectPolicy};
+use nexus_policy::SubjectPolicy;
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
-use policyd::{LoadError, Loaded};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use vfsd::{Joining, PlacePart};
-
-/// Everything that is decided before anything is done.
-struct Decided {
-    session: Session,
-    places: Places,
-    plan: Plan,
-    judges: Judges,
-    note: Option<String>,
-    absent: Absent,
-    /// The limit of open files that nx was started with, where it was raised.
-    open_files: Option<u64>,
-}
+use vfsd::Joining;
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if status.is_missing(args.status_fd) {
@@ -52,26 +32,21 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
     let chosen = choose(args)?;
-    let mut early = if args.print_plan { None } else { Early::begin(&chosen)? };
-    let decided = match &early {
-        None => chosen.decide(args),
-        Some(early) => early.signals.while_open(|| chosen.decide(args)),
-    };
-    let decided = Box::leak(Box::new(decided?));
-    if let Some(early) = &mut early {
-        early.joining.go_on();
-    }
     if args.print_plan {
+        let decided = Box::leak(Box::new(chosen.decide(args)?));
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
         let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
     }
+    let version = chosen.loaded.policy.version().to_string();
+    let begun = Begun::new(&chosen.rules, version, &chosen.places, chosen.identity)?;
+    let decided = Box::leak(Box::new(begun.signals.while_open(|| chosen.decide(args))?));
     if let (Some(note), false) = (&decided.note, args.quiet) {
         super::summary::say(&format!("nx: {}", plain(note)));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, status, decided, early)
+    start(args, status, decided, begun)
 }
 
 /// What a proof may change of a run that is decided and not started.
@@ -99,51 +74,23 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
         judges,
     })?;
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, &mut Status::new(None), decided, None)
-}
-
-/// What policy and the caller say of a run, before it is worked out how that is carried out.
-struct Chosen {
-    loaded: Loaded,
-    rules: SubjectPolicy,
-    places: Places,
-    egress: EgressGate,
-    fence: Fence,
-    identity: Identity,
-    work: Option<Work>,
-    note: Option<String>,
-    open_files: Option<u64>,
+    let version = decided.session.version.to_string();
+    let begun = Begun::new(&decided.session.rules, version, &decided.places, decided.plan.identity)?;
+    start(args, &mut Status::new(None), decided, begun)
 }
 
 /// What has begun before the plan is made: the file server's start takes as long as that, on another core.
-struct Early {
+struct Begun {
     signals: Signals,
     joining: Joining,
-    /// What the file server was told that is mounted in `tmp`.
-    in_tmp: Vec<PlacePart>,
 }
 
-impl Early {
-    /// Asks for the areas, unless a work directory is among them, of which the plan says what is held in it.
-    fn begin(chosen: &Chosen) -> Result<Option<Self>, Failure> {
-        if chosen.work.as_ref().is_some_and(|work| work.metered) {
-            return Ok(None);
-        }
+impl Begun {
+    fn new(rules: &SubjectPolicy, version: String, places: &Places, identity: Identity) -> Result<Self, Failure> {
         open_files::check(&[])?;
-        let signals = take_over(chosen.identity)?;
-        let version = chosen.loaded.policy.version().to_string();
-        let (rules, home) = (&chosen.rules, chosen.places.home.as_deref());
-        let in_tmp = mounted_in_tmp::before_the_plan(rules, home, chosen.work.as_ref());
-        let wish = Wish {
-            work: None,
-            in_tmp: in_tmp.clone(),
-        };
-        let joining = signals.while_open(|| areas::begin(rules, version, &chosen.places, chosen.identity, wish))?;
-        Ok(Some(Self {
-            signals,
-            joining,
-            in_tmp,
-        }))
+        let signals = take_over(identity)?;
+        let joining = signals.while_open(|| areas::begin(rules, version, places, identity))?;
+        Ok(Self { signals, joining })
     }
 }
 
@@ -156,221 +103,6 @@ fn take_over(identity: Identity) -> Result<Signals, Failure> {
     Ok(signals)
 }
 
-fn choose(args: &RunArgs) -> Result<Chosen, Failure> {
-    let open_files = open_files::raise();
-    let loaded =
-        policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
-    let rules = loaded
-        .policy
-        .subject(&args.subject)
-        .map_err(|error| no_subject(&error, &loaded.policy))?;
-    let places = Places::of_caller(|name| std::env::var(name).ok()).map_err(|why| {
-        Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
-            .with_help("set `HOME` or `XDG_STATE_HOME`")
-    })?;
-    trusted::check(&places)?;
-    let egress = rules
-        .egress_gate()
-        .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable::check(&rules, &loaded.policy)?;
-    let landlock = execd::landlock_available();
-    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
-        Failure::rejected(
-            format!(
-                "{} is {}, which is not handed to the program",
-                refused.name, refused.what
-            ),
-            &refused.help,
-        )
-    })?;
-    let asked = args.work.as_deref().map(Asked::parse);
-    let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
-    let identity = identity(&rules.name);
-    let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
-    let fence = if !landlock {
-        Fence::Missing
-    } else if file_handed_in {
-        Fence::Everything
-    } else {
-        Fence::Changes
-    };
-    Ok(Chosen {
-        loaded,
-        rules,
-        places,
-        egress,
-        fence,
-        identity,
-        work,
-        note,
-        open_files,
-    })
-}
-
-impl Chosen {
-    /// How it is carried out.
-    fn decide(self, args: &RunArgs) -> Result<Decided, Failure> {
-        let Self {
-            loaded,
-            rules,
-            places,
-            egress,
-            fence,
-            identity,
-            work,
-            note,
-            open_files,
-        } = self;
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let around = Surroundings {
-            identity,
-            user: user_name(identity, &rules.name, &passwd),
-            home: places.home.as_ref().map(|home| home.to_string_lossy().into_owned()),
-            environment: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .collect(),
-            umask: current_umask(),
-            hidden: hidden(&places, work.as_ref())?,
-            work,
-            // As they really are: the one that was named may be relative, or a link.
-            pinned: loaded
-                .origin
-                .directory()
-                .into_iter()
-                .chain(loaded.ceiling.as_deref())
-                .filter_map(|path| std::fs::canonicalize(path).ok())
-                .collect(),
-            fence,
-            limits: limits::of(&rules),
-        };
-        let program = Program {
-            name: args.command.first().cloned().unwrap_or_default(),
-            arguments: args.command.clone(),
-        };
-        let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
-        let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-        let profiles = rules.profiles_in_force();
-        let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
-        let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
-        let judges = Judges {
-            guard: Arc::new(guard),
-            egress,
-            markers: super::markers::open()?,
-        };
-        let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
-            .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-        Ok(Decided {
-            session,
-            places,
-            plan,
-            judges,
-            note,
-            absent,
-            open_files,
-        })
-    }
-}
-
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
-/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
-fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
-    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
-    // The usual place too, where this run keeps its state elsewhere: other runs do not, and must find it as they left it.
-    let usual = places.home.as_ref().map(|home| home.join(".local/state/nexus"));
-    let own: Vec<PathBuf> = std::iter::once(places.state.clone())
-        .chain(usual.filter(|usual| *usual != places.state))
-        .chain(configuration)
-        .collect();
-    for path in &own {
-        let endangered = work.is_some_and(|work| {
-            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
-        });
-        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            return Err(Failure::rejected(
-                format!(
-                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
-                    path.display()
-                ),
-                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
-            ));
-        }
-    }
-    let system = PathBuf::from("/etc/nexus");
-    Ok(own
-        .into_iter()
-        .chain([system])
-        .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect())
-}
-
-/// Whether a path, as far as it is there, leads into a directory.
-fn leads_into(path: &Path, directory: &Path) -> bool {
-    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
-    there.is_some_and(|there| there.starts_with(directory))
-}
-
-fn current_umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(mask);
-    mask.as_raw_mode()
-}
-
-pub(crate) fn policy_failure(error: &LoadError) -> Failure {
-    let failure = match error {
-        LoadError::Invalid { origin, diagnostics } => {
-            let origin = plain(&origin.to_string());
-            Failure::drawn(
-                Exit::Rejected,
-                format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
-            )
-        }
-        other => Failure::new(Exit::Rejected, other.to_string()),
-    };
-    failure.with_help(error.help())
-}
-
-pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
-    let known: Vec<&str> = policy.subjects().take(20).collect();
-    Failure::rejected(
-        error.to_string(),
-        &format!("{}; subjects that can run: {}", error.help(), known.join(", ")),
-    )
-}
-
-fn plan_failure(error: &execd::PlanError) -> Failure {
-    let help = match error {
-        execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
-            "name another directory with `--work DIR`"
-        }
-        execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
-        execd::PlanError::CannotProtect { path } => {
-            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
-            let help = format!(
-                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
-                path.display()
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        execd::PlanError::LeadsNowhere { path } => {
-            let help = format!(
-                "make what it leads to, or remove it: `rm {}`; or run with `--work DIR:ro`",
-                path.display()
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        execd::PlanError::CannotLook { path } => {
-            let around = path.parent().unwrap_or(path).display();
-            let help = format!(
-                "a program that ran there may have closed it: look why, then `chmod u+rwx {around}`; or run with `--work DIR:ro`"
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        _ => "see abi.toml",
-    };
-    Failure::rejected(error.to_string(), help)
-}
-
 fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| {
         let failure = Failure::internal(format!("cannot {what}: {error}"));
@@ -381,23 +113,10 @@ fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
     }
 }
 
-fn start(
-    args: &RunArgs,
-    status: &mut Status,
-    decided: &'static mut Decided,
-    early: Option<Early>,
-) -> Result<u8, Failure> {
+fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided, begun: Begun) -> Result<u8, Failure> {
     open_files::check(&decided.plan.view)?;
-    let in_tmp = mounted_in_tmp::places(&decided.plan.view, Path::is_dir);
+    let Begun { mut signals, joining } = begun;
     let identity = decided.plan.identity;
-    let (mut signals, joining) = match early {
-        Some(early) => {
-            // Something came or went while the plan was made: what is mounted now has to be held.
-            let joining = (early.in_tmp == in_tmp).then_some(early.joining);
-            (early.signals, joining)
-        }
-        None => (take_over(identity)?, None),
-    };
     if identity.assumed {
         descriptors::hand_over(identity.uid, identity.gid);
     }
@@ -440,7 +159,7 @@ fn run_session(
     args: &RunArgs,
     status: &mut Status,
     decided: &'static Decided,
-    joining: Option<Joining>,
+    mut joining: Joining,
     signals: &mut Signals,
     group: &mut Option<Group>,
 ) -> Result<End, Failure> {
@@ -453,17 +172,7 @@ fn run_session(
         open_files,
         ..
     } = decided;
-    let joining = match joining {
-        Some(joining) => joining,
-        None => signals.while_open(|| {
-            let version = session.version.to_string();
-            let wish = Wish {
-                work: metered::config(plan)?,
-                in_tmp: mounted_in_tmp::places(&plan.view, Path::is_dir),
-            };
-            areas::begin(&session.rules, version, places, plan.identity, wish)
-        })?,
-    };
+    signals.while_open(|| areas::ask(&mut joining, plan))?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;

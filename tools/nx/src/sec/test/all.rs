@@ -120,6 +120,8 @@ pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> R
 fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result<(), Failure> {
     let mut claims: Vec<(Claim, Attempt)> = Vec::new();
     let mut not_attempted = Vec::new();
+    let mut edges_left = BTreeMap::new();
+    let mut led = BTreeSet::new();
     for call in syscall::all() {
         let Some(number) = call.number() else { continue };
         let name = call.name();
@@ -142,11 +144,16 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
                 Verdict::Allow { .. } if NOT_ATTEMPTED.contains(&name) || JUDGED_ELSEWHERE.contains(&name) => {
                     not_attempted.push(name);
                 }
-                Verdict::Allow { .. } if addressed => {}
+                Verdict::Allow { .. } if addressed => {
+                    led.insert(name);
+                }
                 Verdict::Allow { rule } => {
                     let harmless = args == [deny::HARMLESS; 6] || ALLOWED_EDGES.contains(&name);
                     if harmless {
                         claims.push(deny::passage(context, Attempt { number, args }, rule));
+                    } else if args != [0; 6] {
+                        // Zeros are tried for what they may be denied by, and no rule speaks of them.
+                        *edges_left.entry(name).or_insert(0_usize) += 1;
                     }
                 }
             }
@@ -160,6 +167,23 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
         found
             .left_out
             .push(format!("allowed calls that are not tried: {}", not_attempted.join(" ")));
+    }
+    if !led.is_empty() {
+        let names: Vec<_> = led.into_iter().collect();
+        found.left_out.push(format!(
+            "allowed calls that are judged by where they lead, which `--part egress,view` tries: {}",
+            names.join(" ")
+        ));
+    }
+    if !edges_left.is_empty() {
+        let each: Vec<_> = edges_left
+            .iter()
+            .map(|(name, count)| format!("{name} ({count})"))
+            .collect();
+        found.left_out.push(format!(
+            "allowed arguments that are not tried, because the call would do something with them: {}",
+            each.join(" ")
+        ));
     }
     cut(&mut claims, SYSCALLS_MAX, "syscalls", found);
     for some in claims.chunks(RECORDED_MAX) {

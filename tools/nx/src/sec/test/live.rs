@@ -4,13 +4,14 @@ use super::evidence::Evidence;
 use super::scratch::Scratch;
 use super::{fences, network, tamper::Tamper};
 use crate::cli::RunArgs;
-use crate::run::{Exit, Failure, Places, Prepared, prove};
+use crate::run::{Exit, Failure, Places, Prepared, plain, prove};
 use execd::{Access, Entry};
 use nexus_abi::{Protocol, syscall};
 use nexus_sys::probe::{FRAME_BYTES, Frame, HELLO, Reply};
 use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::packet::{PACKET_DESCRIPTORS_MAX, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,12 @@ use std::time::{Duration, Instant};
 /// Where the probe is in the subject's view: the one path more than in a run.
 const PROBE: &str = "/nx-probe";
 
-/// How long a session may take to start, and to end: a file server may take that long to answer.
-const START_WAIT: Duration = Duration::from_secs(70);
+/// How long a session may take to start, and to end. Its areas are empty, so that its file server has nothing to measure: what
+/// takes longer hangs, most likely in the file system that the state directory lies on.
+const START_WAIT: Duration = Duration::from_secs(20);
+
+/// After how long it is said what is waited for.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long one call may take. What is allowed and might wait is never attempted, so only a broken sandbox waits.
 const CALL_WAIT: Duration = Duration::from_secs(10);
@@ -132,6 +137,7 @@ impl Live {
             // One that is not refused what it should be ends here too.
             drop(self.to.take());
         }
+        self.patient(&self.from, "begin")?;
         let mut hello = self.hear(START_WAIT);
         if setup.mute {
             // It ends at the call that it may not make, before or after its first word.
@@ -248,6 +254,29 @@ impl Live {
         frames.iter().map(|_| self.hear(CALL_WAIT)).collect()
     }
 
+    /// Waits for what the session does, and says so where it takes long.
+    fn patient(&self, fd: &OwnedFd, what: &str) -> Result<(), Failure> {
+        let began = Instant::now();
+        if readable(fd, began + SILENT_WAIT) {
+            return Ok(());
+        }
+        let place = plain(&self.scratch.state().to_string_lossy());
+        let seconds = START_WAIT.as_secs();
+        // Who closed stderr does not want to know.
+        let _ = writeln!(
+            std::io::stderr(),
+            "nx: the proof's session does not {what} yet: waiting up to {seconds} s for its file server and its journal in `{place}`"
+        );
+        if readable(fd, began + START_WAIT) {
+            return Ok(());
+        }
+        let why = format!(
+            "the proof's session did not {what} within {seconds} s: its file server or its journal in `{place}` hangs"
+        );
+        Err(Failure::new(Exit::Missing, why)
+            .with_help("see whether that file system answers, and whether something stops processes of nx's"))
+    }
+
     fn hear(&self, wait: Duration) -> Result<Reply, Lost> {
         let until = Instant::now() + wait;
         let mut bytes = [0_u8; FRAME_BYTES];
@@ -269,9 +298,7 @@ impl Live {
     /// Ends the session, so that everything is written down, and takes what was.
     pub(super) fn finish(mut self, tamper: &dyn Tamper) -> Result<Evidence, Failure> {
         drop(self.to.take());
-        if !readable(&self.child.pidfd, Instant::now() + START_WAIT) {
-            return Err(Failure::internal("the proof's session did not end".into()));
-        }
+        self.patient(&self.child.pidfd, "end")?;
         if let Ok(packet) = self.control.try_receive()
             && let Some((b'F', words)) = packet.bytes().split_first()
         {
