@@ -8,6 +8,7 @@ pub mod counters;
 pub mod epoll;
 pub mod heap;
 pub mod interface;
+pub mod keyring;
 pub mod memory;
 pub mod message;
 pub mod mount;

@@ -103,7 +103,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let vfs = Vfs::new(Arc::clone(&books), start.owner, limits, Arc::clone(&who), open)
         .map_err(at("opening the subject's directories"))?;
 
-    let works = vfs.works();
+    let (works, places) = (vfs.works(), vfs.places());
     // The kernel lets in only who has our user and group; nobody looks a second time, which would refuse requests that
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
@@ -123,6 +123,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         peer_uid: start.peer_uid,
         books,
         works,
+        places,
         events,
         who,
         mounts,

@@ -25,6 +25,11 @@ pub(super) struct Wish {
     held: Vec<HeldName>,
 }
 
+/// Whether it is one part of a path, and leads nowhere else.
+pub(super) fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
+}
+
 /// A wish whose directory is being measured.
 #[derive(Debug)]
 pub(super) struct Measuring {
@@ -49,9 +54,8 @@ impl Wish {
 
     /// One more name; false if there are too many, or it is none.
     pub(super) fn hold(&mut self, parent: u32, name: &[u8]) -> bool {
-        let plain = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
         match CString::new(name) {
-            Ok(name) if plain && self.held.len() < HELD_NAMES_MAX => {
+            Ok(name) if is_plain_name(name.as_bytes()) && self.held.len() < HELD_NAMES_MAX => {
                 self.held.push(HeldName { parent, name });
                 true
             }

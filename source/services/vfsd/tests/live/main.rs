@@ -18,6 +18,7 @@ mod locks;
 mod mapping;
 mod nameless;
 mod names;
+mod places;
 mod random;
 mod sessions;
 mod stalls;
@@ -70,6 +71,7 @@ fn main() {
         trees::CASES,
         sessions::CASES,
         work::CASES,
+        places::CASES,
         weather::CASES,
         kills::CASES,
         user_cases.as_slice(),
