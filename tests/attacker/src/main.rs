@@ -6,6 +6,7 @@ mod around;
 mod calls;
 mod crowd;
 mod files;
+mod lying_kernel;
 mod memory;
 mod paths;
 mod processes;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         ("ipc", [shared, queue]) => processes::ipc(number(shared), number(queue)),
         ("status", []) => processes::status(),
         ("without-internet", command) => without_internet::run(command),
+        ("lying-kernel", [lie, command @ ..]) => lying_kernel::run(lie, command),
         ("environment", []) => {
             for (name, value) in std::env::vars() {
                 println!("{name}={value}");

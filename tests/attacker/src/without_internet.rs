@@ -4,11 +4,16 @@ use std::os::unix::process::CommandExt;
 
 /// Executes a program that is killed (`SIGSYS`) by the first internet or packet socket that it or a child of it makes.
 pub(crate) fn run(command: &[&str]) {
+    fence();
+    execute(command);
+}
+
+/// Becomes a program.
+pub(crate) fn execute(command: &[&str]) -> ! {
     let Some((program, arguments)) = command.split_first() else {
         eprintln!("attacker: name a program");
         std::process::exit(2)
     };
-    fence();
     let error = std::process::Command::new(program).args(arguments).exec();
     eprintln!("attacker: cannot execute `{program}`: {error}");
     std::process::exit(127)
@@ -34,6 +39,11 @@ fn fence() {
         one(RETURN, 0, 0, KILL),
         one(RETURN, 0, 0, ALLOW),
     ];
+    install(&filter);
+}
+
+/// Filters this process and whatever it becomes and starts.
+pub(crate) fn install(filter: &[libc::sock_filter]) {
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_ptr().cast_mut(),

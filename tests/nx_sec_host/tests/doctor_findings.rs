@@ -136,3 +136,60 @@ fn a_journal_whose_lock_a_stopped_process_holds_is_waited_for_two_seconds_and_no
     drop(lock);
     assert_eq!(finding(place.path(), "journal").0, "available");
 }
+
+/// What a user would see, and how the command ends.
+fn doctor(state: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(security_v2_host::nx());
+    let done = command
+        .args(["sec", "doctor"])
+        .env("XDG_STATE_HOME", state)
+        .output()
+        .unwrap();
+    (done.status.code(), String::from_utf8(done.stdout).unwrap())
+}
+
+#[test]
+fn what_stands_in_the_journals_place_is_found_and_the_command_that_is_named_mends_it() {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+    type Put = fn(&Path);
+    let pipe: Put = |path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+    let directory: Put = |path| std::fs::create_dir(path).unwrap();
+    let link: Put = |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+    let text: Put = |path| std::fs::write(path, "no counters").unwrap();
+    for (name, put) in [
+        ("", pipe),
+        ("", link),
+        ("", text),
+        ("journal.jsonl", pipe),
+        ("journal.jsonl", directory),
+        ("journal.jsonl", link),
+        ("journal.lock", directory),
+        ("journal.key", pipe),
+        ("counters", pipe),
+        ("counters", directory),
+        ("counters", text),
+    ] {
+        let place = tempfile::Builder::new().prefix("it's a ").tempdir().unwrap();
+        std::fs::create_dir(place.path().join("nexus")).unwrap();
+        let journal = place.path().join("nexus/journal");
+        if !name.is_empty() {
+            std::fs::DirBuilder::new().create(&journal).unwrap();
+        }
+        put(&if name.is_empty() {
+            journal.clone()
+        } else {
+            journal.join(name)
+        });
+        let (state, why, mend) = finding(place.path(), "journal");
+        assert_eq!(state, "missing", "{name}: {why}");
+        let (code, said) = doctor(place.path());
+        assert!(code == Some(4) && said.contains("\nnot ready: "), "{name}: {said}");
+        let mend: Value = serde_json::from_str(&mend).unwrap();
+        let command = mend[0]["command"].as_str().unwrap();
+        assert!(said.contains(&format!("  mend: $ {command}\n")), "{said}");
+        let mended = Command::new("/bin/sh").args(["-c", command]).status().unwrap();
+        assert!(mended.success(), "{command}");
+        let (state, why, _) = finding(place.path(), "journal");
+        assert_eq!(state, "available", "{name}: {why}");
+    }
+}

@@ -31,9 +31,13 @@ fn what_a_program_was_denied_is_in_the_journal_and_in_the_counters_and_the_chain
             .records
             .iter()
             .filter(|record| record.reason.as_str().starts_with("abi."));
+        let abi = abi.count();
+        assert!(abi > 0, "umount2 is refused: {first}");
         let (counted, _) = sec_json(home, &["counters", "--subject", "demo"]);
         assert_eq!(counted["subjects"]["demo"]["egress_denies_total"], 1);
-        assert_eq!(counted["subjects"]["demo"]["abi_denies_total"], abi.count());
+        assert_eq!(counted["subjects"]["demo"]["abi_denies_total"], abi);
+        let listed = sec(home, &["audit", "--reason", "abi", "--subject", "demo"]);
+        assert_eq!((listed.code, listed.out.lines().count()), (Some(0), abi), "{listed}");
 
         let verified = sec(home, &["audit", "--verify"]);
         assert!(
@@ -73,6 +77,39 @@ fn a_deny_of_a_running_program_is_counted_and_followed_while_it_runs() {
         drop(lines);
         running.signal(Signal::TERM);
         let _ = running.end();
+        // Its reader is gone: it ends by itself.
+        assert_eq!(follow.wait().unwrap().code(), Some(0));
+    });
+}
+
+#[test]
+fn where_the_kernel_tells_of_no_changes_any_more_it_says_so_and_follows_all_the_same() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    as_everybody(|home| {
+        let first = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.8/443").run();
+        assert_eq!(first.records_for("egress.no_rule").len(), 1);
+        // A user namespace in which this user may watch nothing: nobody else's limit is touched.
+        let none =
+            "echo 0 > /proc/sys/user/max_inotify_instances && exec nx sec audit --follow --reason egress --seq 1..";
+        let mut command = home.command("unshare");
+        command.args(["--user", "--map-root-user", "/bin/sh", "-c", none]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut follow = security_v2_host::spawn(&mut command).unwrap();
+        let mut err = BufReader::new(follow.stderr.take().unwrap()).lines();
+        let said = err.next().unwrap().unwrap();
+        assert!(said.contains("looked at four times a second"), "{said}");
+        let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("connect tcp 192.0.2.8:443"), "{line}");
+        let second = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.9/443").run();
+        assert_eq!(second.records_for("egress.no_rule").len(), 1, "{second}");
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("connect tcp 192.0.2.9:443"), "{line}");
+        drop(lines);
         // Its reader is gone: it ends by itself.
         assert_eq!(follow.wait().unwrap().code(), Some(0));
     });

@@ -210,3 +210,25 @@ fn a_name_opened_after_load_is_seen_by_who_was_asked_for_it() {
         );
     });
 }
+
+#[test]
+fn a_session_that_begins_late_is_waited_for_with_a_word_and_one_that_never_does_is_given_up() {
+    with_program(|home| {
+        let said = broken(home, &deny("late", "unshare"));
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(
+            said.err
+                .starts_with("nx: the proof's session does not begin yet: waiting up to 20 s for its file server"),
+            "{said}"
+        );
+        if std::env::var_os("NEXUS_LONG").is_none() {
+            return;
+        }
+        let said = broken(home, &deny("never", "unshare"));
+        assert_eq!(said.code, Some(4), "{said}");
+        assert!(
+            said.err.contains("did not begin within 20 s") && said.err.contains("help: "),
+            "{said}"
+        );
+    });
+}

@@ -203,7 +203,7 @@ fn what_no_proof_looks_at_is_said_in_every_form_and_why() {
             "tmp: 70000 inodes are more than a proof makes (65536)",
             "edges of rules for udp ports to send from: no rule by address opens",
             "view: what a device does that is shown",
-            "the bytes of System V and POSIX queues",
+            "the bytes of System V queues",
         ] {
             let escaped = what.replace('\'', "&apos;");
             for (form, out) in [("text", &text), ("json", &json), ("tap", &tap), ("junit", &junit)] {

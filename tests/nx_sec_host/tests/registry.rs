@@ -166,6 +166,43 @@ fn facts_of_another_session_are_not_believed() {
 }
 
 #[test]
+fn facts_that_somebody_changed_are_not_believed_whatever_was_changed() {
+    let place = place();
+    type Change = fn(&mut nx::registry::Facts);
+    let changes: [Change; 8] = [
+        |facts| facts.subject = "other".to_owned(),
+        |facts| facts.mode = "learn".to_owned(),
+        |facts| facts.policy = "1".repeat(64),
+        |facts| facts.origin = "/etc/nexus/policy".to_owned(),
+        |facts| facts.profile_name = "service".to_owned(),
+        |facts| facts.filter.hash = "1".repeat(64),
+        |facts| facts.syscalls.denied += 1,
+        |facts| facts.backends.clear(),
+    ];
+    let mut given = facts("a", "s");
+    given.backends.push(nx::registry::Backend {
+        what: "syscalls".to_owned(),
+        by: Some("seccomp".to_owned()),
+        how: None,
+        why_not: None,
+    });
+    let (entry, _socket) = publish(place.path(), &given).unwrap();
+    for change in changes {
+        let mut changed = given.clone();
+        change(&mut changed);
+        rewrite(place.path(), "a", &serde_json::to_string(&changed).unwrap());
+        assert!(
+            trouble(place.path()).contains("not those that its supervisor gave"),
+            "{changed:?}"
+        );
+    }
+    // What the supervisor itself completes is still its own.
+    given.profile_id = Some("7".repeat(16));
+    entry.replace(&given).unwrap();
+    assert_eq!(names(place.path()), ["a"]);
+}
+
+#[test]
 fn an_init_that_is_not_of_the_session_is_not_believed() {
     let place = place();
     let mut forged = facts("a", "s");
@@ -181,7 +218,7 @@ fn facts_of_another_version_say_so_and_damaged_ones_too() {
     let _held = publish(place.path(), &facts("a", "s")).unwrap();
     rewrite(place.path(), "a", "{\"version\":9}");
     assert!(trouble(place.path()).contains("version 9"));
-    for damaged in ["", "{", "[]", "{\"version\":1}", "\0", &"x".repeat(1 << 20)] {
+    for damaged in ["", "{", "[]", "{\"version\":2}", "\0", &"x".repeat(1 << 20)] {
         rewrite(place.path(), "a", damaged);
         assert!(trouble(place.path()).contains("damaged"));
     }
@@ -251,38 +288,51 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
     let runtime = state.path().join("nexus/run");
     let began = Instant::now();
     let _held: Vec<_> = (0..1000)
-        .map(|number| publish(&runtime, &facts(&format!("{number:012x}"), "s")).unwrap())
+        .map(|number| publish(&runtime, &facts(&format!("{number:012x}"), &format!("s{number}"))).unwrap())
         .collect();
     eprintln!("making an entry takes {:?}", began.elapsed() / 1000);
-    // What it takes of a processor: it waits for nobody, and what else runs here is no part of it.
-    let look = || {
-        let timed = "TIMEFORMAT='%3U %3S'; time \"$0\" sec ps";
+    let timed = "TIMEFORMAT='%3R %3U %3S'; time \"$0\" \"$@\"";
+    let timed = |words: &[&str]| {
         let mut command = std::process::Command::new("/bin/bash");
-        command
-            .args(["-c", timed])
-            .arg(security_v2_host::nx())
-            .env("LC_ALL", "C")
-            .env("XDG_STATE_HOME", state.path());
-        let began = Instant::now();
+        command.args(["-c", timed]).args(words);
+        command.env("LC_ALL", "C").env("XDG_STATE_HOME", state.path());
         let done = output(&mut command).unwrap();
-        let wall = began.elapsed();
-        assert_eq!(
-            String::from_utf8_lossy(&done.stdout).lines().count(),
-            1001,
-            "a head and a line each"
-        );
         let said = String::from_utf8(done.stderr).unwrap();
-        let seconds: f64 = said.split_whitespace().map(|part| part.parse::<f64>().unwrap()).sum();
-        (Duration::from_secs_f64(seconds), wall)
+        let seconds: Vec<f64> = said.split_whitespace().map(|part| part.parse().unwrap()).collect();
+        let [wall, user, system] = seconds[..] else {
+            panic!("{said}")
+        };
+        let lines = String::from_utf8_lossy(&done.stdout).lines().count();
+        (
+            Duration::from_secs_f64(wall),
+            Duration::from_secs_f64(user + system),
+            lines,
+        )
     };
-    let looks: Vec<_> = (0..10).map(|_| look()).collect();
-    let best = looks.iter().map(|(took, _)| *took).min().unwrap();
-    let wall = looks.iter().map(|(_, wall)| *wall).min().unwrap();
-    eprintln!("1000 sessions in {best:?} of a processor, {wall:?} in all");
-    assert!(best < Duration::from_millis(200), "{best:?}");
-    // What a person waits, where the machine has nothing else to do.
+    let nx = security_v2_host::nx();
+    // Each look beside one at something that takes a fixed part of a processor: where that takes longer on the clock than of
+    // a processor, it waited for the machine's other work, and so did the look.
+    let burns = "for ((i = 0; i < 20000; i++)); do :; done";
+    let mut fair = Vec::new();
+    for _ in 0..10 {
+        let (wall, used, lines) = timed(&[nx.to_str().unwrap(), "sec", "ps"]);
+        assert_eq!(lines, 1001, "a head and a line each");
+        let (burn_wall, burn_used, _) = timed(&["/bin/bash", "-c", burns]);
+        let delay = (burn_wall.as_secs_f64() / burn_used.as_secs_f64().max(0.001)).max(1.0);
+        fair.push((wall.div_f64(delay), wall, used));
+    }
+    fair.sort();
+    let best_wall = fair.iter().map(|(_, wall, _)| *wall).min().unwrap();
+    let best_used = fair.iter().map(|(_, _, used)| *used).min().unwrap();
+    let (middle, ..) = fair[fair.len() / 2];
+    eprintln!("1000 sessions: {best_wall:?} at best, {middle:?} in the middle, of a processor {best_used:?} at best");
+    // What a person waits. The best of ten is past nobody else's work; where all ten met some, what is left of the middle one
+    // without it.
+    assert!(best_wall.min(middle) < Duration::from_millis(200), "{fair:?}");
+    assert!(best_used < Duration::from_millis(200), "{fair:?}");
+    // Where the machine has nothing else to do, each.
     if std::env::var_os("NEXUS_ALONE").is_some() {
-        let slowest = looks.iter().map(|(_, wall)| *wall).max().unwrap();
+        let slowest = fair.iter().map(|(_, wall, _)| *wall).max().unwrap();
         assert!(slowest < Duration::from_millis(200), "{slowest:?}");
     }
 }
@@ -439,4 +489,25 @@ fn a_program_without_its_filter_is_told_and_no_word_of_the_supervisor_helps() {
     drop((init.stdin.take(), supervisor.stdin.take()));
     let _ = (init.wait(), supervisor.wait());
     assert_eq!(names(&runtime), [""; 0]);
+}
+
+#[test]
+fn what_a_killed_supervisor_left_of_its_own_session_is_cleared_and_others_stay() {
+    let place = place();
+    let _held = publish(place.path(), &facts("a", "s")).unwrap();
+    let (entry, socket) = publish(place.path(), &facts("b", "s")).unwrap();
+    std::mem::forget(entry);
+    close(socket);
+    let sessions = place.path().join(SESSIONS);
+    for name in [".new-b", ".new-b.json", ".new-a", ".new-a.json"] {
+        std::fs::write(sessions.join(name), "").unwrap();
+    }
+    registry::clear(place.path(), "b");
+    let mut left: Vec<_> = std::fs::read_dir(&sessions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".new-a", ".new-a.json", "a", "a.json"]);
+    registry::clear(&place.path().join("not there"), "b");
 }

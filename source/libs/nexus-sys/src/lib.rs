@@ -3,10 +3,12 @@
 //! Each function's first line is the C call; each names its man page and the kernel version that brought it. Nothing
 //! here decides anything: a verdict is made elsewhere and carried out here.
 
+pub mod apart;
 pub mod counters;
 pub mod epoll;
 pub mod heap;
 pub mod interface;
+pub mod keyring;
 pub mod memory;
 pub mod message;
 pub mod mount;

@@ -17,7 +17,8 @@ pub enum Event {
     Signaled(i32),
     /// The program could not be started: this errno.
     ExecFailed(i32),
-    /// The sandbox could not be built: the step, by its place in the list of steps, and the errno.
+    /// The sandbox could not be built: the step, by its place in the list of steps, and the errno; 0 where a process that
+    /// does it was killed.
     SetupFailed {
         /// Which step.
         step: u32,

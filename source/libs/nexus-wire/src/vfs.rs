@@ -19,6 +19,10 @@ pub type FileName = Bounded<255>;
 /// nexus hides of its own. More than any policy that a person wrote has.
 pub const HELD_NAMES_MAX: usize = 256;
 
+/// The most names on the way to what one session mounts in `tmp`: the parts of the work directory's path, and of what policy
+/// shows of a home that lies there.
+pub const PLACE_PARTS_MAX: usize = 256;
+
 /// The budgets of a subject's areas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
@@ -43,7 +47,8 @@ pub enum ToVfsd {
         /// The policy that says so.
         policy: PolicyHex,
     },
-    /// The process that is the first of the session's pid namespace runs: events of its children are this session's.
+    /// The process that is the first of the session's pid namespace runs: events of its children are this session's. Comes
+    /// with its descriptor (pidfd_open(2)) where the session holds a place.
     Attach {
         /// As the file server's pid namespace numbers it.
         init_pid: u32,
@@ -61,6 +66,16 @@ pub enum ToVfsd {
         parent: u32,
         /// The name.
         name: FileName,
+    },
+    /// Before Hello: I mount something on this name of `tmp`, or on one below. From Welcome on nobody moves, removes or
+    /// replaces it, and if it is not there nothing but what has to be there gets the name, as long as my first process runs.
+    Place {
+        /// In what it stands: 0 for `tmp` itself, else the number of an earlier Place of this session, counted from 1.
+        parent: u32,
+        /// The name.
+        name: FileName,
+        /// A regular file has to be there, else a directory.
+        is_file: bool,
     },
 }
 
@@ -148,6 +163,14 @@ pub enum FromVfsd {
         /// What the kernel said, 0 where it was not asked.
         errno: u32,
     },
+    /// The session was not taken: a name that it mounts on means something else.
+    NoPlace {
+        /// Which: the number of its Place, counted from 1; 0 for none of them.
+        part: u32,
+        /// What is there: `ELOOP` a link, `ENOTDIR` or `EISDIR` something of another kind; `EBUSY` if another session
+        /// waits for something else. Else what the kernel said.
+        errno: u32,
+    },
     /// Something was denied or warned about.
     Event(Event),
     /// Events that could not be told in full, because too many came at once. The count is exact.
@@ -192,6 +215,9 @@ impl ToVfsd {
             Self::QueryUsage => Writer::new(3).finish(),
             Self::Work => Writer::new(4).finish(),
             Self::Hold { parent, name } => Writer::new(5).u32(*parent).bytes(name).finish(),
+            Self::Place { parent, name, is_file } => {
+                Writer::new(6).u32(*parent).bytes(name).u8(u8::from(*is_file)).finish()
+            }
         }
     }
 
@@ -223,6 +249,11 @@ impl ToVfsd {
             5 => Self::Hold {
                 parent: reader.u32()?,
                 name: reader.bytes("name")?,
+            },
+            6 => Self::Place {
+                parent: reader.u32()?,
+                name: reader.bytes("name")?,
+                is_file: reader.flag("is_file")?,
             },
             _ => return Err(DecodeError::Kind(kind)),
         };
@@ -266,6 +297,7 @@ impl FromVfsd {
                     None => writer.finish(),
                 }
             }
+            Self::NoPlace { part, errno } => Writer::new(6).u32(*part).u32(*errno).finish(),
         }
     }
 
@@ -308,6 +340,10 @@ impl FromVfsd {
                 } else {
                     None
                 },
+            },
+            6 => Self::NoPlace {
+                part: reader.u32()?,
+                errno: reader.u32()?,
             },
             _ => return Err(DecodeError::Kind(kind)),
         };

@@ -29,6 +29,11 @@ fn to_vfsd() -> impl Strategy<Value = ToVfsd> {
         }),
         Just(ToVfsd::Work),
         (any::<u32>(), bounded()).prop_map(|(parent, name)| ToVfsd::Hold { parent, name }),
+        (any::<u32>(), bounded(), any::<bool>()).prop_map(|(parent, name, is_file)| ToVfsd::Place {
+            parent,
+            name,
+            is_file
+        }),
         any::<u32>().prop_map(|init_pid| ToVfsd::Attach { init_pid }),
         Just(ToVfsd::QueryUsage),
     ]
@@ -76,6 +81,7 @@ fn from_vfsd() -> impl Strategy<Value = FromVfsd> {
     ];
     prop_oneof![
         any::<(u32, bool)>().prop_map(|(vfsd_pid, fresh)| FromVfsd::Welcome { vfsd_pid, fresh }),
+        any::<(u32, u32)>().prop_map(|(part, errno)| FromVfsd::NoPlace { part, errno }),
         (proptest::sample::select(refusals), bounded(), any::<u32>())
             .prop_map(|(refusal, stage, errno)| FromVfsd::Refused { refusal, stage, errno }),
         (

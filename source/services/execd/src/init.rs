@@ -6,7 +6,7 @@ use crate::broker;
 use crate::build::HOST_NAME;
 use crate::input::{self, Input};
 use crate::ipc::{self, Held};
-use crate::launch::{self, Launched};
+use crate::launch::{self, Inherited, Launched};
 use crate::plan::{Plan, SysV};
 use crate::spawn::Links;
 use crate::step::{Failed, Step};
@@ -24,8 +24,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs as the child of [`crate::spawn()`] and ends the process.
 pub(crate) fn run(plan: &Plan, links: Links, in_cgroup: bool) -> ! {
-    let Links { control, broker, mask } = links;
-    let code = match start(plan, &control, &broker, &mask, in_cgroup) {
+    let Links {
+        control,
+        broker,
+        mask,
+        open_files,
+    } = links;
+    let inherited = Inherited { mask, open_files };
+    let code = match start(plan, &control, &broker, &inherited, in_cgroup) {
         Ok(Some((launched, input, held))) => {
             let code = serve(&control, &broker, &held, launched.pid);
             if let Some(input) = input {
@@ -51,7 +57,7 @@ fn start(
     plan: &Plan,
     control: &PacketSocket,
     broker: &PacketSocket,
-    mask: &SignalSet,
+    inherited: &Inherited,
     in_cgroup: bool,
 ) -> Result<Option<(Launched, Option<Input>, Held)>, Failed> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -101,7 +107,7 @@ fn start(
     let Ok([tmp, state, shm]) = <[OwnedFd; 3]>::try_from(mounts) else {
         return Err(Failed {
             step: Step::Prepare,
-            errno: 0,
+            errno: rustix::io::Errno::PROTO.raw_os_error(),
         });
     };
     let areas = Areas { tmp, state, shm, work };
@@ -113,7 +119,7 @@ fn start(
     control
         .send(&Event::Launching.encode(), &[])
         .map_err(Failed::at(Step::Fork))?;
-    let mut launched = launch::launch(plan, mask, &held, || {
+    let mut launched = launch::launch(plan, inherited, &held, || {
         if ignores_children {
             set_ignored(CHILD_SIGNAL);
         }
@@ -135,7 +141,7 @@ fn start(
     broker
         .send(&Reply::Listener.encode(), &[listener.as_fd(), own.as_fd()])
         .map_err(Failed::at(Step::Listener))?;
-    // Landlock has been told. The kernel takes some time to give a mount up, which is cheap now, while the program runs.
+    // Landlock has been told.
     drop(held.queues.take());
     Ok(Some((launched, input, held)))
 }

@@ -10,6 +10,7 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 
 // The newest interface that this code was written against; older kernels get what they have.
@@ -77,6 +78,21 @@ pub(crate) fn apply(plan: &Plan, standard: [BorrowedFd<'_>; 3], held: &Held) -> 
         }
     }
     rules.restrict_self().map(drop)
+}
+
+/// What the kernel said; `EINVAL` where it was not asked, because the rules make no sense.
+pub(crate) fn errno_of(error: &RulesetError) -> i32 {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+        {
+            return errno;
+        }
+        cause = error.source();
+    }
+    Errno::INVAL.raw_os_error()
 }
 
 fn allow(

@@ -31,6 +31,14 @@ pub(crate) struct Launched {
     pub(crate) signal: Option<i32>,
 }
 
+/// What the program has of whoever started `nx`.
+pub(crate) struct Inherited {
+    /// The signal mask.
+    pub(crate) mask: SignalSet,
+    /// The soft limit of open files, where `nx` has raised its own.
+    pub(crate) open_files: Option<u64>,
+}
+
 // Cells of the page that parent and child share.
 const LISTENER: usize = 0;
 const ERRNO: usize = 1;
@@ -56,7 +64,7 @@ fn store(page: &SharedPage, cell: usize, value: i32) {
 /// answer for them yet. `dispositions` is called in the child.
 pub(crate) fn launch(
     plan: &Plan,
-    mask: &SignalSet,
+    inherited: &Inherited,
     held: &Held,
     dispositions: impl FnOnce(),
 ) -> Result<Launched, Failed> {
@@ -65,13 +73,13 @@ pub(crate) fn launch(
     let child = match clone(CloneFlags::UNTIL_EXEC).map_err(Failed::io(Step::Fork))? {
         Fork::Child => {
             dispositions();
-            run_child(plan, &ready, &page, mask, held)
+            run_child(plan, &ready, &page, inherited, held)
         }
         Fork::Parent(child) => child,
     };
     let pid = Pid::from_raw(child.pid).ok_or(Failed {
         step: Step::Fork,
-        errno: 0,
+        errno: Errno::SRCH.raw_os_error(),
     })?;
     let errno = load(&page, ERRNO);
     match load(&page, LISTENER) {
@@ -178,18 +186,19 @@ fn candidates(plan: &Plan) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, mask: &SignalSet, held: &Held) -> ! {
+fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, inherited: &Inherited, held: &Held) -> ! {
     let fail = |failed: Failed| {
         // One more than the number, so that 0 stays «none».
         store(page, FAILED_STEP, i32::try_from(failed.step.number()).unwrap_or(0) + 1);
         store(page, ERRNO, failed.errno);
         exit_now(1)
     };
-    if let Err(failed) = confine(plan, mask, held) {
+    if let Err(failed) = confine(plan, &inherited.mask, held) {
         fail(failed);
     }
     let chosen = choose(ready);
-    match install_with_listener(&plan.filter) {
+    let as_inherited = inherited.open_files.filter(|_| plan.limits.open_files.is_none());
+    match install(plan, as_inherited) {
         // One more than the number, so that 0 stays «not yet».
         Ok(number) => store(page, LISTENER, number + 1),
         Err(error) => fail(Failed::io(Step::Filter)(error)),
@@ -205,6 +214,27 @@ fn run_child(plan: &Plan, ready: &Ready, page: &SharedPage, mask: &SignalSet, he
     let errno = errno.unwrap_or(Errno::IO.raw_os_error());
     store(page, ERRNO, errno);
     exit_now(if errno == Errno::NOENT.raw_os_error() { 127 } else { 126 })
+}
+
+/// Installs the filter, under the soft limit of open files that the program is to have: past the filter nobody could set it.
+/// The listener needs a descriptor below that limit, beside those of init; where there is none the limit stays as it is.
+fn install(plan: &Plan, open_files: Option<u64>) -> std::io::Result<i32> {
+    let Some(wanted) = open_files else {
+        return install_with_listener(&plan.filter);
+    };
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let lowered = Rlimit {
+        current: Some(wanted),
+        maximum: before.maximum,
+    };
+    rustix::process::setrlimit(Resource::Nofile, lowered)?;
+    match install_with_listener(&plan.filter) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => {
+            rustix::process::setrlimit(Resource::Nofile, before)?;
+            install_with_listener(&plan.filter)
+        }
+        installed => installed,
+    }
 }
 
 /// The first candidate that can be executed, else the first that exists, so that the error is the telling one.
@@ -234,9 +264,9 @@ fn confine(plan: &Plan, mask: &SignalSet, held: &Held) -> Result<(), Failed> {
     if plan.fence != Fence::Missing {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let standard: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        landlock_fence::apply(plan, standard, held).map_err(|_| Failed {
+        landlock_fence::apply(plan, standard, held).map_err(|error| Failed {
             step: Step::Landlock,
-            errno: 0,
+            errno: landlock_fence::errno_of(&error),
         })?;
     }
     catch_up_on_signals();

@@ -16,6 +16,7 @@ pub mod mountinfo;
 mod names;
 mod pins;
 mod plan;
+mod points;
 mod spawn;
 mod step;
 mod view;

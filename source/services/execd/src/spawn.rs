@@ -7,6 +7,7 @@ use nexus_sys::process::{Child, CloneFlags, Fork, clone, clone_into_cgroup};
 use nexus_sys::signal::SignalSet;
 use nexus_wire::control::Command;
 use nexus_wire::packet::PacketSocket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
@@ -21,6 +22,9 @@ pub struct Links {
     pub broker: PacketSocket,
     /// The signal mask that the program gets: what `nx` itself was started with.
     pub mask: SignalSet,
+    /// The soft limit of open files that the program gets where policy sets none: what `nx` itself was started with, if it
+    /// raised its own.
+    pub open_files: Option<u64>,
 }
 
 /// A program's init, running.
@@ -67,8 +71,9 @@ pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket, group: Option<&G
             drop(links);
             let spawned = Spawned { init };
             write_identity_maps(spawned.init.pid, plan.identity).map_err(|error| {
+                let why = without_maps(&spawned.init, error);
                 spawned.kill();
-                SpawnError::IdentityMap(error)
+                why
             })?;
             control.send(&Command::Go.encode(), &[]).map_err(|error| {
                 spawned.kill();
@@ -76,6 +81,16 @@ pub fn spawn(plan: &Plan, links: Links, control: &PacketSocket, group: Option<&G
             })?;
             Ok(spawned)
         }
+    }
+}
+
+/// Why there are no maps: somebody killed init meanwhile, which is not the machine's doing, or the kernel takes none.
+fn without_maps(init: &Child, error: std::io::Error) -> SpawnError {
+    let mut fds = [PollFd::new(&init.pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(1..) => SpawnError::Init(Errno::SRCH),
+        _ => SpawnError::IdentityMap(error),
     }
 }
 
@@ -123,4 +138,27 @@ fn write_identity_maps(pid: i32, identity: Identity) -> std::io::Result<()> {
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{0} {0} 1", identity.uid))?;
     write("gid_map", format!("{0} {0} 1", identity.gid))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+
+    use super::*;
+    use nexus_sys::process::exit_now;
+
+    #[test]
+    fn maps_that_a_killed_init_does_not_get_are_not_the_machines_fault_and_those_of_a_running_one_are() {
+        let Fork::Parent(init) = clone(CloneFlags::NONE).unwrap() else {
+            // Until it is killed.
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            exit_now(0)
+        };
+        let refused = || std::io::Error::from(Errno::PERM);
+        assert!(matches!(without_maps(&init, refused()), SpawnError::IdentityMap(_)));
+        rustix::process::pidfd_send_signal(&init.pidfd, rustix::process::Signal::KILL).unwrap();
+        rustix::event::poll(&mut [PollFd::new(&init.pidfd, PollFlags::IN)], None).unwrap();
+        assert!(matches!(without_maps(&init, refused()), SpawnError::Init(_)));
+        Spawned { init }.kill();
+    }
 }

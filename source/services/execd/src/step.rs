@@ -115,6 +115,7 @@ impl Step {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failed {
     pub(crate) step: Step,
+    /// 0 where a process that does it is gone without a word.
     pub(crate) errno: i32,
 }
 

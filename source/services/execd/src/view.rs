@@ -1,6 +1,7 @@
 //! Building the view: a root of its own, on which only what the plan names is mounted.
 
 use crate::plan::{Access, AreaMount, Entry, Plan};
+use crate::points::{Inside, Points, make_directory, open_beneath};
 use crate::step::{Failed, Step};
 use nexus_sys::mount::{Attributes, restrict};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -9,7 +10,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 /// The detached mounts that vfsd handed over.
 pub(crate) struct Areas {
@@ -253,17 +254,28 @@ fn place(
                 points.directory(&at).map_err(&point)?
             } else {
                 let (parent, name) = points.parent(&at).map_err(&point)?;
-                write_file(parent, name, &[]).map_err(&point)?
+                match write_file(parent, name, &[]) {
+                    // In an area a session before this one has made it; the file server has seen that it is a file.
+                    Err(Errno::EXIST) if areas.is_some() => {
+                        open_beneath(parent, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW)
+                    }
+                    made => made,
+                }
+                .map_err(&point)?
             };
-            attach_to(mount, &target)
+            attach_to(&mount, &target)?;
+            if item.is_directory {
+                points.mounted(at, mount);
+            }
+            Ok(())
         }
         Entry::Pin { .. } => item
             .mount
-            .map_or(Ok(()), |mount| unless_out_of_reach(attach(root, &mount, &at))),
-        Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(root, &at, *access)),
-        Entry::Hide { .. } => unless_out_of_reach(hide(root, &at)),
+            .map_or(Ok(()), |mount| unless_out_of_reach(attach(&points.inside(&at), &mount))),
+        Entry::PinArea { access, .. } => unless_out_of_reach(pin_area(&points.inside(&at), *access)),
+        Entry::Hide { .. } => unless_out_of_reach(hide(root, &points.inside(&at))),
         Entry::Area { area, .. } => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let Some(areas) = areas else { return Ok(()) };
             let mount = match area {
                 AreaMount::Tmp => &areas.tmp,
@@ -279,24 +291,28 @@ fn place(
                 let flags =
                     OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
                 let again = rustix::mount::open_tree(mount, "", flags).map_err(Failed::at(Step::Mount))?;
-                return attach(root, again, &at);
+                return attach_to(again, &target);
             }
             mounted.push(*area);
-            attach(root, mount, &at)
+            attach_to(mount, &target)?;
+            if *area == AreaMount::Work {
+                let top = mount.try_clone().map_err(Failed::io(Step::Mount))?;
+                points.mounted(at, top);
+            }
+            Ok(())
         }
         Entry::Terminals => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let mount = terminals().map_err(Failed::at(Step::Terminals))?;
-            attach(root, &mount, &at)
+            attach_to(mount, &target)
         }
         Entry::Processes => {
-            points.directory(&at).map_err(point)?;
+            let target = points.directory(&at).map_err(point)?;
             let mount = processes().map_err(Failed::at(Step::Processes))?;
-            attach(root, &mount, &at)?;
+            attach_to(&mount, &target)?;
             // To the settings of its IPC namespace the kernel lets whoever is the user that made it: the program too.
-            let sys = at.join("sys");
-            let target =
-                open_beneath(root, &sys, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Processes))?;
+            let target = open_beneath(&mount, Path::new("sys"), OFlags::PATH | OFlags::NOFOLLOW)
+                .map_err(Failed::at(Step::Processes))?;
             let flags =
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
             let settings = rustix::mount::open_tree(&target, "", flags).map_err(Failed::at(Step::Processes))?;
@@ -342,9 +358,9 @@ fn processes() -> Result<OwnedFd, Errno> {
 }
 
 /// Mounts a part of an area over itself.
-fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
+fn pin_area(place: &Inside<'_>, access: Access) -> Result<(), Failed> {
     let failed = Failed::at(Step::Mount);
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(&failed)?;
+    let target = place.open().map_err(&failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let part = rustix::mount::open_tree(&target, "", flags).map_err(&failed)?;
     let attributes = Attributes {
@@ -358,9 +374,9 @@ fn pin_area(root: &OwnedFd, at: &Path, access: Access) -> Result<(), Failed> {
 }
 
 /// Covers a directory by an empty read-only one, a file by an empty read-only one.
-fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
+fn hide(root: &OwnedFd, place: &Inside<'_>) -> Result<(), Failed> {
     let failed = Failed::at(Step::Mount);
-    let target = match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW) {
+    let target = match place.open() {
         // Not there: nothing to hide.
         Err(Errno::NOENT) => return Ok(()),
         other => other.map_err(&failed)?,
@@ -375,7 +391,7 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     };
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         restrict(&empty, sealed, false).map_err(Failed::io(Step::Mount))?;
-        return attach(root, &empty, at);
+        return attach_to(&empty, &target);
     }
     write_file(&empty, OsStr::new("empty"), &[]).map_err(&failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -386,7 +402,7 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     rustix::mount::move_mount(&empty, "", &stage_point, "", move_flags).map_err(&failed)?;
     let file = rustix::mount::open_tree(&empty, "empty", flags).map_err(&failed)?;
     restrict(&file, sealed, false).map_err(Failed::io(Step::Mount))?;
-    let result = attach(root, &file, at);
+    let result = attach_to(&file, &target);
     rustix::process::fchdir(&empty).map_err(&failed)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(&failed)?;
     rustix::process::chdir("/").map_err(&failed)?;
@@ -394,99 +410,14 @@ fn hide(root: &OwnedFd, at: &Path) -> Result<(), Failed> {
     result
 }
 
-fn attach(root: &OwnedFd, mount: impl AsFd, at: &Path) -> Result<(), Failed> {
-    let target = open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW).map_err(Failed::at(Step::Mount))?;
+fn attach(place: &Inside<'_>, mount: impl AsFd) -> Result<(), Failed> {
+    let target = place.open().map_err(Failed::at(Step::Mount))?;
     attach_to(mount, &target)
 }
 
 fn attach_to(mount: impl AsFd, target: &OwnedFd) -> Result<(), Failed> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags).map_err(Failed::at(Step::Mount))
-}
-
-fn open_beneath(root: impl AsFd, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let relative = at.strip_prefix("/").unwrap_or(at);
-    if relative.as_os_str().is_empty() {
-        return rustix::fs::openat(root, ".", flags | OFlags::CLOEXEC, Mode::empty());
-    }
-    // Nothing that is already mounted may redirect what comes next: a work directory's links are its owner's.
-    rustix::fs::openat2(
-        root,
-        relative,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
-}
-
-/// Makes `at` and what leads to it; what is there already stays.
-fn make_directory(root: &OwnedFd, at: &Path) -> Result<OwnedFd, Errno> {
-    match open_beneath(root, at, OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => {}
-        other => return other,
-    }
-    let mut directory = rustix::fs::openat(root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    for part in at.components() {
-        let name = match part {
-            Component::RootDir | Component::CurDir => continue,
-            Component::Normal(name) => name,
-            Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
-        };
-        directory = make_in(&directory, name)?;
-    }
-    Ok(directory)
-}
-
-fn make_in(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        // A directory of the host's that is shown read-only cannot get a new one; it may have it already.
-        Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    open_beneath(
-        parent,
-        Path::new(name),
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY,
-    )
-}
-
-/// Where things are mounted. What lies in one directory comes in a row: it is looked up and made once.
-struct Points<'r> {
-    root: &'r OwnedFd,
-    last: Option<(PathBuf, OwnedFd)>,
-}
-
-impl<'r> Points<'r> {
-    const fn of(root: &'r OwnedFd) -> Self {
-        Self { root, last: None }
-    }
-
-    /// Something is about to be put at this place: what lies there or below is found anew afterwards, through it.
-    fn leave(&mut self, at: &Path) {
-        if self.last.as_ref().is_some_and(|(path, _)| path.starts_with(at)) {
-            self.last = None;
-        }
-    }
-
-    fn parent<'p>(&mut self, at: &'p Path) -> Result<(&OwnedFd, &'p OsStr), Errno> {
-        let name = at.file_name().ok_or(Errno::INVAL)?;
-        let path = at.parent().unwrap_or(Path::new("/"));
-        let made = match self.last.take() {
-            Some(last) if last.0 == path => last,
-            _ => (path.to_owned(), make_directory(self.root, path)?),
-        };
-        Ok((&self.last.insert(made).1, name))
-    }
-
-    /// Makes a directory and what leads to it.
-    fn directory(&mut self, at: &Path) -> Result<OwnedFd, Errno> {
-        if at.file_name().is_none() {
-            return make_directory(self.root, at);
-        }
-        let (parent, name) = self.parent(at)?;
-        make_in(parent, name)
-    }
 }
 
 fn write_file(parent: &OwnedFd, name: &OsStr, content: &[u8]) -> Result<OwnedFd, Errno> {

@@ -1,22 +1,18 @@
 use crate::directory::{CURRENT, Directory, file_name};
 use crate::lock::LockFile;
+use crate::notices::Notices;
 use crate::read::{Problem, Unreadable};
 use crate::{Entry, Filter, JournalError};
 use nexus_audit::{LINE_BYTES_MAX, ReadError, read_line};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::{Errno, pread};
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 /// How much of a file is read at once: several of the longest lines.
 const CHUNK_BYTES: usize = 8 * LINE_BYTES_MAX;
-
-/// How much the kernel may say of the directory at once; what does not fit is said at the next read.
-const NOTICES_BYTES: usize = 4096;
 
 /// What a follower comes to.
 #[derive(Debug)]
@@ -36,12 +32,13 @@ pub enum Followed {
 }
 
 /// Follows a journal over all its rotations while others write it, in bounded memory. Between two looks it costs
-/// nothing: its descriptor (inotify(7)) becomes readable when there is something to look at.
+/// nothing: its descriptor (inotify(7)) becomes readable when there is something to look at; where this user has as many of
+/// those as it may, four times a second.
 #[derive(Debug)]
 pub struct Follower {
     directory: Directory,
     filter: Filter,
-    notices: OwnedFd,
+    notices: Notices,
     /// Oldest first; only the last one is written any more.
     files: VecDeque<Open>,
     last_seq: Option<u64>,
@@ -70,22 +67,13 @@ struct Open {
 /// Follows the journal in this directory, from the oldest record that there is.
 ///
 /// # Errors
-/// [`JournalError`]; `EMFILE` and `ENOSPC` where this user follows too much already
-/// (`fs.inotify.max_user_instances`, `fs.inotify.max_user_watches`).
+/// [`JournalError`].
 pub fn follow(path: &Path, filter: Filter) -> Result<Follower, JournalError> {
     let directory = Directory::open(path)?;
     let failed = || directory.failed("follow", ".");
+    let own = fstat(&directory).map_err(failed())?;
     // Before the first look, so that nothing lies between it and the first notice.
-    let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed())?;
-    let wanted = WatchFlags::MODIFY
-        | WatchFlags::CREATE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::DELETE
-        | WatchFlags::DELETE_SELF
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::ONLYDIR
-        | WatchFlags::DONT_FOLLOW;
-    inotify::add_watch(&notices, path, wanted).map_err(failed())?;
+    let notices = Notices::of(path, identity(&own)).map_err(failed())?;
     let mut follower = Follower {
         directory,
         filter,
@@ -105,24 +93,20 @@ impl AsFd for Follower {
 }
 
 impl Follower {
+    /// Whether the kernel does not tell of changes, because this user follows too much already
+    /// (`fs.inotify.max_user_instances`, `fs.inotify.max_user_watches`), and it is looked four times a second instead.
+    #[must_use]
+    pub const fn is_timed(&self) -> bool {
+        self.notices.is_timed()
+    }
+
     /// Takes note of what happened to the directory. Afterwards [`Follower::read_next`] goes on.
     ///
     /// # Errors
     /// `ENOENT` once the directory itself is gone or has another name.
     pub fn look(&mut self) -> Result<(), JournalError> {
-        let mut space = [MaybeUninit::<u8>::uninit(); NOTICES_BYTES];
-        let mut reader = inotify::Reader::new(&self.notices, &mut space);
-        let ended = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT;
-        loop {
-            match reader.next() {
-                Ok(notice) if notice.events().intersects(ended) => {
-                    return Err(self.directory.failed("follow", ".")(Errno::NOENT));
-                }
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(errno) => return Err(self.directory.failed("follow", ".")(errno)),
-            }
-        }
+        let gone = self.directory.failed("follow", ".");
+        self.notices.take().map_err(gone)?;
         self.look_for_files()
     }
 

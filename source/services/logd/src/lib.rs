@@ -14,6 +14,7 @@ mod journal;
 mod key;
 mod limits;
 mod lock;
+mod notices;
 mod read;
 mod recorder;
 mod sink;

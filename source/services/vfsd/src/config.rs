@@ -1,8 +1,10 @@
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nexus_wire::vfs::{Budgets, HELD_NAMES_MAX};
+use nexus_wire::vfs::{Budgets, HELD_NAMES_MAX, PLACE_PARTS_MAX};
 
 use crate::VfsdError;
 use crate::fs::NAME_BYTES_MAX;
@@ -30,6 +32,17 @@ pub struct WorkConfig {
     pub held: Vec<(u32, Vec<u8>)>,
 }
 
+/// A name in `tmp` that a session mounts something on, or on the way to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacePart {
+    /// The number of what it stands in, counted from 1; 0 is `tmp` itself.
+    pub parent: u32,
+    /// The name: one part of a path.
+    pub name: Vec<u8>,
+    /// A regular file has to be there, else a directory.
+    pub is_file: bool,
+}
+
 /// What a session needs of a file server.
 #[derive(Clone, Debug)]
 pub struct VfsdConfig {
@@ -50,6 +63,9 @@ pub struct VfsdConfig {
     pub markers: Option<Arc<OwnedFd>>,
     /// The directory that this session's program works in, where that is metered.
     pub work: Option<WorkConfig>,
+    /// Every name in `tmp` on the way to what the session mounts there, parents first. No other session of the subject can
+    /// move, remove or replace one of them.
+    pub places: Vec<PlacePart>,
 }
 
 impl VfsdConfig {
@@ -74,6 +90,10 @@ impl VfsdConfig {
                 return Err(VfsdError::Held);
             }
         }
+        let fits = self.places.len() <= PLACE_PARTS_MAX;
+        if !fits || self.places.iter().any(|part| part.name.len() > NAME_BYTES_MAX) {
+            return Err(VfsdError::Places);
+        }
         for budget in [self.budgets.tmp, self.budgets.state, self.budgets.work] {
             budget.validate().map_err(VfsdError::Budget)?;
         }
@@ -83,6 +103,22 @@ impl VfsdConfig {
             None if !root => Ok(()),
             _ => Err(VfsdError::Identity),
         }
+    }
+
+    /// The path below `tmp` of a part, counted from 1.
+    pub(crate) fn place(&self, number: u32) -> PathBuf {
+        let mut names = Vec::new();
+        let mut at = number;
+        while let Some(part) = at
+            .checked_sub(1)
+            .and_then(|index| usize::try_from(index).ok())
+            .and_then(|index| self.places.get(index))
+        {
+            names.push(OsStr::from_bytes(&part.name));
+            // Each stands in an earlier one, so this ends; what does not is refused by the file server.
+            at = part.parent.min(at.saturating_sub(1));
+        }
+        names.iter().rev().collect()
     }
 
     /// Who owns the files.

@@ -128,12 +128,13 @@ impl VfsdSession {
     }
 
     /// Says which process is the first of the session's pid namespace, as the host numbers it, so that events of its
-    /// descendants come here. Without it they go to the subject's oldest session.
+    /// descendants come here. Without it they go to the subject's oldest session. With `process`, its descriptor
+    /// (pidfd_open(2)), the session's places in `tmp` are held until it has ended, also if the connection closes before.
     ///
     /// # Errors
     /// [`VfsdError::Gone`] if the file server is.
-    pub fn attach(&self, init_pid: u32) -> Result<(), VfsdError> {
-        self.send(&ToVfsd::Attach { init_pid })
+    pub fn attach(&self, init_pid: u32, process: Option<BorrowedFd<'_>>) -> Result<(), VfsdError> {
+        self.send_with(&ToVfsd::Attach { init_pid }, process.as_slice())
     }
 
     /// What is used of `tmp` (with `shm`) and of `state`, by all sessions of the subject.
@@ -196,13 +197,22 @@ impl VfsdSession {
                     }));
                 }
                 // A late answer to a question that was given up.
-                Some(FromVfsd::Usage { .. } | FromVfsd::Welcome { .. } | FromVfsd::Refused { .. }) => {}
+                Some(
+                    FromVfsd::Usage { .. }
+                    | FromVfsd::Welcome { .. }
+                    | FromVfsd::Refused { .. }
+                    | FromVfsd::NoPlace { .. },
+                ) => {}
             }
         }
     }
 
     fn send(&self, message: &ToVfsd) -> Result<(), VfsdError> {
-        match self.socket.try_send(&message.encode(), &[]) {
+        self.send_with(message, &[])
+    }
+
+    fn send_with(&self, message: &ToVfsd, descriptors: &[BorrowedFd<'_>]) -> Result<(), VfsdError> {
+        match self.socket.try_send(&message.encode(), descriptors) {
             Ok(()) => Ok(()),
             Err(Errno::PIPE | Errno::CONNRESET) => Err(VfsdError::Gone),
             Err(errno) => Err(VfsdError::Connection(errno)),
@@ -244,7 +254,9 @@ impl VfsdSession {
                 (area, operation, reason),
                 count,
             ),
-            FromVfsd::Usage { .. } | FromVfsd::Welcome { .. } | FromVfsd::Refused { .. } => return,
+            FromVfsd::Usage { .. } | FromVfsd::Welcome { .. } | FromVfsd::Refused { .. } | FromVfsd::NoPlace { .. } => {
+                return;
+            }
         };
         if self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(message);

@@ -1,4 +1,5 @@
 use std::io;
+use std::path::PathBuf;
 
 use nexus_quota::BudgetError;
 use nexus_wire::DecodeError;
@@ -65,6 +66,22 @@ pub enum VfsdError {
         nexus_wire::vfs::HELD_NAMES_MAX
     )]
     Held,
+    /// More names would have to be held in `tmp` than a file server holds for one session.
+    #[error(
+        "what the session mounts in `tmp` has more than {} names on the way to it, or one that no file can have",
+        nexus_wire::vfs::PLACE_PARTS_MAX
+    )]
+    Places,
+    /// A name in `tmp` that the session mounts on means something else.
+    #[error("`/tmp/{}` cannot be mounted on: {what}", .path.display())]
+    Place {
+        /// Where, below `tmp`.
+        path: PathBuf,
+        /// What is there instead.
+        what: &'static str,
+        /// The same as a number.
+        source: Errno,
+    },
     /// The work directory cannot be metered.
     #[error("the work directory cannot be metered: {stage}")]
     Work {

@@ -10,10 +10,10 @@ use nexus_wire::packet::PacketSocket;
 use nexus_wire::vfs::{FromVfsd, Refusal, ToVfsd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::server::{Start, run};
-use crate::{VfsdConfig, VfsdConnection, VfsdError, layout};
+use crate::{Identity, PlacePart, VfsdConfig, VfsdConnection, VfsdError, WorkConfig, layout};
 
 /// How long reaching or starting a file server may take; longer than one that ends may take to end.
 const JOIN_WAIT: Duration = Duration::from_secs(8);
@@ -26,24 +26,49 @@ const START_WAIT: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_micros(100);
 const RETRY_LAST: Duration = Duration::from_millis(50);
 
+/// How long after it was reached a file server is asked at the latest; one that is not waits a little longer before it gives up.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
 /// How many sessions may be waiting to be taken.
 const BACKLOG: i32 = 64;
 
-/// A session on its way to its file server, which answers while the caller does something else.
+/// A session on its way to its file server, which starts, and answers, while the caller does something else.
 #[derive(Debug)]
 pub struct Joining {
     config: VfsdConfig,
-    /// Where Hello was said.
-    asked: PacketSocket,
+    link: PacketSocket,
+    reached: Instant,
+    asked: bool,
     until: Instant,
-    /// The process between us and a server that was started.
-    between: Option<Child>,
+    /// A server that was started and waits for its identity maps.
+    unmapped: Option<Unmapped>,
     /// Whether it was started for us: one that then goes without a word will not fare better a second time.
     started: bool,
 }
 
-/// Connects to the file server of the subject, or starts it if it does not run, and greets it without waiting for the
-/// answer, which [`Joining::finish`] does.
+/// A server of another user than ours, which may not write its own identity maps: it says that it has a namespace, and is told
+/// when they are written. user_namespaces(7).
+#[derive(Debug)]
+struct Unmapped {
+    server: Child,
+    link: PacketSocket,
+    owner: Identity,
+}
+
+impl Unmapped {
+    /// Writes them, once it has asked. Where it is gone, or they cannot be written, it says so itself.
+    fn map(self) {
+        let Self { server, link, owner } = self;
+        let asked = link.receive().is_ok_and(|packet| packet.bytes() == b"map");
+        // Root stays mapped until the server has opened the device, which may be root's alone.
+        if asked && nexus_sys::userns::map_child(server.pid, &[0, owner.uid], &[0, owner.gid]).is_ok() {
+            let _ = link.send(b"mapped", &[]);
+        }
+    }
+}
+
+/// Connects to the file server of the subject, or starts it if it does not run. It is asked for the areas by [`Joining::ask`] or
+/// [`Joining::finish`], which must come soon.
 ///
 /// The caller must have one thread: a server is made by forking. Only one server of a subject can run, because it holds
 /// a lock that lies with the subject's files; a session that meets one on its way out waits for it to be gone, and only
@@ -59,23 +84,22 @@ pub fn begin(config: &VfsdConfig) -> Result<Joining, VfsdError> {
     let path = config.socket_path();
     let mut pause = RETRY_FIRST;
     loop {
-        let joining = |asked, until, between, started| Joining {
+        let reached = Instant::now();
+        let joining = |link, until, unmapped, started| Joining {
             config: config.clone(),
-            asked,
+            link,
+            reached,
+            asked: false,
             until,
-            between,
+            unmapped,
             started,
         };
-        if let Some(asked) = connect(&path)? {
-            hello(config, &asked)?;
-            // What is in a work directory is measured before the answer comes.
-            let until = config.work.as_ref().map_or(until, |_| Instant::now() + START_WAIT);
-            return Ok(joining(asked, until, None, false));
+        if let Some(link) = connect(&path)? {
+            return Ok(joining(link, until, None, false));
         }
         if let Some(lock) = layout::lock(config, dir.as_fd())? {
-            let (asked, between) = start(config, &path, &dir, lock)?;
-            hello(config, &asked)?;
-            return Ok(joining(asked, Instant::now() + START_WAIT, between, true));
+            let (link, unmapped) = start(config, &path, &dir, lock)?;
+            return Ok(joining(link, Instant::now() + START_WAIT, unmapped, true));
         }
         if Instant::now() >= until {
             return Err(VfsdError::Timeout(JOIN_WAIT.as_millis()));
@@ -94,6 +118,40 @@ pub fn join(config: &VfsdConfig) -> Result<VfsdConnection, VfsdError> {
 }
 
 impl Joining {
+    /// Asks for the areas, in place of what the configuration said with this work directory and these places; and does what a
+    /// server that was started needs of its starter, if it has said so by now. The caller must have one thread.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    pub fn ask(&mut self, work: Option<WorkConfig>, places: Vec<PlacePart>) -> Result<(), VfsdError> {
+        self.config.work = work;
+        self.config.places = places;
+        self.config.validate()?;
+        self.greet()?;
+        let wants = |unmapped: &mut Unmapped| is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]);
+        if let Some(unmapped) = self.unmapped.take_if(wants) {
+            unmapped.map();
+        }
+        Ok(())
+    }
+
+    /// Says Hello. Whoever took long is no longer waited for.
+    fn greet(&mut self) -> Result<(), VfsdError> {
+        if self.reached.elapsed() > ASK_WITHIN {
+            // One that was started for us ends with our connection; another begins after it.
+            let _ = rustix::net::shutdown(&self.link, Shutdown::Both);
+            self.unmapped = None;
+            *self = begin(&self.config)?;
+        }
+        self.asked = true;
+        hello(&self.config, &self.link)?;
+        if self.config.work.is_some() {
+            // What is in a work directory is measured before the answer comes.
+            self.until = self.until.max(Instant::now() + START_WAIT);
+        }
+        Ok(())
+    }
+
     /// Waits for the file server's answer. The caller must still have one thread: a server that was on its way out
     /// when it was asked is replaced by another.
     ///
@@ -103,14 +161,23 @@ impl Joining {
     pub fn finish(mut self) -> Result<VfsdConnection, VfsdError> {
         let until = self.until;
         loop {
-            let answer = answer(self.asked, self.until);
-            if let Some(between) = self.between.take() {
-                let pid = rustix::process::Pid::from_raw(between.pid);
-                // It ends as soon as the server stands on its own, which it does or it would not have answered.
-                let _ =
-                    rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()));
+            if !self.asked {
+                self.greet()?;
             }
-            if let Some(connection) = answer? {
+            if let Some(unmapped) = self.unmapped.take() {
+                // It asks, refuses or ends: each can be read.
+                wait(
+                    &mut [
+                        PollFd::new(&unmapped.link, PollFlags::IN),
+                        PollFd::new(&self.link, PollFlags::IN),
+                    ],
+                    self.until,
+                )?;
+                if is_ready(&mut [PollFd::new(&unmapped.link, PollFlags::IN)]) {
+                    unmapped.map();
+                }
+            }
+            if let Some(connection) = answer(&self.config, self.link, self.until)? {
                 return Ok(connection);
             }
             if self.started || Instant::now() >= until {
@@ -120,6 +187,26 @@ impl Joining {
             self = begin(&self.config)?;
         }
     }
+}
+
+/// Whether there is something to read at once.
+fn is_ready(fds: &mut [PollFd<'_>]) -> bool {
+    rustix::event::poll(fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for one of them.
+fn wait(fds: &mut [PollFd<'_>], until: Instant) -> Result<(), VfsdError> {
+    let began = Instant::now();
+    let left = until.saturating_duration_since(began);
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(fds, Some(&timeout)));
+    if ready.map_err(VfsdError::Connection)? == 0 {
+        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
+    }
+    Ok(())
 }
 
 fn socket_error(path: &Path, source: Errno) -> VfsdError {
@@ -172,6 +259,14 @@ fn hello(config: &VfsdConfig, socket: &PacketSocket) -> Result<(), VfsdError> {
             say(socket, &ToVfsd::Hold { parent: *parent, name }, &[])?;
         }
     }
+    for part in &config.places {
+        let place = ToVfsd::Place {
+            parent: part.parent,
+            name: Bounded::cut(&part.name),
+            is_file: part.is_file,
+        };
+        say(socket, &place, &[])?;
+    }
     let hello = ToVfsd::Hello {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
@@ -189,18 +284,8 @@ fn say(socket: &PacketSocket, message: &ToVfsd, descriptors: &[BorrowedFd<'_>]) 
 }
 
 /// Takes the mounts; `None` if the server went away instead of answering.
-fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
-    let began = Instant::now();
-    let left = until.saturating_duration_since(began);
-    let timeout = Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    };
-    let ready =
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&timeout)));
-    if ready.map_err(VfsdError::Connection)? == 0 {
-        return Err(VfsdError::Timeout(began.elapsed().as_millis()));
-    }
+fn answer(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>, VfsdError> {
+    wait(&mut [PollFd::new(&socket, PollFlags::IN)], until)?;
     let mut packet = match socket.receive() {
         Ok(packet) => packet,
         Err(Errno::CONNRESET) => return Ok(None),
@@ -239,7 +324,27 @@ fn answer(socket: PacketSocket, until: Instant) -> Result<Option<VfsdConnection>
             source: errno_of(errno),
         }),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
+        (FromVfsd::NoPlace { part, errno }, _) => {
+            let source = errno_of(errno);
+            Err(VfsdError::Place {
+                path: config.place(part),
+                what: in_the_place(source),
+                source,
+            })
+        }
         _ => Err(VfsdError::Refused(Refusal::Protocol)),
+    }
+}
+
+/// What is where something has to be mounted, as the file server says it.
+const fn in_the_place(errno: Errno) -> &'static str {
+    match errno {
+        Errno::LOOP => "a link is there",
+        Errno::NOTDIR => "a file is there",
+        Errno::ISDIR => "a directory is there",
+        Errno::BUSY => "another session mounts something else there",
+        Errno::NFILE => "too many sessions hold a place",
+        _ => "the file server cannot look at it",
     }
 }
 
@@ -250,27 +355,30 @@ fn errno_of(raw: u32) -> Errno {
         .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-/// Starts a server that holds `lock`, and returns our connection to it.
+/// Starts a server that holds `lock`, and returns our connection to it; it is a child of ours, which ends after us.
 ///
-/// Where the server gives up root, a process stands between it and us that writes its identity maps, which the server
-/// may not, and ends at once.
+/// Where it gives up root, it needs us once more.
 fn start(
     config: &VfsdConfig,
     path: &Path,
     dir: &OwnedFd,
     lock: OwnedFd,
-) -> Result<(PacketSocket, Option<Child>), VfsdError> {
+) -> Result<(PacketSocket, Option<Unmapped>), VfsdError> {
     let failed = |errno| socket_error(path, errno);
     let listener = listen(path).map_err(failed)?;
     let (ours, first) = PacketSocket::pair().map_err(VfsdError::Connection)?;
     let dir = dir.try_clone().map_err(VfsdError::Fork)?;
     let markers = config.markers.as_ref().map(|sink| sink.try_clone()).transpose();
     let markers = markers.map_err(VfsdError::Fork)?;
+    // An ordinary user's server maps itself.
+    let owner = config.owner();
+    let maps = config.identity.map(|_| PacketSocket::pair()).transpose();
+    let (link, mapper) = maps.map_err(VfsdError::Connection)?.unzip();
     let start = Start {
         subject: Bounded::cut(config.subject.as_bytes()),
         budgets: config.budgets,
         policy: Bounded::cut(config.policy.as_bytes()),
-        owner: config.owner(),
+        owner,
         from_root: config.identity.is_some(),
         peer_uid: rustix::process::geteuid().as_raw(),
         dir,
@@ -279,53 +387,17 @@ fn start(
         socket_path: path.to_path_buf(),
         first,
         markers,
-        mapper: None,
+        mapper,
     };
-    let from_root = start.from_root;
     match clone(CloneFlags::NONE).map_err(VfsdError::Fork)? {
-        // An ordinary user's server maps itself and needs nobody in between; whoever starts it ends before it does.
-        Fork::Child if !start.from_root => {
-            run(start);
-            exit_now(0)
-        }
         Fork::Child => {
-            between(start);
-            exit_now(0)
-        }
-        Fork::Parent(child) => Ok((ours, from_root.then_some(child))),
-    }
-}
-
-/// The process in between.
-fn between(mut start: Start) {
-    let owner = start.owner;
-    let mut maps = None;
-    if start.from_root {
-        let Ok((here, there)) = PacketSocket::pair() else {
-            return;
-        };
-        start.mapper = Some(there);
-        maps = Some(here);
-    }
-    match clone(CloneFlags::NONE) {
-        Ok(Fork::Child) => {
-            drop(maps);
             run(start);
             exit_now(0)
         }
-        Ok(Fork::Parent(server)) => {
-            // What only the server may hold open.
-            drop(start);
-            let Some(maps) = maps else { return };
-            if !maps.receive().is_ok_and(|packet| packet.bytes() == b"map") {
-                return;
-            }
-            // Root stays mapped until the server has opened the device, which may be root's alone.
-            if nexus_sys::userns::map_child(server.pid, &[0, owner.uid], &[0, owner.gid]).is_ok() {
-                let _ = maps.send(b"mapped", &[]);
-            }
+        Fork::Parent(server) => {
+            let unmapped = link.map(|link| Unmapped { server, link, owner });
+            Ok((ours, unmapped))
         }
-        Err(_) => {}
     }
 }
 

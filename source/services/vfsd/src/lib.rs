@@ -17,7 +17,7 @@ mod look;
 mod server;
 mod walk;
 
-pub use config::{Identity, SUBJECT_BYTES_MAX, VfsdConfig, WorkConfig};
+pub use config::{Identity, PlacePart, SUBJECT_BYTES_MAX, VfsdConfig, WorkConfig};
 pub use connection::{VfsdConnection, VfsdMessage, VfsdSession, VfsdUsage};
 pub use error::VfsdError;
 pub use join::{Joining, begin, join};

@@ -8,6 +8,7 @@ use nexus_policy::SubjectPolicy;
 use nexus_sys::seccomp::Instruction;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 enum Broken {
     /// The kernel runs a filter that lets everything through.
@@ -26,6 +27,8 @@ enum Broken {
     Egress(PathBuf),
     /// Records are held back after the first.
     Rate,
+    /// The session begins this much later, or not at all.
+    Late(Duration),
 }
 
 impl nx::Tamper for Broken {
@@ -69,6 +72,7 @@ impl nx::Tamper for Broken {
                 rules.audit.rate = 1;
                 rules.audit.burst = 1;
             }
+            Self::Late(by) => std::thread::sleep(*by),
             Self::Journal | Self::Chain | Self::Counters => {}
         }
     }
@@ -107,6 +111,8 @@ fn main() -> ExitCode {
         "counters" => Broken::Counters,
         "egress" => Broken::Egress(directory()),
         "rate" => Broken::Rate,
+        "late" => Broken::Late(Duration::from_secs(3)),
+        "never" => Broken::Late(Duration::from_secs(600)),
         other => panic!("`{other}` cannot be broken"),
     };
     ExitCode::from(nx::prove_with(words, &broken))

@@ -1,6 +1,7 @@
 //! Real programs under `nx run`, as root and as an ordinary user.
 
 mod demo;
+mod few_files;
 mod floor;
 mod harness;
 mod kills;

@@ -42,6 +42,31 @@ fn a_rule_that_nobody_would_enforce_starts_nothing_and_is_named() {
 }
 
 #[test]
+fn what_the_view_lacks_starts_nothing_and_ends_the_file_server_that_had_begun() {
+    let shows = |path: &str| {
+        let read = format!("[subject.demo]\nread = [\"/usr\", \"{path}\"]\n");
+        says("sandbox.toml", &read)
+    };
+    for user in users() {
+        let home = Home::new(user);
+        let done = Run::at(&home)
+            .policy(&shows("/no/such/path"))
+            .args(["echo", "ran"])
+            .run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(3), ""), "{done}");
+        assert!(done.err().contains("`/no/such/path`"), "{done}");
+        // Its directory says that it had begun.
+        assert!(
+            home.journal().with_file_name("subjects").join("demo").is_dir(),
+            "{done}"
+        );
+        home.assert_nothing_left();
+        let done = Run::at(&home).policy(&shows("/etc/passwd")).args(["echo", "ran"]).run();
+        assert_eq!((done.code(), done.out().as_str()), (Some(0), "ran\n"), "{done}");
+    }
+}
+
+#[test]
 fn root_does_not_follow_what_another_user_could_plant_in_its_state() {
     for user in users().into_iter().filter(|user| *user == User::Root) {
         let home = Home::new(user);

@@ -11,6 +11,7 @@ mod input;
 mod kit;
 mod processes;
 mod protected;
+mod shared_tmp;
 mod sockets;
 mod storm;
 mod terminal;

@@ -50,6 +50,9 @@ impl std::fmt::Display for Refused {
     }
 }
 
+/// A process that may not open one more file: says nothing of the machine.
+pub(crate) const TOO_MANY_OPEN: &str = "EMFILE";
+
 /// An errno in words, with its number's name: what a reader knows and what a search finds.
 pub(crate) fn reason(errno: Errno) -> String {
     let name = match errno {
@@ -70,6 +73,7 @@ pub(crate) fn reason(errno: Errno) -> String {
         Errno::NOTDIR => "ENOTDIR",
         Errno::NXIO => "ENXIO",
         Errno::IO => "EIO",
+        Errno::MFILE => TOO_MANY_OPEN,
         other => return std::io::Error::from(other).to_string().to_lowercase(),
     };
     let words = std::io::Error::from(errno).to_string();

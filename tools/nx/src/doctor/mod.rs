@@ -128,7 +128,7 @@ const PROBES: [Probe; 23] = [
         "knowing who runs: `nx sec ps` and what rests on it",
         kept::sessions,
     ),
-    optional("journal", "the record of what was denied, and its chain", kept::journal),
+    required("journal", "the record of what was denied, and its chain", kept::journal),
 ];
 
 /// Every name that a report has, in its order.
@@ -170,6 +170,12 @@ fn find(probe: &Probe, facts: &mut Facts) -> Finding {
         )
     } else {
         (probe.run)(facts)
+    };
+    let state = match state {
+        State::Missing { why, .. } if why.contains(child::TOO_MANY_OPEN) => {
+            State::missing(why, vec![Mend::command("ulimit -n 1024")])
+        }
+        other => other,
     };
     if probe.what == NAMESPACES {
         facts.namespaces_work = state.is_available();

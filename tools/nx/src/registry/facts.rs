@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of the facts' shape. An entry of another version is told of and not read.
-pub const FACTS_VERSION: u32 = 1;
+pub const FACTS_VERSION: u32 = 2;
 
 /// The longest facts that are read, in bytes: paths and names of 4096 bytes each, and a line for each backend.
 pub const FACTS_BYTES_MAX: u64 = 64 << 10;
@@ -54,6 +54,24 @@ pub struct Facts {
     /// When it began: milliseconds since 1970.
     pub started_ms: u64,
 }
+
+impl Facts {
+    /// What the kernel keeps of these facts: their hash is part of the name that the supervisor binds its socket to, which
+    /// nobody changes afterwards, and which whoever connects is told. Without the profile's id, which comes later.
+    pub(super) fn seal(&self) -> std::io::Result<String> {
+        let settled = Self {
+            profile_id: None,
+            ..self.clone()
+        };
+        let text = serde_json::to_vec(&settled).map_err(std::io::Error::other)?;
+        let hash = blake3::hash(&text).to_hex();
+        // Half of it: a socket's name has room for about a hundred bytes, unix(7).
+        Ok(hash.get(..SEAL_LETTERS).unwrap_or(&hash).to_owned())
+    }
+}
+
+/// How long a seal is: 128 bits, which nobody makes other facts for.
+const SEAL_LETTERS: usize = 32;
 
 /// A process: its number, and when it started, so that another of the same number is not taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use super::facts::{FACTS_BYTES_MAX, FACTS_VERSION, Facts};
 use super::kernel::{self, Process, ProcessState, Status};
-use super::publish::{DIRECTORY, address, facts_name, remove, socket};
+use super::publish::{DIRECTORY, address, facts_name, is_bound_under, remove, socket};
 use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -196,7 +196,7 @@ fn is_socket(sessions: BorrowedFd<'_>, name: &str) -> bool {
 
 /// Who listens: connect(2) to a Unix socket is done once the connection is queued, whatever the other side does.
 /// `Ok(None)` if somebody does whose queue is full.
-fn knock(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<i32>, Errno> {
+fn knock(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<Listens>, Errno> {
     let Some(socket) = connect(sessions, name)? else {
         return Ok(None);
     };
@@ -204,7 +204,14 @@ fn knock(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<i32>, Errno> {
     if peer.uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::PERM);
     }
-    Ok(Some(peer.pid))
+    Ok(Some(Listens { pid: peer.pid, socket }))
+}
+
+/// Who listens at an entry.
+struct Listens {
+    pid: i32,
+    /// Connected to it: the kernel tells what it was bound to.
+    socket: OwnedFd,
 }
 
 /// Who a socket's other end is, by the kernel.
@@ -270,13 +277,30 @@ fn version(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Holds the facts to what the kernel says.
-fn vouch(name: &str, facts: Facts, peer: Option<i32>) -> Result<Seen, String> {
+fn vouch(name: &str, facts: Facts, peer: Option<Listens>) -> Result<Seen, String> {
     if facts.session != name {
         return Err("its facts are another session's".to_owned());
     }
     let supervisor = Process::of(facts.supervisor.pid).map_err(|error| format!("its supervisor is hidden: {error}"))?;
-    if !supervisor.is(facts.supervisor) || peer.is_some_and(|pid| pid != facts.supervisor.pid) {
+    if !supervisor.is(facts.supervisor) || peer.as_ref().is_some_and(|peer| peer.pid != facts.supervisor.pid) {
         return Err("who listens is not the supervisor that its facts name".to_owned());
+    }
+    // Of one whose queue is full, which is stopped or hangs, the kernel tells nothing.
+    if let Some(peer) = &peer {
+        let seal = facts
+            .seal()
+            .map_err(|error| format!("its facts cannot be compared: {error}"))?;
+        match is_bound_under(peer.socket.as_fd(), name, &seal) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err("its facts are not those that its supervisor gave: somebody changed them".to_owned());
+            }
+            Err(error) => {
+                return Err(format!(
+                    "the kernel does not say which facts its supervisor gave: {error}"
+                ));
+            }
+        }
     }
     let live = |program| {
         Seen::Live(Box::new(Live {

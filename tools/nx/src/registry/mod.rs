@@ -19,7 +19,7 @@ pub use ask::{ANSWER_WAIT, AskError, ask, ask_all};
 pub use facts::{Backend, FACTS_BYTES_MAX, FACTS_VERSION, Facts, Filter, Mask, ProcessFact, WorkFact};
 pub use kernel::{Process, ProcessState};
 pub use list::{Listing, Live, Program, SESSIONS_MAX, Trouble, list};
-pub use publish::{Entry, Listener, publish};
+pub use publish::{Entry, Listener, clear, publish};
 pub use serve::{ASK_WAIT, Answers, serve};
 
 /// The directory of entries in the runtime directory.

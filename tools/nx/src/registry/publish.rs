@@ -65,12 +65,13 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
         other => other?,
     };
     let new = format!("{NEW}{}", facts.session);
-    let made = fill(sessions.as_fd(), &new, facts).and_then(|socket| {
+    let bound = bound_name(&facts.session, &facts.seal()?);
+    let made = fill(sessions.as_fd(), &new, &bound, facts).and_then(|socket| {
         let keep = RenameFlags::NOREPLACE;
         let text = facts_name(&facts.session);
         rustix::fs::renameat_with(&sessions, facts_name(&new), &sessions, &text, keep)?;
         // Last: it is the socket that makes an entry.
-        if let Err(error) = rustix::fs::renameat_with(&sessions, &new, &sessions, &facts.session, keep) {
+        if let Err(error) = rustix::fs::renameat_with(&sessions, &bound, &sessions, &facts.session, keep) {
             let _ = rustix::fs::unlinkat(&sessions, &text, AtFlags::empty());
             return Err(error.into());
         }
@@ -83,14 +84,35 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
         }
         Err(error) => {
             remove(sessions.as_fd(), &new);
+            let _ = rustix::fs::unlinkat(&sessions, &bound, AtFlags::empty());
             Err(error)
         }
     }
 }
 
-fn fill(sessions: BorrowedFd<'_>, new: &str, facts: &Facts) -> io::Result<OwnedFd> {
+/// The name that a session's socket is bound to, and has until it is given its own. The kernel goes on telling it to whoever
+/// connects, whatever the file is called by then.
+fn bound_name(session: &str, seal: &str) -> String {
+    format!("{NEW}{session}-{seal}")
+}
+
+/// Whether a connected socket's other end was bound under this seal. getpeername(2), unix(7).
+pub(crate) fn is_bound_under(socket: BorrowedFd<'_>, session: &str, seal: &str) -> Result<bool, Errno> {
+    let address = rustix::net::getpeername(socket)?;
+    let Some(Ok(address)) = address.map(SocketAddrUnix::try_from) else {
+        return Ok(false);
+    };
+    let name = bound_name(session, seal);
+    // Before it stands which descriptor the directory had there.
+    let last = address
+        .path_bytes()
+        .and_then(|path| path.rsplit(|byte| *byte == b'/').next());
+    Ok(last == Some(name.as_bytes()))
+}
+
+fn fill(sessions: BorrowedFd<'_>, new: &str, bound: &str, facts: &Facts) -> io::Result<OwnedFd> {
     let listener = socket()?;
-    rustix::net::bind(&listener, &address(sessions, new)?)?;
+    rustix::net::bind(&listener, &address(sessions, bound)?)?;
     rustix::net::listen(&listener, BACKLOG)?;
     write(sessions, &facts_name(new), facts)?;
     Ok(listener)
@@ -124,6 +146,16 @@ impl Entry {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes what a supervisor that was killed left of its session, also in the middle of making it known.
+pub fn clear(runtime: &Path, session: &str) {
+    let Ok(sessions) = rustix::fs::openat(CWD, runtime.join(SESSIONS), DIRECTORY, Mode::empty()) else {
+        return;
+    };
+    for name in [session, &format!("{NEW}{session}")] {
+        remove(sessions.as_fd(), name);
     }
 }
 

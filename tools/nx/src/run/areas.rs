@@ -1,37 +1,51 @@
 //! The session's end of the subject's file server.
 
 use super::failure::{Exit, Failure};
-use super::metered;
 use super::places::Places;
 use super::records::Records;
-use super::session::Session;
-use execd::Plan;
+use super::{metered, mounted_in_tmp};
+use execd::{Identity, Plan};
+use nexus_policy::SubjectPolicy;
 use nexus_wire::vfs::Budgets;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use vfsd::{Joining, VfsdConfig, VfsdError, VfsdSession, VfsdUsage};
 
-/// Asks the subject's file server for the areas, and starts it if it does not run; it answers while the session is made.
-pub(crate) fn begin(session: &Session, places: &Places, plan: &Plan) -> Result<Joining, Failure> {
-    let budgets = &session.rules.budgets;
-    let identity = plan.identity;
+/// Reaches the subject's file server, under the policy of this version, or starts it if it does not run.
+pub(crate) fn begin(
+    rules: &SubjectPolicy,
+    version: String,
+    places: &Places,
+    identity: Identity,
+) -> Result<Joining, Failure> {
+    let budgets = &rules.budgets;
     let config = VfsdConfig {
         base_dir: places.state.clone(),
         runtime_dir: places.runtime.clone(),
-        subject: session.subject.to_string(),
+        subject: rules.name.clone(),
         budgets: Budgets {
             tmp: budgets.tmp.budget,
             state: budgets.state.budget,
             work: budgets.work.budget,
         },
-        policy: session.version.to_string(),
+        policy: version,
         identity: identity.assumed.then_some(vfsd::Identity {
             uid: identity.uid,
             gid: identity.gid,
         }),
         markers: super::markers::open()?,
-        work: metered::config(plan)?,
+        // The plan says.
+        work: None,
+        places: Vec::new(),
     };
     vfsd::begin(&config).map_err(|error| failure(&error))
+}
+
+/// Asks it for the areas that the plan shows; it answers while the session is made.
+pub(crate) fn ask(joining: &mut Joining, plan: &Plan) -> Result<(), Failure> {
+    let places = mounted_in_tmp::places(&plan.view, Path::is_dir);
+    let asked = joining.ask(metered::config(plan)?, places);
+    asked.map_err(|error| failure(&error))
 }
 
 pub(crate) fn failure(error: &VfsdError) -> Failure {
@@ -42,11 +56,34 @@ pub(crate) fn failure(error: &VfsdError) -> Failure {
             "name another directory with `--work DIR`, or ask for less: `--work DIR:ro`",
         );
     }
+    if let VfsdError::Place { path, what, .. } = error {
+        let at = Path::new("/tmp").join(path);
+        return Failure::unsupported(
+            format!(
+                "what policy shows of your directories cannot be mounted: {what}, at `{}` in the subject's own `tmp`",
+                at.display()
+            ),
+            "another session of the subject put it there: name another directory with `--work DIR`, remove it in a session, \
+             or wait until the subject's last session has ended, with which `tmp` goes",
+        );
+    }
+    if matches!(error, VfsdError::Places) {
+        return Failure::unsupported(error.to_string(), "name another directory with `--work DIR`");
+    }
     Failure::new(
         Exit::Missing,
         format!("the subject's file server cannot be reached: {error}"),
     )
-    .of_machine()
+    .of_machine_or_limit(errno_of(error))
+}
+
+/// What the kernel said, where it was asked.
+fn errno_of(error: &VfsdError) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    let errno = source
+        .downcast_ref::<rustix::io::Errno>()
+        .map(|errno| errno.raw_os_error());
+    errno.or_else(|| source.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
 
 /// Writes down what the file server says; false once it is gone.

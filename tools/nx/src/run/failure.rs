@@ -89,6 +89,14 @@ impl Failure {
         }
     }
 
+    /// The same where the kernel said why: a process that may not open one more file says nothing of the machine.
+    pub(crate) fn of_machine_or_limit(self, errno: Option<i32>) -> Self {
+        if errno == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+            return self.with_help(super::open_files::help());
+        }
+        self.of_machine()
+    }
+
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(plain_lines(&help.into()));
         self

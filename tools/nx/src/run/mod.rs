@@ -1,6 +1,7 @@
 //! `nx run`
 
 mod areas;
+mod decide;
 mod descriptors;
 pub(crate) mod enforceable;
 mod failure;
@@ -12,6 +13,8 @@ mod made;
 mod markers;
 mod mask;
 mod metered;
+mod mounted_in_tmp;
+pub(crate) mod open_files;
 mod places;
 mod print;
 mod records;
@@ -29,12 +32,13 @@ mod watch;
 mod work;
 
 pub(crate) use crate::plain::{json_line, plain};
+pub(crate) use decide::{no_subject, policy_failure};
 pub(crate) use failure::{Exit, Failure};
 pub(crate) use mask::{Class, filter_hash, mask};
-pub(crate) use places::Places;
+pub(crate) use places::{Places, identity};
 pub(crate) use print::describe as describe_entry;
 pub(crate) use session::Session;
-pub(crate) use start::{Prepared, no_subject, policy_failure, prove};
+pub(crate) use start::{Prepared, prove};
 pub(crate) use syscall::describe;
 pub(crate) use trusted::check as check_trusted;
 

@@ -1,43 +1,27 @@
 //! From the command line to a running session, and to its end.
 
+use super::decide::{Decided, choose};
 use super::failure::{Exit, Failure};
 use super::front::{End, Front};
 use super::link::{FILES, Link, READY};
-use super::made::Absent;
-use super::places::{Places, identity, user_name};
+use super::places::Places;
 use super::session::Session;
 use super::signals::Signals;
 use super::status::Status;
-use super::work::{self, Asked};
-use super::{areas, descriptors, enforceable, limits, print, supervisor, trusted};
+use super::{areas, descriptors, limits, open_files, print, supervisor};
 use crate::cli::RunArgs;
-use crate::diagnostics::draw;
 use crate::plain::plain;
+use crate::registry;
 use execd::cgroup::Group;
-use execd::{Access, Fence, Links, Plan, Program, SpawnError, Spawned, Step, Surroundings, Work};
+use execd::{Identity, Links, Plan, SpawnError, Spawned, Step};
 use netd::Judges;
-use nexus_abi_policy::Guard;
-use nexus_policy::{NoSubject, Policy};
+use nexus_policy::SubjectPolicy;
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
-use policyd::LoadError;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use vfsd::Joining;
-
-/// Everything that is decided before anything is done.
-struct Decided {
-    session: Session,
-    places: Places,
-    plan: Plan,
-    judges: Judges,
-    note: Option<String>,
-    absent: Absent,
-}
 
 pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if status.is_missing(args.status_fd) {
@@ -47,18 +31,22 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         );
     }
     // Never dropped: the process ends when this returns, and taking a policy apart takes time that nobody gets back.
-    let decided = Box::leak(Box::new(decide(args)?));
+    let chosen = choose(args)?;
     if args.print_plan {
+        let decided = Box::leak(Box::new(chosen.decide(args)?));
         let text = print::plan(&decided.plan, &decided.session, args.json);
         // A reader that has seen enough is no failure.
         let _ = std::io::stdout().write_all(text.as_bytes());
         return Ok(0);
     }
+    let version = chosen.loaded.policy.version().to_string();
+    let begun = Begun::new(&chosen.rules, version, &chosen.places, chosen.identity)?;
+    let decided = Box::leak(Box::new(begun.signals.while_open(|| chosen.decide(args))?));
     if let (Some(note), false) = (&decided.note, args.quiet) {
         super::summary::say(&format!("nx: {}", plain(note)));
     }
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, status, decided)
+    start(args, status, decided, begun)
 }
 
 /// What a proof may change of a run that is decided and not started.
@@ -71,7 +59,7 @@ pub(crate) struct Prepared<'a> {
 
 /// A run whose program is a probe: decided, started and ended by the same code as any other.
 pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result<(), Failure>) -> Result<u8, Failure> {
-    let decided = Box::leak(Box::new(decide(args)?));
+    let decided = Box::leak(Box::new(choose(args)?.decide(args)?));
     let Decided {
         session,
         places,
@@ -86,207 +74,55 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
         judges,
     })?;
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    start(args, &mut Status::new(None), decided)
+    let version = decided.session.version.to_string();
+    let begun = Begun::new(&decided.session.rules, version, &decided.places, decided.plan.identity)?;
+    start(args, &mut Status::new(None), decided, begun)
 }
 
-fn decide(args: &RunArgs) -> Result<Decided, Failure> {
-    let loaded =
-        policyd::load(&policyd::Places::of_process(args.policy.clone())).map_err(|error| policy_failure(&error))?;
-    let rules = loaded
-        .policy
-        .subject(&args.subject)
-        .map_err(|error| no_subject(&error, &loaded.policy))?;
-    let places = Places::of_caller(|name| std::env::var(name).ok()).map_err(|why| {
-        Failure::new(Exit::Missing, format!("there is no place for the journal: {why}"))
-            .with_help("set `HOME` or `XDG_STATE_HOME`")
-    })?;
-    trusted::check(&places)?;
-    let egress = rules
-        .egress_gate()
-        .map_err(|error| Failure::rejected(error.to_string(), "use fewer egress rules"))?;
-    enforceable::check(&rules, &loaded.policy)?;
-    let landlock = execd::landlock_available();
-    let file_handed_in = descriptors::check(rules.fds).map_err(|refused| {
-        Failure::rejected(
-            format!(
-                "{} is {}, which is not handed to the program",
-                refused.name, refused.what
-            ),
-            &refused.help,
-        )
-    })?;
-    let asked = args.work.as_deref().map(Asked::parse);
-    let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
-    let identity = identity(&rules.name);
-    let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let around = Surroundings {
-        identity,
-        user: user_name(identity, &rules.name, &passwd),
-        home: places.home.as_ref().map(|home| home.to_string_lossy().into_owned()),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        umask: current_umask(),
-        hidden: hidden(&places, work.as_ref())?,
-        work,
-        // As they really are: the one that was named may be relative, or a link.
-        pinned: loaded
-            .origin
-            .directory()
-            .into_iter()
-            .chain(loaded.ceiling.as_deref())
-            .filter_map(|path| std::fs::canonicalize(path).ok())
-            .collect(),
-        fence: if !landlock {
-            Fence::Missing
-        } else if file_handed_in {
-            Fence::Everything
-        } else {
-            Fence::Changes
-        },
-        limits: limits::of(&rules),
-    };
-    let program = Program {
-        name: args.command.first().cloned().unwrap_or_default(),
-        arguments: args.command.clone(),
-    };
-    let absent = Absent::before(around.work.as_ref(), &rules.work_protect);
-    let plan = Plan::new(&rules, &egress, program, &around).map_err(|error| plan_failure(&error))?;
-    let profiles = rules.profiles_in_force();
-    let profiles: Vec<_> = profiles.iter().map(AsRef::as_ref).collect();
-    let guard = Guard::new(&profiles).map_err(|error| Failure::rejected(error.to_string(), "see abi.toml"))?;
-    let judges = Judges {
-        guard: Arc::new(guard),
-        egress,
-        markers: super::markers::open()?,
-    };
-    let session = Session::new(loaded.policy, rules, &loaded.origin.to_string())
-        .map_err(|error| Failure::internal(format!("the kernel gives no random bytes: {error}")))?;
-    Ok(Decided {
-        session,
-        places,
-        plan,
-        judges,
-        note,
-        absent,
-    })
+/// What has begun before the plan is made: the file server's start takes as long as that, on another core.
+struct Begun {
+    signals: Signals,
+    joining: Joining,
 }
 
-/// What nexus keeps for itself: the journal must not be read or written by those it speaks of. In a work directory, what is
-/// not there yet is made: so that it can be covered, and so that nobody else makes it, a policy tree above all.
-fn hidden(places: &Places, work: Option<&Work>) -> Result<Vec<PathBuf>, Failure> {
-    let configuration = places.home.as_ref().map(|home| home.join(".config/nexus"));
-    // The usual place too, where this run keeps its state elsewhere: other runs do not, and must find it as they left it.
-    let usual = places.home.as_ref().map(|home| home.join(".local/state/nexus"));
-    let own: Vec<PathBuf> = std::iter::once(places.state.clone())
-        .chain(usual.filter(|usual| *usual != places.state))
-        .chain(configuration)
-        .collect();
-    for path in &own {
-        let endangered = work.is_some_and(|work| {
-            (work.access == Access::ReadWrite || *path == places.state) && leads_into(path, &work.path)
-        });
-        if endangered && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            return Err(Failure::rejected(
-                format!(
-                    "`{}` lies in the work directory and cannot be made before the program could: {error}",
-                    path.display()
-                ),
-                "name another directory with `--work DIR`, or one that is read-only: `--work DIR:ro`",
-            ));
-        }
+impl Begun {
+    fn new(rules: &SubjectPolicy, version: String, places: &Places, identity: Identity) -> Result<Self, Failure> {
+        open_files::check(&[])?;
+        let signals = take_over(identity)?;
+        let joining = signals.while_open(|| areas::begin(rules, version, places, identity))?;
+        Ok(Self { signals, joining })
     }
-    let system = PathBuf::from("/etc/nexus");
-    Ok(own
-        .into_iter()
-        .chain([system])
-        .filter_map(|path| std::fs::canonicalize(path).ok())
-        .collect())
 }
 
-/// Whether a path, as far as it is there, leads into a directory.
-fn leads_into(path: &Path, directory: &Path) -> bool {
-    let there = path.ancestors().find_map(|part| std::fs::canonicalize(part).ok());
-    there.is_some_and(|there| there.starts_with(directory))
-}
-
-fn current_umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(mask);
-    mask.as_raw_mode()
-}
-
-pub(crate) fn policy_failure(error: &LoadError) -> Failure {
-    let failure = match error {
-        LoadError::Invalid { origin, diagnostics } => {
-            let origin = plain(&origin.to_string());
-            Failure::drawn(
-                Exit::Rejected,
-                format!("policy of {origin} is invalid\n{}", draw(diagnostics)),
-            )
-        }
-        other => Failure::new(Exit::Rejected, other.to_string()),
-    };
-    failure.with_help(error.help())
-}
-
-pub(crate) fn no_subject(error: &NoSubject, policy: &Policy) -> Failure {
-    let known: Vec<&str> = policy.subjects().take(20).collect();
-    Failure::rejected(
-        error.to_string(),
-        &format!("{}; subjects that can run: {}", error.help(), known.join(", ")),
-    )
-}
-
-fn plan_failure(error: &execd::PlanError) -> Failure {
-    let help = match error {
-        execd::PlanError::Missing { .. } => "put it under `read_optional` in sandbox.toml if it may be missing",
-        execd::PlanError::WorkPlace { .. } | execd::PlanError::WorkOfNexus { .. } => {
-            "name another directory with `--work DIR`"
-        }
-        execd::PlanError::CannotStart(_) => "allow it in abi.toml: `@process` holds it",
-        execd::PlanError::CannotProtect { path } => {
-            let make = if path.ends_with("hooks") { "mkdir" } else { "touch" };
-            let help = format!(
-                "make it: `{make} {}`; or run with `--work DIR:ro`, or take it out of `work_protect` in sandbox.toml",
-                path.display()
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        execd::PlanError::LeadsNowhere { path } => {
-            let help = format!(
-                "make what it leads to, or remove it: `rm {}`; or run with `--work DIR:ro`",
-                path.display()
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        execd::PlanError::CannotLook { path } => {
-            let around = path.parent().unwrap_or(path).display();
-            let help = format!(
-                "a program that ran there may have closed it: look why, then `chmod u+rwx {around}`; or run with `--work DIR:ro`"
-            );
-            return Failure::unsupported(error.to_string(), &help);
-        }
-        _ => "see abi.toml",
-    };
-    Failure::rejected(error.to_string(), help)
+/// Takes signals over, and gives up what root's groups may open, before anything is forked.
+fn take_over(identity: Identity) -> Result<Signals, Failure> {
+    let signals = Signals::take_over().map_err(internal("take signals over"))?;
+    if identity.assumed {
+        rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
+    }
+    Ok(signals)
 }
 
 fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
-    move |error| Failure::internal(format!("cannot {what}: {error}"))
+    move |error| {
+        let failure = Failure::internal(format!("cannot {what}: {error}"));
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::MFILE) => failure.with_help(open_files::help()),
+            _ => failure,
+        }
+    }
 }
 
-fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided) -> Result<u8, Failure> {
-    let mut signals = Signals::take_over().map_err(internal("take signals over"))?;
-    if decided.plan.identity.assumed {
-        descriptors::hand_over(decided.plan.identity.uid, decided.plan.identity.gid);
-        // What root's groups may open is not the program's.
-        rustix::thread::set_thread_groups(&[]).map_err(|error| cannot_give_up_groups(error.into()))?;
+fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided, begun: Begun) -> Result<u8, Failure> {
+    open_files::check(&decided.plan.view)?;
+    let Begun { mut signals, joining } = begun;
+    let identity = decided.plan.identity;
+    if identity.assumed {
+        descriptors::hand_over(identity.uid, identity.gid);
     }
     let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
     let decided: &'static Decided = decided;
-    let ended = run_session(args, status, decided, &mut signals, &mut group);
+    let ended = run_session(args, status, decided, joining, &mut signals, &mut group);
     let out_of_memory = group.is_some_and(|group| {
         let out_of_memory = group.ran_out_of_memory();
         group.remove();
@@ -323,6 +159,7 @@ fn run_session(
     args: &RunArgs,
     status: &mut Status,
     decided: &'static Decided,
+    mut joining: Joining,
     signals: &mut Signals,
     group: &mut Option<Group>,
 ) -> Result<End, Failure> {
@@ -332,9 +169,10 @@ fn run_session(
         plan,
         judges,
         absent,
+        open_files,
         ..
     } = decided;
-    let joining = signals.while_open(|| areas::begin(session, places, plan))?;
+    signals.while_open(|| areas::ask(&mut joining, plan))?;
     let pair = || PacketSocket::pair().map_err(|error| internal("make a socket pair")(error.into()));
     let (control, init_control) = pair()?;
     let (front, supervisor) = pair()?;
@@ -344,6 +182,7 @@ fn run_session(
         control: init_control,
         broker: init_broker,
         mask: signals.inherited,
+        open_files: *open_files,
     };
     let spawned = execd::spawn(plan, links, &control, group.as_ref()).map_err(|error| spawn_failure(&error))?;
     let child = match clone(CloneFlags::NONE).map_err(internal("fork"))? {
@@ -367,7 +206,7 @@ fn run_session(
         spawned.kill();
         // The supervisor has nobody to supervise: its links are gone, so it ends by itself.
         drop((control, front));
-        wait(&child);
+        wait(&child, places, session);
         return Err(failure);
     }
     let on_start = || status.started(&session.id, spawned.init.pid);
@@ -377,7 +216,7 @@ fn run_session(
     for line in absent.after(&session.id) {
         eprintln!("nx: {}", plain(&line));
     }
-    wait(&child);
+    wait(&child, places, session);
     // Not earlier: a supervisor that hears of our end before it sees the program's would say nothing.
     drop(front);
     Ok(end)
@@ -396,7 +235,9 @@ fn begin(
         .while_open(|| joining.finish())
         .map_err(|error| areas::failure(&error))?;
     let lost = |_| Failure::internal("the file server is gone before the program began".into());
-    files.attach(spawned.init.pid.cast_unsigned()).map_err(lost)?;
+    let init = &spawned.init;
+    let attached = files.attach(init.pid.cast_unsigned(), Some(init.pidfd.as_fd()));
+    attached.map_err(lost)?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
     let packet = signals.while_open(|| front.receive()).map_err(gone)?;
     if packet.bytes() != READY {
@@ -436,7 +277,25 @@ fn setup_failure(step: u32, errno: i32, session: &Session) -> Failure {
         let help = format!("the kernel does not take the limit of {} at {}", info.id, info.at);
         return Failure::unsupported(format!("cannot {what}: {error}"), &help);
     }
-    Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine()
+    if step == Some(Step::MountPoint) && errno == rustix::io::Errno::DQUOT.raw_os_error() {
+        return Failure::unsupported(
+            "there is no room in the subject's `tmp` for the place of what is mounted there".into(),
+            "each directory on the way to a work directory below `/tmp` costs an inode of the budget of `tmp`: remove something \
+             in a session, give `tmp` more `inodes` in quotas.toml, or name a directory elsewhere with `--work DIR`",
+        );
+    }
+    if errno == 0 {
+        return ended(&format!("cannot {what}: the process that does it was killed"));
+    }
+    Failure::new(Exit::Unsupported, format!("cannot {what}: {error}")).of_machine_or_limit(Some(errno))
+}
+
+/// A process of nx's own that is gone without a word. It does not panic, and nobody inside reaches it.
+fn ended(what: &str) -> Failure {
+    Failure::internal(what.to_owned()).with_help(
+        "something outside of nx killed it: `sudo dmesg | tail` says whether the kernel did, for want of memory; then try \
+         again",
+    )
 }
 
 /// The one thing that root may not be able to do where it is root of a user namespace only. user_namespaces(7).
@@ -455,12 +314,19 @@ fn supervisor_failure(words: &[u8]) -> Failure {
     Failure::new(Exit::Missing, String::from_utf8_lossy(words).into_owned())
 }
 
-fn wait(child: &nexus_sys::process::Child) {
-    // It fails only when there is nothing to wait for.
-    let _ = rustix::process::waitid(
+/// Waits for the supervisor. One that was killed has left its entry, or what was to become one: nobody else would know for a
+/// minute that nobody makes it any more.
+fn wait(child: &nexus_sys::process::Child, places: &Places, session: &Session) {
+    let ended = rustix::process::waitid(
         rustix::process::WaitId::PidFd(child.pidfd.as_fd()),
         rustix::process::WaitIdOptions::EXITED,
     );
+    // It fails only when there is nothing to wait for.
+    if let Ok(Some(ended)) = ended
+        && !ended.exited()
+    {
+        registry::clear(&places.runtime, &session.id);
+    }
 }
 
 fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, status: &mut Status) -> Result<u8, Failure> {
@@ -488,7 +354,7 @@ fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, statu
             })
         }
         End::SetupFailed { step, errno } => Err(setup_failure(step, errno, session)),
-        End::InitLost => Err(Failure::internal("the sandbox's init ended without a word".into())),
+        End::InitLost => Err(ended("the sandbox's init ended without a word")),
         End::SupervisorLost { words } => {
             Err(Failure::internal(words.unwrap_or_else(|| {
                 "the supervisor ended; the program was ended with it".into()
@@ -499,7 +365,10 @@ fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, statu
 
 fn spawn_failure(error: &SpawnError) -> Failure {
     match error {
-        SpawnError::Init(_) => Failure::internal(error.to_string()),
+        SpawnError::Init(_) => ended(&error.to_string()),
+        SpawnError::Namespaces(why) | SpawnError::Cgroup(why) | SpawnError::IdentityMap(why) => {
+            Failure::new(Exit::Unsupported, error.to_string()).of_machine_or_limit(why.raw_os_error())
+        }
         _ => Failure::new(Exit::Unsupported, error.to_string()).of_machine(),
     }
 }

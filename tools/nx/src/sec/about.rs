@@ -46,6 +46,8 @@ pub(super) struct Shown {
     pub(super) source_json: Option<Value>,
     /// Something about it does not hold.
     pub(super) differs: bool,
+    /// Somebody else who was asked for a part of it did not answer.
+    pub(super) silent: bool,
     /// Where the policy comes from that is not in force.
     pub(super) origin: Option<String>,
 }
@@ -77,7 +79,7 @@ pub(super) fn show_with(
 ) -> Result<Said, Failure> {
     let (mut all, troubles, left_out) = find(about, question)?;
     let texts: Vec<String> = all.iter_mut().map(&text).collect();
-    let silent = all.iter().any(|shown| shown.answer.is_err()) || left_out > 0;
+    let silent = all.iter().any(|shown| shown.answer.is_err() || shown.silent) || left_out > 0;
     let code = if all.iter().any(|shown| shown.differs) {
         Exit::Rejected.code()
     } else if silent || !troubles.is_empty() {
@@ -256,6 +258,7 @@ fn asked(places: &Places, lives: Vec<Live>, question: Question) -> Vec<Shown> {
                 source: None,
                 source_json: None,
                 differs: false,
+                silent: false,
                 origin: None,
             }),
         }
@@ -277,6 +280,7 @@ fn configured(about: &About, question: Question) -> Result<Shown, Failure> {
         source: None,
         source_json: None,
         differs: false,
+        silent: false,
         origin: Some(loaded.origin.to_string()),
     })
 }

@@ -4,6 +4,8 @@ use super::output::written;
 use crate::run::Exit;
 
 pub(super) fn doctor(json: bool) -> u8 {
+    // As `nx run` does: what it says is of the machine, and not of a shell that allows few.
+    let _ = crate::run::open_files::raise();
     let report = crate::doctor::examine();
     let text = if json {
         match report.json() {

@@ -136,7 +136,7 @@ Exit codes:
   0  said; what nobody counts is named `unsupported`, with why
   2  the words are off
   3  policy has no such subject
-  4  a session has ended or does not answer";
+  4  a session has ended or does not answer, or the subject's file server does not; what is known is said";
 
 pub(in crate::sec) const EGRESS: &str = "\
 Examples:

@@ -22,9 +22,6 @@ pub(super) fn unreadable(error: &JournalError) -> Failure {
              go on"
         }
         JournalError::NotOurs { .. } => "look at it before you move it: nx made neither its owner nor its mode so",
-        JournalError::Io { errno, .. } if matches!(*errno, rustix::io::Errno::MFILE | rustix::io::Errno::NOSPC) => {
-            "this user follows too many files already: `sysctl fs.inotify` shows the limits"
-        }
         _ => "`nx sec doctor` tries whether the state directory can be used",
     };
     Failure::new(Exit::Missing, whole(error)).with_help(help)

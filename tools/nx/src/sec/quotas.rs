@@ -15,8 +15,10 @@ use std::fmt::Write;
 use vfsd::VfsdUsage;
 
 pub(super) fn quotas(about: &About, as_json: bool) -> Result<Said, Failure> {
-    let usage = usage(&about.subject)?;
+    let (usage, silent) = look(&about.subject)?;
     show_with(about, Question::Quotas, as_json, &[("usage", usage.clone())], |shown| {
+        // Somebody was asked and did not say: what is known is shown, and is not all.
+        shown.silent = silent;
         let counted = counted(shown);
         let text = text(shown, &usage, &counted, Paint::of_stdout());
         shown.source_json = (!counted.is_empty()).then(|| json!({"sessions": counted}));
@@ -81,21 +83,31 @@ fn counted_text(counted: &[Value]) -> String {
     out
 }
 
-/// What is used, by the ledger that judges: the file server's, which all sessions of the subject share.
-pub(crate) fn usage(subject: &str) -> Result<Value, Failure> {
+/// What is used, by the ledger that judges: the file server's, which all sessions of the subject share; and whether one runs
+/// that does not say.
+fn look(subject: &str) -> Result<(Value, bool), Failure> {
     let places = places()?;
     Ok(match vfsd::look(&places.state, &places.runtime, subject) {
-        Ok(Some(usage)) => json!({"source": "ledger", "why": Value::Null, "areas": areas(&usage)}),
-        Ok(None) => json!({
-            "source": "unsupported",
-            "why": "no file server of the subject runs: nobody keeps its ledger now, and the next session measures what is there",
-            "areas": Value::Null,
-        }),
-        Err(error) => json!({
-            "source": "unsupported",
-            "why": format!("the subject's file server does not say within {} s: {error}", vfsd::LOOK_WAIT.as_secs()),
-            "areas": Value::Null,
-        }),
+        Ok(Some(usage)) => (
+            json!({"source": "ledger", "why": Value::Null, "areas": areas(&usage)}),
+            false,
+        ),
+        Ok(None) => (
+            json!({
+                "source": "unsupported",
+                "why": "no file server of the subject runs: nobody keeps its ledger now, and the next session measures what is there",
+                "areas": Value::Null,
+            }),
+            false,
+        ),
+        Err(error) => (
+            json!({
+                "source": "unsupported",
+                "why": format!("the subject's file server does not say within {} s: {error}", vfsd::LOOK_WAIT.as_secs()),
+                "areas": Value::Null,
+            }),
+            true,
+        ),
     })
 }
 

@@ -27,23 +27,25 @@ impl Vfs {
         parent: u64,
         name: &CStr,
         pid: u32,
-        cost: Amount,
+        (kind, cost): (FileType, Amount),
         make: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>,
     ) -> Result<Attr, Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
+        self.places.may_make(&parent, name, kind)?;
         self.charge_new(parent.zone, cost, name, pid)?;
         if let Err(errno) = make(&dir, name) {
             self.books.release(parent.zone.area(), cost);
             return Err(errno);
         }
         let (node, stat, _) = self.find(&parent, &dir, name)?;
+        self.places.made(&parent, name, node.key);
         Ok(self.attr(&node, &stat))
     }
 
     pub(crate) fn op_mkdir(&self, parent: u64, name: &CStr, mode: u32, pid: u32) -> Result<Attr, Errno> {
-        self.make(parent, name, pid, Amount::INODE, |dir, name| {
+        self.make(parent, name, pid, (FileType::Directory, Amount::INODE), |dir, name| {
             rustix::fs::mkdirat(dir, name, permissions(mode))
         })
     }
@@ -54,7 +56,7 @@ impl Vfs {
         if !matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket) {
             return Err(Errno::PERM);
         }
-        self.make(parent, name, pid, Amount::INODE, |dir, name| {
+        self.make(parent, name, pid, (kind, Amount::INODE), |dir, name| {
             rustix::fs::mknodat(dir, name, kind, permissions(mode), 0)
         })
     }
@@ -64,7 +66,7 @@ impl Vfs {
         let len = u64::try_from(target.count_bytes()).map_err(|_| Errno::NAMETOOLONG)?;
         let bytes = charged_bytes(len).ok_or(Errno::NAMETOOLONG)?;
         let cost = Amount { bytes, ..Amount::INODE };
-        self.make(parent, name, pid, cost, |dir, name| {
+        self.make(parent, name, pid, (FileType::Symlink, cost), |dir, name| {
             rustix::fs::symlinkat(target, dir, name)
         })
     }
@@ -83,6 +85,7 @@ impl Vfs {
         let seat = self.seat(parent.zone, name.to_bytes(), pid)?;
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
+        self.places.may_make(&parent, name, FileType::RegularFile)?;
         self.charge_new(parent.zone, Amount::INODE, name, pid)?;
         let open = backing_flags(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&dir, name, open, permissions(mode)) {
@@ -90,6 +93,7 @@ impl Vfs {
                 let stat = rustix::fs::fstat(&file)?;
                 // Without a handle of its own until it needs one: it can be opened by its name.
                 let node = self.table.intern(parent.zone, &stat, None, Some((&parent, name)))?;
+                self.places.made(&parent, name, node.key);
                 node.state().attributes = Some(0);
                 Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
             }

@@ -24,6 +24,7 @@ impl Vfs {
         }
         let (fd, dir) = (self.fd(&node)?, self.fd(&parent)?);
         let _entries = parent.entries_mut();
+        self.places.let_go(&parent, name)?;
         let mut state = node.state();
         if state.reclaimed {
             return Err(Errno::STALE);

@@ -15,6 +15,7 @@ mod link;
 mod lookup;
 mod node;
 mod open;
+pub(crate) mod places;
 mod protocol;
 mod read;
 mod readdir;
@@ -41,6 +42,7 @@ use rustix::io::Errno;
 use self::books::{Asker, Books};
 use self::handle::{Handle, Handles, Seat};
 use self::node::{Node, look};
+use self::places::Places;
 use self::table::ROOT_ID;
 pub(crate) use self::table::Table;
 use self::who::Who;
@@ -69,6 +71,7 @@ pub(crate) struct Vfs {
     books: Arc<Books>,
     table: Arc<Table>,
     works: Arc<Works>,
+    places: Arc<Places>,
     handles: Handles,
     who: Arc<Who>,
     owner: Identity,
@@ -93,10 +96,13 @@ impl Vfs {
             table.intern(zone, &rustix::fs::fstat(&fd)?, Some(&fd), None)
         };
         let zones = [zone(Zone::Tmp)?, zone(Zone::State)?, zone(Zone::Shm)?];
+        let [tmp, ..] = &zones;
+        let places = Arc::new(Places::new(Arc::clone(&table), Arc::clone(tmp)));
         Ok(Self {
             books,
             table,
             works,
+            places,
             handles: Handles::new(limits.handles),
             who,
             owner,
@@ -108,6 +114,18 @@ impl Vfs {
     /// The work directories, for whoever takes sessions.
     pub(crate) fn works(&self) -> Arc<Works> {
         Arc::clone(&self.works)
+    }
+
+    /// The names that sessions mount something on, for whoever takes sessions.
+    pub(crate) fn places(&self) -> Arc<Places> {
+        Arc::clone(&self.places)
+    }
+
+    /// `EBUSY` for a name that a session of the subject has something mounted on, or what leads to that. The caller holds
+    /// the entries of `parent`.
+    fn let_go(&self, parent: &Node, name: &CStr) -> Result<(), Errno> {
+        self.works.let_go(parent, name)?;
+        self.places.let_go(parent, name)
     }
 
     /// A handle to the inode of `node`.

@@ -22,9 +22,9 @@ impl Vfs {
 
     fn remove(&self, parent: u64, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
-        self.works.let_go(&parent, name)?;
         let dir = self.fd(&parent)?;
         let _entries = parent.entries_mut();
+        self.let_go(&parent, name)?;
         // We tell ourselves of it for a moment, so that it has a state to lock even if the kernel did not know it.
         let (victim, _, fd) = self.find(&parent, &dir, name)?;
         let result = self.lose_name(&victim, &fd, &parent, name, || rustix::fs::unlinkat(&dir, name, flags));

@@ -28,8 +28,6 @@ impl Vfs {
         if parent.zone != new_parent.zone {
             return Err(Errno::XDEV);
         }
-        self.works.let_go(&parent, name)?;
-        self.works.let_go(&new_parent, new_name)?;
         let (dir, new_dir) = (self.fd(&parent)?, self.fd(&new_parent)?);
         // The lower number first, so that two renames never wait for each other.
         let _entries = if parent.id == new_parent.id {
@@ -41,6 +39,8 @@ impl Vfs {
             let first = new_parent.entries_mut();
             (first, Some(parent.entries_mut()))
         };
+        self.let_go(&parent, name)?;
+        self.let_go(&new_parent, new_name)?;
         let (moved, moved_stat, _) = self.find(&parent, &dir, name)?;
         let forget_moved = |result| {
             self.forget_node(moved.id, 1);

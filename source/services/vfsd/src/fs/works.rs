@@ -112,7 +112,8 @@ impl Works {
             return Ok(Some(known));
         }
         let (dir, _) = parent.fd()?;
-        let entries = parent.entries_shared();
+        // Who changes a name in there waits, and then finds it held.
+        let _entries = parent.entries_shared();
         let fd = match look(&dir, name) {
             Ok(fd) => Arc::new(fd),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -122,7 +123,6 @@ impl Works {
         // Told to the kernel once more than it knows of, so never forgotten.
         let node = self.table.intern(parent.zone, &stat, Some(&fd), None)?;
         node.keep(&fd);
-        drop(entries);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.insert((parent.id, name.clone()), Arc::clone(&node));
         self.any_held.store(true, Ordering::Release);

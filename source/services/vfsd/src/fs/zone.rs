@@ -39,6 +39,22 @@ impl Zone {
         Self::ALL.into_iter().chain(works).find(|zone| zone.name() == name)
     }
 
+    /// Its place among all that there may be.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tmp => 0,
+            Self::State => 1,
+            Self::Shm => 2,
+            Self::Work(index) => 3_u8.saturating_add(index),
+        }
+    }
+
+    /// The zone at a place.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        let works = (0..WORKS_MAX).map(Self::Work);
+        Self::ALL.into_iter().chain(works).find(|zone| zone.number() == number)
+    }
+
     /// Whom it is charged to.
     pub(crate) const fn area(self) -> Area {
         match self {
@@ -52,5 +68,19 @@ impl Zone {
     /// a subject's state. Where `tmp` lies on the host nobody but this process looks.
     pub(crate) const fn is_shared(self) -> bool {
         matches!(self, Self::State | Self::Work(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_zone_has_a_name_and_a_number_of_its_own() {
+        for number in 0..=u8::MAX {
+            let zone = Zone::from_number(number);
+            assert_eq!(zone.is_some(), number < 3 + WORKS_MAX);
+            assert!(zone.is_none_or(|zone| zone.number() == number && Zone::from_name(&zone.name()) == Some(zone)));
+        }
     }
 }

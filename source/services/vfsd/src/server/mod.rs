@@ -4,6 +4,7 @@ mod attribute;
 mod drop;
 mod marker;
 mod mount;
+mod place;
 mod sessions;
 mod start;
 mod work;

@@ -16,12 +16,14 @@ use rustix::net::SocketFlags;
 
 use super::attribute::session_of;
 use super::marker::Markers;
-use super::mount;
+use super::mount::Mounts;
+use super::place::Wanted;
 use super::start::welcome;
 use super::work::{Granted, Measuring, Refused, Wish};
 use crate::fs::Zone;
 use crate::fs::books::Books;
 use crate::fs::events::{EventQueue, Kind};
+use crate::fs::places::{Held, Places};
 use crate::fs::who::Who;
 use crate::fs::works::Works;
 
@@ -52,6 +54,10 @@ struct Session {
     asks_usage: bool,
     /// The work directory that it asked for before Hello.
     wish: Option<Wish>,
+    /// The names in `tmp` that it mounts on, said before Hello.
+    places: Wanted,
+    /// They are held.
+    held: Option<Held>,
     /// Its Hello, which waits for the work directory.
     waiting: Option<(Measuring, Greeting)>,
     /// Told as soon as it reads again.
@@ -74,9 +80,10 @@ pub(crate) struct Sessions {
     pub(crate) peer_uid: u32,
     pub(crate) books: Arc<Books>,
     pub(crate) works: Arc<Works>,
+    pub(crate) places: Arc<Places>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) who: Arc<Who>,
-    pub(crate) mount: OwnedFd,
+    pub(crate) mounts: Mounts,
     pub(crate) listener: OwnedFd,
     pub(crate) socket_path: PathBuf,
 }
@@ -224,6 +231,9 @@ impl Sessions {
                     .is_some_and(|wish| wish.hold(parent, name.as_bytes()));
                 held || session.refuse(Refusal::Protocol, None)
             }
+            (Ok(ToVfsd::Place { parent, name, is_file }), Some(_)) => {
+                session.places.add(parent, name.as_bytes(), is_file) || session.refuse(Refusal::Protocol, None)
+            }
             (
                 Ok(ToVfsd::Hello {
                     subject,
@@ -242,7 +252,16 @@ impl Sessions {
                     return session.refuse(Refusal::Budget, None);
                 }
                 let greeting = Greeting { budgets, policy, fresh };
-                match session.wish.take().map(|wish| wish.grant(&self.works, &self.events)) {
+                // Before it gets anything: from Welcome on it may be mounting.
+                match std::mem::take(&mut session.places).hold(&self.places) {
+                    Ok(held) => session.held = held,
+                    Err((part, errno)) => return session.refuse_place(part, errno),
+                }
+                match session
+                    .wish
+                    .take()
+                    .map(|wish| wish.grant(&self.works, &self.mounts, &self.events))
+                {
                     None => self.welcome(session, greeting, None),
                     Some(Ok(Granted::Now(zone))) => self.welcome(session, greeting, Some(zone)),
                     Some(Ok(Granted::Later(measuring))) => {
@@ -255,6 +274,9 @@ impl Sessions {
             }
             (Ok(ToVfsd::Attach { init_pid }), None) => {
                 session.init_pid = Some(init_pid);
+                if let (Some(held), Some(process)) = (&session.held, descriptor) {
+                    held.belongs_to(process);
+                }
                 true
             }
             (Ok(ToVfsd::QueryUsage), Some(_)) if session.wish.is_none() => {
@@ -297,9 +319,8 @@ impl Sessions {
 
     /// Puts a session's budgets in force and gives it its mounts; `false` if it is over.
     fn welcome(&self, session: &mut Session, greeting: Greeting, work: Option<Zone>) -> bool {
-        let zones = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work);
-        let copies: Result<Vec<_>, _> = zones.map(|zone| mount::copy(self.mount.as_fd(), zone)).collect();
-        let copies = match copies {
+        let zones: Vec<Zone> = [Zone::Tmp, Zone::State, Zone::Shm].into_iter().chain(work).collect();
+        let copies = match self.mounts.copies(&zones) {
             Ok(copies) => copies,
             Err(errno) => return session.refuse(Refusal::Mount, Some(errno)),
         };
@@ -356,7 +377,7 @@ impl Sessions {
     fn end(self) {
         let Self {
             listener,
-            mount,
+            mounts,
             events,
             socket_path,
             ..
@@ -369,7 +390,7 @@ impl Sessions {
         events.set_several(false);
         // With our own reference gone, the superblock lives as long as a mount of a dying process; then the kernel
         // writes everything back, and the device says that it is over.
-        mount::release(mount);
+        drop(mounts);
         let until = Instant::now() + LEAVE_WAIT;
         while !events.is_over() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
@@ -400,6 +421,8 @@ impl Session {
             init_pid: None,
             asks_usage: false,
             wish: None,
+            places: Wanted::default(),
+            held: None,
             waiting: None,
             lost: Vec::new(),
         }
@@ -423,6 +446,13 @@ impl Session {
     /// Always false: the session is over.
     fn refuse_work(&self, (stage, errno): Refused) -> bool {
         self.refuse_saying(Refusal::Work, stage, Some(errno))
+    }
+
+    /// Always false: the session is over.
+    fn refuse_place(&self, part: u32, errno: Errno) -> bool {
+        let errno = errno.raw_os_error().unsigned_abs();
+        self.send(&FromVfsd::NoPlace { part, errno }, &[]);
+        false
     }
 
     fn refuse_saying(&self, refusal: Refusal, stage: &str, errno: Option<Errno>) -> bool {

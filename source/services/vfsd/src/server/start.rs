@@ -83,6 +83,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let device = mount::open_device().map_err(at("opening `/dev/fuse`"))?;
     let mount = mount::make(&device, start.owner).map_err(at("mounting a FUSE file system"))?;
     drop::become_owner(start.owner, start.from_root).map_err(at("giving up privileges"))?;
+    let mounts = mount::Mounts::begin(mount).map_err(at("making a thread that copies mounts"))?;
 
     let backing = Backing::open(start.dir.as_fd()).map_err(at("making the subject's directories"))?;
     let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
@@ -102,7 +103,7 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let vfs = Vfs::new(Arc::clone(&books), start.owner, limits, Arc::clone(&who), open)
         .map_err(at("opening the subject's directories"))?;
 
-    let works = vfs.works();
+    let (works, places) = (vfs.works(), vfs.places());
     // The kernel lets in only who has our user and group; nobody looks a second time, which would refuse requests that
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
@@ -122,9 +123,10 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
         peer_uid: start.peer_uid,
         books,
         works,
+        places,
         events,
         who,
-        mount,
+        mounts,
         listener: start.listener,
         socket_path: start.socket_path,
     };

@@ -9,6 +9,7 @@ use nexus_quota::Amount;
 use nexus_wire::vfs::HELD_NAMES_MAX;
 use rustix::io::Errno;
 
+use super::mount::Mounts;
 use crate::fs::Zone;
 use crate::fs::events::EventQueue;
 use crate::fs::works::{HeldName, Works, is_directory};
@@ -22,6 +23,11 @@ pub(super) type Refused = (&'static str, Errno);
 pub(super) struct Wish {
     directory: OwnedFd,
     held: Vec<HeldName>,
+}
+
+/// Whether it is one part of a path, and leads nowhere else.
+pub(super) fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
 }
 
 /// A wish whose directory is being measured.
@@ -48,9 +54,8 @@ impl Wish {
 
     /// One more name; false if there are too many, or it is none.
     pub(super) fn hold(&mut self, parent: u32, name: &[u8]) -> bool {
-        let plain = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
         match CString::new(name) {
-            Ok(name) if plain && self.held.len() < HELD_NAMES_MAX => {
+            Ok(name) if is_plain_name(name.as_bytes()) && self.held.len() < HELD_NAMES_MAX => {
                 self.held.push(HeldName { parent, name });
                 true
             }
@@ -60,7 +65,13 @@ impl Wish {
 
     /// Serves the directory if it is served already; measures it otherwise, which may take seconds and is not this
     /// thread's to wait for.
-    pub(super) fn grant(self, works: &Works, wake: &Arc<EventQueue>) -> Result<Granted, Refused> {
+    pub(super) fn grant(self, works: &Works, mounts: &Mounts, wake: &Arc<EventQueue>) -> Result<Granted, Refused> {
+        // Before anything is asked of it: that would be asked of us.
+        match mounts.are_of(self.directory.as_fd()) {
+            Ok(false) => {}
+            Ok(true) => return Err(("it lies in an area of this very subject", Errno::XDEV)),
+            Err(errno) => return Err(("looking at it", errno)),
+        }
         is_directory(&self.directory).map_err(|errno| ("looking at it", errno))?;
         let known = works
             .zone_of(self.directory.as_fd())

@@ -63,7 +63,7 @@ fn program(world: &World, connection: &mut VfsdConnection, act: impl FnOnce(&Dir
         go.read_exact(&mut [0]).unwrap();
         act(dirs);
     });
-    connection.attach(u32::try_from(inside.pid).unwrap()).unwrap();
+    connection.attach(u32::try_from(inside.pid).unwrap(), None).unwrap();
     // Answered after Attach was heard.
     connection.usage().unwrap();
     (inside, tell)

@@ -17,6 +17,12 @@ pub(crate) const CASES: &[Case] = &[
     ("a_session_that_is_killed_takes_nothing_from_another", other_goes_on),
 ];
 
+/// As root somebody stands between a session and the server that it starts, and its number is not known so early.
+pub(crate) const USER_CASES: &[Case] = &[(
+    "killed_while_it_starts_and_takes_its_first_session_in_it_is_gone",
+    killed_at_start,
+)];
+
 const SHORT: u32 = 24;
 const LONG: u32 = 1000;
 
@@ -66,9 +72,12 @@ fn churn(dir: &Path, mut chance: Chance) {
     }
 }
 
+fn rounds() -> u32 {
+    if crate::soak() { LONG } else { SHORT }
+}
+
 fn kills(world: &World) {
-    let soak = std::env::var_os("NEXUS_SOAK").is_some_and(|value| value == "1");
-    let rounds = if soak { LONG } else { SHORT };
+    let rounds = rounds();
     let mut chance = Chance(0x6e65_7875_7300_0001);
     let state = world.subject_dir().join("state");
     for round in 0..rounds {
@@ -107,6 +116,39 @@ fn kills(world: &World) {
     let last = world.join_roomy();
     crate::sessions::wait_for_scratch(world, 1);
     drop(last);
+}
+
+/// The one child of this process.
+fn child() -> Option<Pid> {
+    let thread = rustix::thread::gettid();
+    let children = fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap();
+    children
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+        .and_then(Pid::from_raw)
+}
+
+fn killed_at_start(world: &World) {
+    let mut chance = Chance(0x6e65_7875_7300_0002);
+    for round in 0..rounds() {
+        let joining = vfsd::begin(&world.config(budget(MIB, 100), budget(MIB, 100))).unwrap();
+        let server = child().expect("a server was started");
+        // To be welcomed takes about a millisecond.
+        std::thread::sleep(Duration::from_micros(chance.below(1500)));
+        rustix::process::kill_process(server, Signal::KILL).unwrap();
+        // It was welcomed or not.
+        drop(joining.finish());
+        crate::world::eventually(&format!("the server of round {round} is gone"), || {
+            rustix::process::waitpid(Some(server), WaitOptions::NOHANG)
+                .unwrap()
+                .is_some()
+        });
+    }
+    drop(world.join_roomy());
+    let end = child().expect("the last one");
+    rustix::process::waitpid(Some(end), WaitOptions::empty()).unwrap();
 }
 
 fn other_goes_on(world: &World) {

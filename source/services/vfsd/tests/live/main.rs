@@ -18,8 +18,10 @@ mod locks;
 mod mapping;
 mod nameless;
 mod names;
+mod places;
 mod random;
 mod sessions;
+mod stalls;
 mod trees;
 mod weather;
 mod work;
@@ -35,11 +37,13 @@ use world::{Mode, World};
 type Case = (&'static str, fn(&World));
 
 /// Those that mean nothing, or something else, under root.
-const USER_CASES: [&[Case]; 4] = [
+const USER_CASES: [&[Case]; 6] = [
     bytes::USER_CASES,
     trees::USER_CASES,
     weather::USER_CASES,
     crowds::USER_CASES,
+    stalls::USER_CASES,
+    kills::USER_CASES,
 ];
 
 /// How long a case may take before it counts as hung.
@@ -67,6 +71,7 @@ fn main() {
         trees::CASES,
         sessions::CASES,
         work::CASES,
+        places::CASES,
         weather::CASES,
         kills::CASES,
         user_cases.as_slice(),

@@ -30,6 +30,7 @@ pub(crate) const CASES: &[Case] = &[
         owners,
     ),
     ("what_is_no_directory_or_no_name_is_refused", refused),
+    ("an_area_of_the_subject_is_no_work_directory_of_its", own_area),
     (
         "a_number_that_others_reuse_for_another_kind_of_thing_is_another_thing",
         reused,
@@ -378,4 +379,27 @@ fn reused(world: &World) {
             assert!(kind.is_dir(), "{entry:?}");
         }
     });
+}
+
+fn own_area(world: &World) {
+    let session = world.join_roomy();
+    for mount in [&session.tmp, &session.state, &session.shm] {
+        let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
+        config.budgets.work = budget(MIB, 10);
+        config.work = Some(vfsd::WorkConfig {
+            directory: std::sync::Arc::new(mount.try_clone().unwrap()),
+            held: Vec::new(),
+        });
+        // To measure it, the server would have to wait for itself.
+        let error = join(&config).unwrap_err();
+        assert!(error.to_string().contains("very subject"), "{error}");
+    }
+    let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
+    config.subject = "another".to_owned();
+    config.budgets.work = budget(MIB, 10);
+    config.work = Some(vfsd::WorkConfig {
+        directory: std::sync::Arc::new(session.tmp.try_clone().unwrap()),
+        held: Vec::new(),
+    });
+    join(&config).unwrap();
 }

@@ -170,6 +170,7 @@ impl World {
             identity: self.mode.identity(),
             markers: None,
             work: None,
+            places: Vec::new(),
         }
     }
 

@@ -19,6 +19,11 @@ const SHOWN_BEFORE: usize = 10;
 
 pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let mut follower = logd::follow(directory, args.filter()).map_err(|error| journal::unreadable(&error))?;
+    if follower.is_timed() {
+        say(
+            "nx: this user follows as many directories already as it may (`sysctl fs.inotify`): the journal is looked at four times a second",
+        );
+    }
     let stdout = std::io::stdout();
     let mut out = BufWriter::new(stdout.lock());
     let mut bad = Bad::default();

@@ -6,9 +6,10 @@ use super::claim::{Claim, Finding, Seen, Wants};
 use super::context::Context;
 use super::deny::{self, Attempt};
 use super::egress::{self, Target};
+use super::kernel::Kernel;
 use super::live::RECORDED_MAX;
 use super::tamper::Tamper;
-use super::{Found, binds, ipc, names, quota, sockets, view};
+use super::{Found, binds, fences, ipc, limits, names, quota, sockets, view};
 use crate::run::Failure;
 use nexus_abi::{Area, Protocol, Verdict, syscall};
 use nexus_net_egress::{EgressSet, PortRange, Reachable};
@@ -69,12 +70,14 @@ const ALLOWED_EDGES: [&str; 22] = [
 ];
 
 /// The parts by their names.
-const PARTS: [(Part, &str); 5] = [
+const PARTS: [(Part, &str); 7] = [
     (Part::Syscall, "syscall"),
     (Part::Egress, "egress"),
     (Part::Quota, "quota"),
     (Part::View, "view"),
     (Part::Ipc, "ipc"),
+    (Part::Limits, "limits"),
+    (Part::Fences, "fences"),
 ];
 
 /// Everything that can be seen of one subject's policy.
@@ -108,12 +111,17 @@ pub(super) fn prove(context: &Context, parts: &[Part], tamper: &dyn Tamper) -> R
     if wants(Part::View) || wants(Part::Ipc) {
         surroundings(context, (wants(Part::View), wants(Part::Ipc)), &mut found, tamper)?;
     }
+    if wants(Part::Limits) || wants(Part::Fences) {
+        held(context, (wants(Part::Limits), wants(Part::Fences)), &mut found, tamper)?;
+    }
     Ok(found)
 }
 
 fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result<(), Failure> {
     let mut claims: Vec<(Claim, Attempt)> = Vec::new();
     let mut not_attempted = Vec::new();
+    let mut edges_left = BTreeMap::new();
+    let mut led = BTreeSet::new();
     for call in syscall::all() {
         let Some(number) = call.number() else { continue };
         let name = call.name();
@@ -136,11 +144,16 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
                 Verdict::Allow { .. } if NOT_ATTEMPTED.contains(&name) || JUDGED_ELSEWHERE.contains(&name) => {
                     not_attempted.push(name);
                 }
-                Verdict::Allow { .. } if addressed => {}
+                Verdict::Allow { .. } if addressed => {
+                    led.insert(name);
+                }
                 Verdict::Allow { rule } => {
                     let harmless = args == [deny::HARMLESS; 6] || ALLOWED_EDGES.contains(&name);
                     if harmless {
                         claims.push(deny::passage(context, Attempt { number, args }, rule));
+                    } else if args != [0; 6] {
+                        // Zeros are tried for what they may be denied by, and no rule speaks of them.
+                        *edges_left.entry(name).or_insert(0_usize) += 1;
                     }
                 }
             }
@@ -154,6 +167,23 @@ fn syscalls(context: &Context, found: &mut Found, tamper: &dyn Tamper) -> Result
         found
             .left_out
             .push(format!("allowed calls that are not tried: {}", not_attempted.join(" ")));
+    }
+    if !led.is_empty() {
+        let names: Vec<_> = led.into_iter().collect();
+        found.left_out.push(format!(
+            "allowed calls that are judged by where they lead, which `--part egress,view` tries: {}",
+            names.join(" ")
+        ));
+    }
+    if !edges_left.is_empty() {
+        let each: Vec<_> = edges_left
+            .iter()
+            .map(|(name, count)| format!("{name} ({count})"))
+            .collect();
+        found.left_out.push(format!(
+            "allowed arguments that are not tried, because the call would do something with them: {}",
+            each.join(" ")
+        ));
     }
     cut(&mut claims, SYSCALLS_MAX, "syscalls", found);
     for some in claims.chunks(RECORDED_MAX) {
@@ -364,6 +394,42 @@ fn surroundings(
     }
     if ipc {
         seen.extend(ipc::attempt(context, &mut live, &mut found.left_out));
+    }
+    found.add(super::finish(context, live, &seen, tamper)?);
+    Ok(())
+}
+
+/// What holds the probe besides filter and view, looked at from outside and tried.
+fn held(
+    context: &Context,
+    (limits, fences): (bool, bool),
+    found: &mut Found,
+    tamper: &dyn Tamper,
+) -> Result<(), Failure> {
+    let mut live = super::start(context, &[], tamper)?;
+    let mut seen = Vec::new();
+    match Kernel::of(&live) {
+        Err(why) => {
+            let parts = [(limits, "limits"), (fences, "fences")];
+            for (_, part) in parts.into_iter().filter(|(wanted, _)| *wanted) {
+                let name = "all of it".to_owned();
+                found.findings.push(if Kernel::shows_programs() {
+                    Finding::failed(part, name, why.clone())
+                } else {
+                    Finding::skipped(part, name, why.clone())
+                });
+            }
+        }
+        Ok(kernel) => {
+            if fences {
+                seen.extend(fences::attempt(context, &mut live, &kernel, &mut found.left_out));
+            }
+            if limits {
+                let (claims, skipped) = limits::attempt(context, &mut live, &kernel, &mut found.left_out);
+                seen.extend(claims);
+                found.findings.extend(skipped);
+            }
+        }
     }
     found.add(super::finish(context, live, &seen, tamper)?);
     Ok(())

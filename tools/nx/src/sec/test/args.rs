@@ -145,4 +145,8 @@ pub(crate) enum Part {
     View,
     /// Shared memory, semaphores, queues and memory files
     Ipc,
+    /// Memory, processes, open files and core files
+    Limits,
+    /// Privileges, namespaces, keys, and the second fence
+    Fences,
 }

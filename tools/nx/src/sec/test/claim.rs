@@ -35,6 +35,8 @@ pub(super) enum Wants {
     Errno(&'static [Errno]),
     /// It goes through, and a warning is recorded, once.
     Warning(Refusal),
+    /// Something is as it has to be, of which the checks alone speak: nothing was attempted.
+    Held,
 }
 
 /// The code of an answer that there is no such name (`NXDOMAIN`, RFC 1035 4.1.1).
@@ -96,7 +98,7 @@ impl Wants {
         match self {
             Self::Refusal(_) | Self::NoName(_) => "deny",
             Self::Passage(_) | Self::Kernel => "allow",
-            Self::Errno(_) => "bound",
+            Self::Errno(_) | Self::Held => "bound",
             Self::Warning(_) => "warn",
         }
     }
@@ -107,12 +109,20 @@ impl Wants {
                 Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason)
             }
             Self::Passage(counter) => *counter,
-            Self::Warning(_) | Self::Kernel | Self::Errno(_) => None,
+            Self::Warning(_) | Self::Kernel | Self::Errno(_) | Self::Held => None,
         }
     }
 }
 
 impl Seen {
+    /// What was looked at and not attempted.
+    pub(super) fn looked(check: Result<String, String>) -> Self {
+        Self {
+            value: Ok(0),
+            checks: vec![check],
+        }
+    }
+
     pub(super) fn value(value: Result<i64, Lost>) -> Self {
         Self {
             value,
@@ -198,6 +208,7 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
     match (&claim.wants, &seen.value) {
         (Wants::Refusal(_), Err(lost)) => finding.lack(format!("{lost}: nothing refused it")),
         (_, Err(lost)) => finding.lack(lost.to_string()),
+        (Wants::Held, Ok(_)) => {}
         (Wants::Kernel, Ok(value)) => {
             let got = if *value < 0 {
                 errno_text(*value)
@@ -246,7 +257,7 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
     let (refusal, verdict) = match &claim.wants {
         Wants::Refusal(refusal) | Wants::NoName(refusal) => (refusal, Judgement::Deny(refusal.errno)),
         Wants::Warning(refusal) => (refusal, Judgement::Warn),
-        Wants::Passage(_) | Wants::Kernel | Wants::Errno(_) => return finding,
+        Wants::Passage(_) | Wants::Kernel | Wants::Errno(_) | Wants::Held => return finding,
     };
     let same = |record: &Record| {
         record.op == refusal.op && *record.object == *refusal.object && record.reason == refusal.reason

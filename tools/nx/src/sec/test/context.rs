@@ -103,10 +103,7 @@ impl Context {
             return Rule::default();
         };
         if let Some(name) = nexus_abi_policy::floor_rule_name(rule) {
-            return Rule {
-                id: Some(name.into()),
-                at: Some("built-in".into()),
-            };
+            return Rule::built_in(name);
         }
         let info = self.session.rule(Some(rule));
         Rule {
@@ -117,6 +114,14 @@ impl Context {
 }
 
 impl Rule {
+    /// What holds whatever policy says.
+    pub(super) fn built_in(name: &str) -> Self {
+        Self {
+            id: Some(name.into()),
+            at: Some("built-in".into()),
+        }
+    }
+
     /// `ID at FILE:LINE`
     pub(super) fn text(&self) -> String {
         match (&self.id, &self.at) {

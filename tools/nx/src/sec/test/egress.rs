@@ -2,7 +2,7 @@
 //! listener of the proof's own.
 
 use super::claim::{Claim, Refusal, Seen, Wants, errno_text};
-use super::context::Context;
+use super::context::{Context, Rule};
 use super::deny;
 use super::live::{Live, Lost, readable};
 use nexus_abi::{Errno, Operation, Protocol, Verdict, syscall};
@@ -112,9 +112,11 @@ pub(super) fn claim_named(context: &Context, target: Target, names: &[&NameGrant
             return refused(Operation::Connect, format!("{protocol} {address}"), reason, errno, rule);
         }
     }
-    let rule = match route.verdict {
-        Verdict::Allow { rule } => context.rule(rule, None),
-        Verdict::Deny { .. } => context.rule(None, None),
+    let rule = match (route.verdict, route.reach) {
+        // No rule of policy's speaks of it, and none has to.
+        (Verdict::Allow { rule: None }, Some(Reach::OwnLoopback)) => Rule::built_in("own-loopback"),
+        (Verdict::Allow { rule }, _) => context.rule(rule, None),
+        (Verdict::Deny { .. }, _) => context.rule(None, None),
     };
     match (route.reach, protocol) {
         (Some(Reach::Outside), _) => claim(Wants::Passage(Some(Counter::EgressAllows)), rule),

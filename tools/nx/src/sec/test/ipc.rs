@@ -38,7 +38,10 @@ pub(super) fn attempt(context: &Context, live: &mut Live, left_out: &mut Vec<Str
         left_out.push("ipc: this kernel bounds no System V IPC, so there is none".to_owned());
     }
     proof.memory_files(value(IpcLimit::Memfd), left_out);
-    left_out.push("ipc: the bytes of System V and POSIX queues".to_owned());
+    left_out.push(
+        "ipc: the bytes of System V queues; and of POSIX queues, but that their limit is set (`--part limits`)"
+            .to_owned(),
+    );
     proof.claims
 }
 

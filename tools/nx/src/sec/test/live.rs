@@ -2,15 +2,16 @@
 
 use super::evidence::Evidence;
 use super::scratch::Scratch;
-use super::{network, tamper::Tamper};
+use super::{fences, network, tamper::Tamper};
 use crate::cli::RunArgs;
-use crate::run::{Exit, Failure, Places, Prepared, prove};
+use crate::run::{Exit, Failure, Places, Prepared, plain, prove};
 use execd::{Access, Entry};
 use nexus_abi::{Protocol, syscall};
 use nexus_sys::probe::{FRAME_BYTES, Frame, HELLO, Reply};
 use nexus_sys::process::{Child, CloneFlags, Fork, clone, exit_now};
 use nexus_wire::packet::{PACKET_DESCRIPTORS_MAX, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,12 @@ use std::time::{Duration, Instant};
 /// Where the probe is in the subject's view: the one path more than in a run.
 const PROBE: &str = "/nx-probe";
 
-/// How long a session may take to start, and to end: a file server may take that long to answer.
-const START_WAIT: Duration = Duration::from_secs(70);
+/// How long a session may take to start, and to end. Its areas are empty, so that its file server has nothing to measure: what
+/// takes longer hangs, most likely in the file system that the state directory lies on.
+const START_WAIT: Duration = Duration::from_secs(20);
+
+/// After how long it is said what is waited for.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long one call may take. What is allowed and might wait is never attempted, so only a broken sandbox waits.
 const CALL_WAIT: Duration = Duration::from_secs(10);
@@ -64,6 +69,8 @@ pub(super) struct Live {
     pub(super) sinks: Vec<OwnedFd>,
     /// The probe's Unix socket, once it has one.
     socket: Option<i64>,
+    /// Whether a key lies in the session keyring that the session was started with.
+    pub(super) keyed: bool,
 }
 
 /// Why the probe says nothing.
@@ -118,6 +125,7 @@ impl Live {
             session: String::new(),
             sinks: Vec::new(),
             socket: None,
+            keyed: false,
         };
         live.greet(setup)?;
         Ok(live)
@@ -129,6 +137,7 @@ impl Live {
             // One that is not refused what it should be ends here too.
             drop(self.to.take());
         }
+        self.patient(&self.from, "begin")?;
         let mut hello = self.hear(START_WAIT);
         if setup.mute {
             // It ends at the call that it may not make, before or after its first word.
@@ -146,6 +155,7 @@ impl Live {
         while let Ok(packet) = self.control.try_receive() {
             match packet.bytes().split_first() {
                 Some((b'S', session)) => self.session = String::from_utf8_lossy(session).into_owned(),
+                Some((b'K', _)) => self.keyed = true,
                 Some((b'L', _)) => self.sinks.extend(packet.descriptors),
                 Some((b'F', words)) => return Err(heard(words)),
                 _ => break,
@@ -159,6 +169,16 @@ impl Live {
             )));
         }
         Ok(())
+    }
+
+    /// Where the session's entry is.
+    pub(super) fn runtime(&self) -> PathBuf {
+        runtime(&self.scratch)
+    }
+
+    /// The process that the session was started by.
+    pub(super) fn front(&self) -> i32 {
+        self.child.pid
     }
 
     /// A Unix socket of the probe's, of these arguments, made where there is none yet; or the errno.
@@ -234,6 +254,29 @@ impl Live {
         frames.iter().map(|_| self.hear(CALL_WAIT)).collect()
     }
 
+    /// Waits for what the session does, and says so where it takes long.
+    fn patient(&self, fd: &OwnedFd, what: &str) -> Result<(), Failure> {
+        let began = Instant::now();
+        if readable(fd, began + SILENT_WAIT) {
+            return Ok(());
+        }
+        let place = plain(&self.scratch.state().to_string_lossy());
+        let seconds = START_WAIT.as_secs();
+        // Who closed stderr does not want to know.
+        let _ = writeln!(
+            std::io::stderr(),
+            "nx: the proof's session does not {what} yet: waiting up to {seconds} s for its file server and its journal in `{place}`"
+        );
+        if readable(fd, began + START_WAIT) {
+            return Ok(());
+        }
+        let why = format!(
+            "the proof's session did not {what} within {seconds} s: its file server or its journal in `{place}` hangs"
+        );
+        Err(Failure::new(Exit::Missing, why)
+            .with_help("see whether that file system answers, and whether something stops processes of nx's"))
+    }
+
     fn hear(&self, wait: Duration) -> Result<Reply, Lost> {
         let until = Instant::now() + wait;
         let mut bytes = [0_u8; FRAME_BYTES];
@@ -255,9 +298,7 @@ impl Live {
     /// Ends the session, so that everything is written down, and takes what was.
     pub(super) fn finish(mut self, tamper: &dyn Tamper) -> Result<Evidence, Failure> {
         drop(self.to.take());
-        if !readable(&self.child.pidfd, Instant::now() + START_WAIT) {
-            return Err(Failure::internal("the proof's session did not end".into()));
-        }
+        self.patient(&self.child.pidfd, "end")?;
         if let Ok(packet) = self.control.try_receive()
             && let Some((b'F', words)) = packet.bytes().split_first()
         {
@@ -367,15 +408,9 @@ fn inside(
     die_with_parent()?;
     // No key of the terminal is for the probe.
     rustix::process::setsid().map_err(failed)?;
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(failed)?;
     rustix::stdio::dup2_stdin(stdin).map_err(failed)?;
     rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
-    rustix::stdio::dup2_stderr(&null).map_err(failed)?;
+    rustix::stdio::dup2_stderr(scratch.handed_in().map_err(failed)?).map_err(failed)?;
     // The caller's directory is not handed to the probe.
     rustix::process::chdir("/").map_err(failed)?;
     let args = RunArgs {
@@ -406,12 +441,16 @@ fn inside(
             at: PathBuf::from(PROBE),
             access: Access::ReadOnly,
         });
+        let keyed = fences::hand_in_a_key(setup.subject);
         setup.tamper.decided(plan, judges, Arc::make_mut(&mut session.rules));
         let sinks = network::enter(setup.own, setup.ports, setup.servers)?;
         die_with_parent()?;
         let mut said = vec![b'S'];
         said.extend(session.id.as_bytes());
         control.send(&said, &[]).map_err(failed)?;
+        if keyed {
+            control.send(b"K", &[]).map_err(failed)?;
+        }
         for some in sinks.chunks(PACKET_DESCRIPTORS_MAX) {
             let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
             control.send(b"L", &some).map_err(failed)?;
@@ -423,7 +462,11 @@ fn inside(
 fn of_proof(places: &Places, scratch: &Scratch) -> Places {
     Places {
         state: scratch.state().to_owned(),
-        runtime: scratch.state().join("run"),
+        runtime: runtime(scratch),
         home: places.home.clone(),
     }
+}
+
+fn runtime(scratch: &Scratch) -> PathBuf {
+    scratch.state().join("run")
 }

@@ -12,10 +12,14 @@ mod context;
 mod deny;
 mod egress;
 mod evidence;
+mod fences;
 mod ipc;
+mod kernel;
+mod limits;
 mod live;
 mod names;
 mod network;
+mod others;
 mod quota;
 mod report;
 mod scratch;
@@ -37,6 +41,7 @@ use evidence::Evidence;
 use live::{Live, Setup};
 use nexus_abi::{Area, Protocol};
 use nexus_policy::parse_argument;
+use others::Others;
 use std::net::SocketAddr;
 
 /// Everything that was found for one subject.
@@ -47,6 +52,8 @@ pub(crate) struct Found {
     findings: Vec<Finding>,
     /// What policy says and no proof looked at, each with why.
     left_out: Vec<String>,
+    /// Running sessions that are under another policy than what is proven.
+    others: Others,
 }
 
 /// Does what the command line says, and gives the status that `nx` ends with.
@@ -290,6 +297,7 @@ impl Found {
             sessions: Vec::new(),
             findings: Vec::new(),
             left_out: Vec::new(),
+            others: Others::of(context),
         }
     }
 

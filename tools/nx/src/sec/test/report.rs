@@ -61,6 +61,9 @@ fn text(found: &[Found], paint: Paint) -> String {
         for left_out in &one.left_out {
             let _ = writeln!(out, "left out {}", plain(left_out));
         }
+        for other in one.others.lines() {
+            let _ = writeln!(out, "{} {other}", paint.bad("running "));
+        }
         let Found {
             subject,
             version,
@@ -98,7 +101,7 @@ fn json(found: &[Found]) -> String {
             serde_json::json!({
                 "subject": one.subject, "policy": one.version, "sessions": one.sessions,
                 "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
-                "left_out": one.left_out,
+                "left_out": one.left_out, "other_policy": one.others.json(),
             })
         })
         .collect();
@@ -134,6 +137,9 @@ fn tap(found: &[Found]) -> String {
         for left_out in &one.left_out {
             let _ = writeln!(out, "# left out: {}", plain(left_out));
         }
+        for other in one.others.lines() {
+            let _ = writeln!(out, "# running: {other}");
+        }
     }
     out
 }
@@ -168,12 +174,9 @@ fn junit(found: &[Found]) -> String {
                 Status::Skipped => writeln!(out, "><skipped message=\"{why}\"/></testcase>"),
             };
         }
-        if !one.left_out.is_empty() {
-            let _ = writeln!(
-                out,
-                "    <system-out>{}</system-out>",
-                escaped_xml(&one.left_out.join("\n"))
-            );
+        let said = [&one.left_out[..], &one.others.lines()].concat();
+        if !said.is_empty() {
+            let _ = writeln!(out, "    <system-out>{}</system-out>", escaped_xml(&said.join("\n")));
         }
         out.push_str("  </testsuite>\n");
     }

@@ -37,10 +37,8 @@ impl Scratch {
             )
             .with_help("a proof needs room beside the subjects' own areas: see that the directory can be written")
         };
-        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(&proofs).map_err(|error| failed("made", &proofs, error))?;
         // One at a time: a directory that is being made looks like one that was left.
-        let _alone = alone(&proofs).map_err(|error| failed("locked", &proofs, error.into()))?;
+        let _alone = enter(&proofs).map_err(|(what, error)| failed(what, &proofs, error))?;
         sweep(&proofs);
         let mut random = [0_u8; 4];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
@@ -71,6 +69,20 @@ impl Scratch {
         self.path.join("probe")
     }
 
+    /// What the session is handed as its stderr: a pipe with a name, for reading. Everybody may write it, and it lies outside of
+    /// what the session sees: what keeps the probe from opening it once more for writing is the second fence alone.
+    pub(super) fn handed_in(&self) -> Result<OwnedFd, rustix::io::Errno> {
+        let path = self.path.join("handed-in");
+        // Fails where there is one already: a proof has one session.
+        rustix::fs::mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR)?;
+        // Not waiting for a writer.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pipe = openat(CWD, &path, flags, Mode::empty())?;
+        // The umask has no say: the probe runs as somebody else where nx is root.
+        rustix::fs::fchmod(&pipe, Mode::from_raw_mode(0o666))?;
+        Ok(pipe)
+    }
+
     /// The journal of the proof's session, with its counters.
     pub(super) fn journal(&self) -> PathBuf {
         self.path.join("journal")
@@ -89,6 +101,13 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
 impl Drop for Scratch {
     fn drop(&mut self) {
         remove(&self.path);
+        // The last one puts the light out. Who makes another one now holds the lock, and removes it in the end.
+        if let Some(proofs) = self.path.parent()
+            && let Ok(directory) = open_directory(proofs)
+            && flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = std::fs::remove_dir(proofs);
+        }
     }
 }
 
@@ -108,11 +127,36 @@ fn remove(path: &Path) {
 /// How long the making of another proof's directory, and the removal of leftovers, is waited for.
 const ALONE_WAIT: Duration = Duration::from_secs(2);
 
-/// Holds the directory of all proofs, for as long as what is returned lives.
-fn alone(proofs: &Path) -> Result<OwnedFd, rustix::io::Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = openat(CWD, proofs, flags, Mode::empty())?;
+/// Makes the directory of all proofs where it is not there, and holds it for as long as what is returned lives.
+fn enter(proofs: &Path) -> Result<OwnedFd, (&'static str, std::io::Error)> {
     let until = Instant::now() + ALONE_WAIT;
+    loop {
+        let mut make = DirBuilder::new();
+        make.recursive(true)
+            .mode(0o700)
+            .create(proofs)
+            .map_err(|error| ("made", error))?;
+        match alone(proofs, until) {
+            // The last proof before this one removed it before it was locked.
+            Err(rustix::io::Errno::NOENT) if Instant::now() < until => {}
+            Ok(directory) if is_removed(&directory) && Instant::now() < until => {}
+            other => return other.map_err(|error| ("locked", error.into())),
+        }
+    }
+}
+
+fn is_removed(directory: &OwnedFd) -> bool {
+    rustix::fs::fstat(directory).is_ok_and(|stat| stat.st_nlink == 0)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty())
+}
+
+/// Holds the directory of all proofs, for as long as what is returned lives.
+fn alone(proofs: &Path, until: Instant) -> Result<OwnedFd, rustix::io::Errno> {
+    let directory = open_directory(proofs)?;
     loop {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
@@ -123,7 +167,7 @@ fn alone(proofs: &Path) -> Result<OwnedFd, rustix::io::Errno> {
     }
 }
 
-/// Removes what nobody holds. The caller is [`alone`].
+/// Removes what nobody holds. The caller is [`alone`] in there.
 fn sweep(proofs: &Path) {
     let Ok(entries) = std::fs::read_dir(proofs) else { return };
     for entry in entries.flatten().take(SWEPT_MAX) {
@@ -166,8 +210,28 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(held.probe().exists() && several.iter().all(|one| one.probe().exists()));
-        drop((held, several));
-        assert_eq!(std::fs::read_dir(state.path().join(PROOFS)).unwrap().count(), 0);
+        drop(several);
+        assert!(held.probe().exists(), "the others' end removes nothing of its");
+        drop(held);
+        assert!(
+            !state.path().join(PROOFS).exists(),
+            "nothing is left, not even the directory of all proofs"
+        );
+    }
+
+    #[test]
+    fn one_that_begins_while_the_last_one_ends_has_a_directory_all_the_same() {
+        let state = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        assert!(Scratch::new(state.path()).unwrap().probe().exists());
+                    }
+                });
+            }
+        });
+        assert!(!state.path().join(PROOFS).exists());
     }
 
     #[test]

@@ -81,10 +81,7 @@ pub(super) fn attempt(context: &Context, live: &mut Live, left_out: &mut Vec<Str
 }
 
 /// What of the view no proof tries, and why.
-pub(super) const NOT_TRIED: [&str; 6] = [
-    "limits: memory, processes and open files; `nx sec quotas` says what holds them",
-    "the second fence, Landlock: it holds what the view holds, should that fail; a proof meets the view first",
-    "privileges: the capabilities' bounding set and the keyring; what would need them is denied by the syscall rules",
+pub(super) const NOT_TRIED: [&str; 3] = [
     "work: the proof has no work directory, so nothing of `work` and `work_protect` is tried",
     "view: what lies inside of a path that is shown: all of it is read-only, for the reason that its top is",
     "view: what a device does that is shown: it is the kernel's own; which requests it takes is a rule for `ioctl`",

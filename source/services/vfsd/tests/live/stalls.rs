@@ -1,0 +1,150 @@
+//! A host's disk that does not answer: the subject's files lie in another file server's area, and that one is stopped.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nexus_wire::Bounded;
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::ToVfsd;
+use rustix::process::{Pid, Signal, WaitOptions};
+use vfsd::{VfsdConfig, VfsdConnection};
+
+use crate::Case;
+use crate::world::{Dirs, MIB, World, budget, eventually};
+
+pub(crate) const USER_CASES: &[Case] = &[
+    ("killed_while_it_takes_a_session_in_it_is_gone", taking_in),
+    ("a_disk_that_answers_late_loses_nothing_and_holds_up_nobody_else", late),
+];
+
+/// Longer than the outer server's attributes of a state are believed: the next look has to ask it.
+const STALE: Duration = Duration::from_millis(1100);
+
+fn pid(connection: &VfsdConnection) -> Pid {
+    Pid::from_raw(i32::try_from(connection.vfsd_pid).unwrap()).unwrap()
+}
+
+/// A disk that stands still until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(disk: Pid) -> Self {
+        rustix::process::kill_process(disk, Signal::STOP).unwrap();
+        Self(disk)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        rustix::process::kill_process(self.0, Signal::CONT).unwrap();
+    }
+}
+
+/// A subject whose files lie in the outer session's state.
+fn nested(world: &World, dirs: &Dirs) -> VfsdConfig {
+    let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
+    config.subject = "inner".to_owned();
+    config.base_dir = dirs.state.join("base");
+    fs::create_dir_all(&config.base_dir).unwrap();
+    config
+}
+
+fn sockets(config: &VfsdConfig) -> Vec<PathBuf> {
+    let found = fs::read_dir(&config.runtime_dir).unwrap().flatten();
+    found.map(|entry| entry.path()).collect()
+}
+
+fn taking_in(world: &World) {
+    let outer = world.join_roomy();
+    let disk = pid(&outer);
+    world.inside(&outer, |dirs| {
+        let config = nested(world, dirs);
+        let others = sockets(&config);
+        let first = vfsd::join(&config).unwrap();
+        let server = pid(&first);
+        let path = sockets(&config)
+            .into_iter()
+            .find(|path| !others.contains(path))
+            .unwrap();
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET);
+        let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+        std::thread::sleep(STALE);
+        rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let hello = ToVfsd::Hello {
+            subject: Bounded::cut(b"inner"),
+            budgets: config.budgets,
+            policy: Bounded::cut(b"0123"),
+        };
+        let stopped = Stopped::new(disk);
+        // It looks the state up to make a mount of it, and whoever serves that waits for the disk.
+        PacketSocket::from(socket.as_fd().try_clone_to_owned().unwrap())
+            .send(&hello.encode(), &[])
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        rustix::process::kill_process(server, Signal::KILL).unwrap();
+        drop(stopped);
+        eventually("the server that was killed is gone", || {
+            rustix::process::waitpid(Some(server), WaitOptions::NOHANG)
+                .unwrap()
+                .is_some()
+        });
+        drop(first);
+        let again = vfsd::join(&config).unwrap();
+        assert!(again.fresh);
+    });
+}
+
+fn late(world: &World) {
+    let outer = world.join_roomy();
+    let disk = pid(&outer);
+    let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
+    config.subject = "beside".to_owned();
+    let beside = vfsd::join(&config).unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
+    let (mut done, tell_done) = std::io::pipe().unwrap();
+    let other = world.begin(&beside, |dirs| {
+        go.read_exact(&mut [0]).unwrap();
+        fs::write(dirs.tmp.join("file"), [1; 8192]).unwrap();
+        assert_eq!(fs::read(dirs.tmp.join("file")).unwrap(), [1; 8192]);
+        (&tell_done).write_all(b"x").unwrap();
+    });
+    world.inside(&outer, |dirs| {
+        let config = nested(world, dirs);
+        let mut inner = vfsd::join(&config).unwrap();
+        let mut idle = vfsd::join(&config).unwrap();
+        let (mut ready, tell_ready) = std::io::pipe().unwrap();
+        let (mut next, tell_next) = std::io::pipe().unwrap();
+        let program = world.begin(&inner, |dirs| {
+            let mut file = File::create(dirs.state.join("file")).unwrap();
+            for turn in 0..64_u8 {
+                if turn == 8 {
+                    (&tell_ready).write_all(b"x").unwrap();
+                    next.read_exact(&mut [0]).unwrap();
+                }
+                file.write_all(&[turn; 4096]).unwrap();
+            }
+            file.sync_all().unwrap();
+        });
+        ready.read_exact(&mut [0]).unwrap();
+        let stopped = Stopped::new(disk);
+        (&tell_next).write_all(b"x").unwrap();
+        (&tell_go).write_all(b"x").unwrap();
+        done.read_exact(&mut [0]).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        // Who asks what is used waits for no disk.
+        let used = idle.usage().unwrap().1.used_bytes;
+        assert!((8 * 4096..=9 * 4096).contains(&used), "{used}");
+        drop(stopped);
+        program.end();
+        assert_eq!(inner.usage().unwrap().1.used_bytes, 64 * 4096);
+        assert_eq!(inner.next_message().unwrap(), None, "nothing was denied");
+        let content = fs::read(config.base_dir.join("subjects/inner/state/file")).unwrap();
+        let wanted: Vec<u8> = (0..64_u8).flat_map(|turn| [turn; 4096]).collect();
+        assert_eq!(content, wanted);
+    });
+    other.end();
+}
