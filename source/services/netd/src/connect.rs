@@ -1,8 +1,10 @@
 //! connect(2)
 
 use crate::caller::Caller;
+use crate::local::plain;
 use crate::route::{judge, judge_without_destination};
 use crate::side::{Move, Side, Traits, swap};
+use crate::worker::Connecting;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -86,7 +88,17 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7). When its time is over it says
     // that it began the connection, so it has to.
     let untimed = socket_timeout(&socket, Timeout::Send)?.is_none();
-    netd.workers.connect(call, socket, bytes, untimed)?;
+    if plain(ip).is_loopback() || netd.is_host_address(ip)? {
+        return Ok(Answer::Here(Connecting {
+            workers: netd.workers.clone(),
+            id: call.id,
+            tid: call.tid,
+            socket,
+            address: bytes,
+            restarts: untimed,
+        }));
+    }
+    netd.workers.connect((call.id, call.tid), socket, bytes, untimed)?;
     Ok(Answer::Later)
 }
 

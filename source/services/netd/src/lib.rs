@@ -32,6 +32,7 @@ mod side;
 mod socket;
 mod stream;
 mod taken;
+mod turns;
 mod unix;
 mod worker;
 
@@ -41,7 +42,8 @@ pub use pins::{OpenName, OpenNames};
 #[doc(hidden)]
 pub use resolver::read_any_message;
 pub use resolver::{listed_addresses, name_servers};
-pub use worker::LateDenial;
+pub use turns::Turns;
+pub use worker::{Connecting, LateDenial};
 
 use host::Host;
 use nexus_abi::{Errno, Operation, Reason, RuleRef};
@@ -70,6 +72,8 @@ pub enum Answer {
         /// Whether it is closed on exec.
         cloexec: bool,
     },
+    /// Whoever asked answers it, by making this connection.
+    Here(Connecting),
     /// Somebody else answers it: it may take as long as the other side likes.
     Later,
 }

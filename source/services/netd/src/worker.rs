@@ -4,6 +4,7 @@
 use crate::away::{Away, look};
 use crate::stream::Work;
 use crate::taken::Taken;
+use crate::turns::Turns;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -136,7 +137,7 @@ impl Shared {
 }
 
 /// The signal that makes a blocked worker look up.
-fn nudge() -> i32 {
+pub(crate) fn nudge() -> i32 {
     rustix::process::Signal::USR1.as_raw()
 }
 
@@ -171,14 +172,14 @@ impl Workers {
     /// called away.
     pub(crate) fn connect(
         &self,
-        call: &Notification,
+        caller: (u64, u32),
         socket: Taken,
         address: Vec<u8>,
         restarts: bool,
     ) -> std::io::Result<()> {
         let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Ended::Value(0));
         self.wait_for(
-            call,
+            caller,
             Wait {
                 call: connect,
                 denial: None,
@@ -192,7 +193,7 @@ impl Workers {
     pub(crate) fn send(&self, call: &Notification, mut work: Work, restarts: bool) -> std::io::Result<()> {
         let work = move |give_way: &GiveWay| work(give_way).map(Ended::Value);
         self.wait_for(
-            call,
+            (call.id, call.tid),
             Wait {
                 call: work,
                 denial: None,
@@ -237,7 +238,7 @@ impl Workers {
         // The others never wait for anybody, and what is done is not to be done again.
         let interruptible = action == UnixAction::Connect;
         self.wait_for(
-            call,
+            (call.id, call.tid),
             Wait {
                 call: wait,
                 denial: Some(denial),
@@ -249,11 +250,10 @@ impl Workers {
 
     fn wait_for(
         &self,
-        call: &Notification,
+        (id, tid): (u64, u32),
         wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended> + Send + 'static>,
     ) -> std::io::Result<()> {
         self.watch()?;
-        let (id, tid) = (call.id, call.tid);
         let give_way = Arc::new(GiveWay::default());
         {
             let mut waiting = self.shared.waiting();
@@ -337,20 +337,32 @@ impl Shared {
             }
         };
         self.waiting().remove(&id);
+        self.tell(id, result, wait.restarts, wait.denial, give_way);
+    }
+
+    /// Answers a call that is done or gives way.
+    fn tell(
+        &self,
+        id: u64,
+        result: std::io::Result<Ended>,
+        restarts: bool,
+        denial: Option<Denial>,
+        give_way: &GiveWay,
+    ) {
         // A caller that is gone hears nothing.
         let _ = match result {
             Ok(Ended::Value(value)) => self.listener.succeed(id, i64::try_from(value).unwrap_or(i64::MAX)),
             Ok(Ended::Told(Reply::Done | Reply::Listener)) => self.listener.succeed(id, 0),
             Ok(Ended::Told(Reply::Failed(errno))) => self.listener.fail(id, errno_of(Some(errno)).raw()),
             Ok(Ended::Told(Reply::Outside)) => {
-                let errno = wait.denial.as_ref().map_or(Errno::EPERM, |denial| denial.errno);
-                if let Some(denial) = wait.denial {
+                let errno = denial.as_ref().map_or(Errno::EPERM, |denial| denial.errno);
+                if let Some(denial) = denial {
                     (self.late)(denial);
                 }
                 self.listener.fail(id, errno.raw())
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                if wait.restarts && give_way.get() == Some(Away::Marked) {
+                if restarts && give_way.get() == Some(Away::Marked) {
                     self.listener.interrupt(id)
                 } else {
                     self.listener.fail(id, Errno::EINTR.raw())
@@ -358,6 +370,75 @@ impl Shared {
             }
             Err(error) => self.listener.fail(id, errno_of(error.raw_os_error()).raw()),
         };
+    }
+}
+
+/// A connect of a stream to this machine: it is mostly over before it would wait.
+#[derive(Debug)]
+pub struct Connecting {
+    pub(crate) workers: Workers,
+    pub(crate) id: u64,
+    pub(crate) tid: u32,
+    pub(crate) socket: Taken,
+    pub(crate) address: Vec<u8>,
+    pub(crate) restarts: bool,
+}
+
+impl Connecting {
+    /// Connects and answers, in this thread. Gives the turn back if nobody took it meanwhile.
+    #[must_use]
+    pub fn make<T: Send + 'static>(self, turns: &Arc<Turns<T>>, turn: T) -> Option<T> {
+        let Self {
+            workers,
+            id,
+            tid,
+            socket,
+            address,
+            restarts,
+        } = self;
+        if !turns.are_watched() {
+            if let Err(error) = workers.connect((id, tid), socket, address, restarts) {
+                // A caller that is gone hears nothing.
+                let _ = workers.shared.listener.fail(id, errno_of(error.raw_os_error()).raw());
+            }
+            return Some(turn);
+        }
+        let give_way = Arc::new(GiveWay::default());
+        let taken = {
+            let (workers, give_way) = (workers.clone(), Arc::clone(&give_way));
+            move |thread| {
+                let entry = Waiting {
+                    tid,
+                    thread,
+                    give_way,
+                    interruptible: true,
+                };
+                workers.shared.waiting().insert(id, entry);
+                workers.shared.changed.notify_one();
+                // Without a thread for that it waits for its peer alone.
+                let _ = workers.watch();
+            }
+        };
+        let connect = || {
+            loop {
+                match sys::connect(&socket, &address) {
+                    Err(error)
+                        if error.kind() == std::io::ErrorKind::Interrupted
+                            && give_way.get().is_none()
+                            && !turns.are_over() => {}
+                    other => break other,
+                }
+            }
+        };
+        let (turn, result) = turns.without(turn, taken, connect);
+        if turn.is_none() {
+            workers.shared.waiting().remove(&id);
+        }
+        // Before its caller goes on, who may be about to close it: then it is the last.
+        drop(socket);
+        let result = result.map(|()| Ended::Value(0));
+        workers.shared.tell(id, result, restarts, None, &give_way);
+        turn
     }
 }
 

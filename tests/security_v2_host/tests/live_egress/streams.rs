@@ -119,14 +119,27 @@ def cancel():
     try: ends.append(cancelled.connect(full))
     except OSError as error: ends.append(errno.errorcode[error.errno])
 thread = threading.Thread(target=cancel); thread.start()
-def shut():
+def shut(one):
     # Nothing tells when the connect has begun; before that there is nothing to shut.
     while True:
-        try: return cancelled.shutdown(socket.SHUT_RDWR)
+        try: return one.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             if error.errno != errno.ENOTCONN: raise
         time.sleep(0.05)
-told("shut", lambda: (shut(), thread.join(20), ends))
+told("shut", lambda: (shut(cancelled), thread.join(20), ends))
+# Others connect and are told beside some that wait, which end as they should, each once.
+stuck = [stream() for _ in range(6)]; given = []
+def wait_for(one):
+    try: given.append(one.connect(full))
+    except OSError as error: given.append(errno.errorcode[error.errno])
+waiting = [threading.Thread(target=wait_for, args=[one]) for one in stuck]
+def passes():
+    one = stream(); one.connect(there); one.send(b"p"); return one.recv(9)
+for thread in waiting:
+    thread.start()
+    told("beside", lambda: [passes() for _ in range(30)] == [b"P"] * 30)
+told("shut-all", lambda: ([shut(one) for one in stuck], [thread.join(20) for thread in waiting], given))
+told("past", lambda: passes())
 left, right = socket.socketpair()
 told("who", lambda: struct.unpack("iII", left.getsockopt(1, 17, 12))[1:] == (os.getuid(), os.getgid()))
 place = tempfile.mkdtemp() + "/s"; local = socket.socket(socket.AF_UNIX); local.bind(place); local.listen()

@@ -4,29 +4,19 @@
 
 use super::records::Records;
 use super::syscall::describe;
-use netd::{Answer, Broker, Denial, Effects, Judges, Netd, OpenNames};
+use netd::{Answer, Broker, Connecting, Denial, Effects, Judges, Netd, OpenNames, Turns};
 use nexus_abi::{Errno, Operation, Reason, Verdict, syscall};
 use nexus_abi_policy::{Call, Guard, NoFacts, Request};
 use nexus_sys::seccomp::{Listener, Notification};
-use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use nexus_wire::broker::Reply;
 use nexus_wire::packet::PacketSocket;
-use std::convert::Infallible;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
 
-/// A running judge: a thread that answers until nobody is filtered any more.
+/// A running judge: answers until nobody is filtered any more.
 pub(crate) struct Judge {
     listener: Arc<Listener>,
-    done: Arc<AtomicBool>,
-    thread: thread::JoinHandle<()>,
-    handle: ThreadHandle,
-    /// Nothing comes here; it is closed when the thread is done.
-    ended: mpsc::Receiver<Infallible>,
+    turns: Arc<Turns<Loop>>,
     names: OpenNames,
 }
 
@@ -100,47 +90,15 @@ impl Judge {
         let guard = Arc::clone(&judges.guard);
         let netd = Netd::start(judges, &inside, Broker::new(link), Arc::clone(&listener), late)?;
         let names = netd.names();
-        let mut loop_ = Loop {
+        let loop_ = Loop {
             listener: Arc::clone(&listener),
             guard,
             netd,
             records,
             mediated: Mediated::of_this_machine().ok_or(SuperviseError::Table)?,
         };
-        set_interrupting(nudge()).map_err(SuperviseError::Thread)?;
-        let done = Arc::new(AtomicBool::new(false));
-        let (tell, told) = mpsc::channel();
-        let (working, ended) = mpsc::channel();
-        let thread = {
-            let done = Arc::clone(&done);
-            let work = move || {
-                let _working: mpsc::Sender<Infallible> = working;
-                // Only `finish` sends it, and only to look up.
-                let _ = set_mask(&SignalSet::full_without(nudge()));
-                let _ = tell.send(ThreadHandle::current());
-                while !done.load(Ordering::Acquire) {
-                    match loop_.listener.receive() {
-                        Ok(call) => loop_.answer(&call),
-                        // A call was given up before it was read, or nobody is left to make one.
-                        Err(_) if hung_up(&loop_.listener) => break,
-                        Err(_) => {}
-                    }
-                }
-            };
-            thread::Builder::new()
-                .name("judge".into())
-                .spawn(work)
-                .map_err(SuperviseError::Thread)?
-        };
-        let handle = told.recv().map_err(|_| SuperviseError::NoListener)?;
-        Ok(Self {
-            listener,
-            done,
-            thread,
-            handle,
-            ended,
-            names,
-        })
+        let turns = Turns::begin(loop_, serve).map_err(SuperviseError::Thread)?;
+        Ok(Self { listener, turns, names })
     }
 
     /// What to watch for the end: it hangs up when nobody is filtered any more.
@@ -155,17 +113,27 @@ impl Judge {
 
     /// Ends the judge, which may be waiting for a call that never comes.
     pub(crate) fn finish(self) {
-        self.done.store(true, Ordering::Release);
-        loop {
-            self.handle.interrupt(nudge());
-            // It may just be about to wait: once more, until it has seen it.
-            match self.ended.recv_timeout(Duration::from_micros(50)) {
-                Ok(never) => match never {},
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+        self.turns.end();
+    }
+}
+
+/// Answers until nobody is filtered any more, or somebody else goes on with it.
+fn serve(turns: &Arc<Turns<Loop>>, mut loop_: Loop) {
+    let listener = Arc::clone(&loop_.listener);
+    while !turns.are_over() {
+        match listener.receive() {
+            Ok(call) => {
+                if let Some(connecting) = loop_.answer(&call) {
+                    match connecting.make(turns, loop_) {
+                        Some(back) => loop_ = back,
+                        None => return,
+                    }
+                }
             }
+            // A call was given up before it was read, or nobody is left to make one.
+            Err(_) if hung_up(&listener) => break,
+            Err(_) => {}
         }
-        let _ = self.thread.join();
     }
 }
 
@@ -177,10 +145,6 @@ fn hung_up(listener: &Listener) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
 }
 
-fn nudge() -> i32 {
-    rustix::process::Signal::USR2.as_raw()
-}
-
 struct Loop {
     listener: Arc<Listener>,
     guard: Arc<Guard>,
@@ -190,7 +154,8 @@ struct Loop {
 }
 
 impl Loop {
-    fn answer(&mut self, call: &Notification) {
+    /// A connection that is returned is made by who asked, and answers the call.
+    fn answer(&mut self, call: &Notification) -> Option<Connecting> {
         let judged = Call {
             number: call.number.cast_unsigned(),
             arch: call.arch,
@@ -205,13 +170,14 @@ impl Loop {
             let _ = self.listener.fail(call.id, errno.raw());
             let operation = operation_of(judged.number, &self.mediated);
             let object = describe(call, foreign);
-            return self.records.denied(&Denial {
+            self.records.denied(&Denial {
                 operation,
                 object,
                 reason,
                 errno,
                 rule,
             });
+            return None;
         }
         let answer = match judged.number {
             number if number == self.mediated.listen => self.netd.listen(call),
@@ -245,7 +211,7 @@ impl Loop {
                 rule: None,
             }),
         };
-        self.reply(call, answer);
+        self.reply(call, answer)
     }
 
     /// What is judged where the address is known, which these calls have in memory; `None` for other calls.
@@ -268,8 +234,9 @@ impl Loop {
     }
 
     /// A caller that is gone by now hears nothing, and nothing is lost by it.
-    fn reply(&self, call: &Notification, answer: Answer) {
+    fn reply(&self, call: &Notification, answer: Answer) -> Option<Connecting> {
         let told = match answer {
+            Answer::Here(connecting) => return Some(connecting),
             Answer::Later => Ok(()),
             Answer::Value(value) => self.listener.succeed(call.id, value),
             Answer::Errno(errno) => self.listener.fail(call.id, errno.raw()),
@@ -289,6 +256,7 @@ impl Loop {
             }
         };
         drop(told);
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! How many files a process of `nx` may have open: raised where the shell says few, and named where there are too few.
 
 use super::failure::Failure;
-use execd::{Entry, Plan};
+use execd::Entry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A soft limit that is enough for any policy. What is below is raised as far as the hard limit goes; most shells say 1024.
@@ -23,10 +23,9 @@ pub(crate) fn raise() -> Option<u64> {
     (raised > was && setrlimit(Resource::Nofile, new).is_ok()).then_some(was)
 }
 
-/// Whether there are enough for this plan.
-pub(crate) fn check(plan: &Plan) -> Result<(), Failure> {
-    let mounts = plan
-        .view
+/// Whether there are enough for this view.
+pub(crate) fn check(view: &[Entry]) -> Result<(), Failure> {
+    let mounts = view
         .iter()
         .filter(|entry| matches!(entry, Entry::Bind { .. } | Entry::Pin { .. } | Entry::Device { .. }));
     let needed = WITHOUT_VIEW.saturating_add(u64::try_from(mounts.count()).unwrap_or(u64::MAX));

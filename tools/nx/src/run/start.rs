@@ -87,6 +87,7 @@ struct Begun {
 
 impl Begun {
     fn new(rules: &SubjectPolicy, version: String, places: &Places, identity: Identity) -> Result<Self, Failure> {
+        open_files::check(&[])?;
         let signals = take_over(identity)?;
         let joining = signals.while_open(|| areas::begin(rules, version, places, identity))?;
         Ok(Self { signals, joining })
@@ -113,7 +114,7 @@ fn internal(what: &str) -> impl Fn(std::io::Error) -> Failure + '_ {
 }
 
 fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided, begun: Begun) -> Result<u8, Failure> {
-    open_files::check(&decided.plan)?;
+    open_files::check(&decided.plan.view)?;
     let Begun { mut signals, joining } = begun;
     let identity = decided.plan.identity;
     if identity.assumed {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nexus_abi::Reason;
 use nexus_quota::Budget;
@@ -17,6 +18,7 @@ use crate::world::{MIB, World, budget, errno};
 pub(crate) const CASES: &[Case] = &[
     ("two_sessions_share_one_ledger_and_one_tree", share),
     ("each_session_hears_of_its_own_denials", attribution),
+    ("who_asks_late_is_given_a_server_that_listens", late),
     ("state_stays_and_tmp_goes_with_the_last_session", lifetime),
     ("a_killed_server_leaves_no_mount_and_the_next_measures_the_disk", killed),
     ("the_latest_budget_holds_for_everybody", budgets),
@@ -105,6 +107,21 @@ fn attribution(world: &World) {
     assert_eq!(event.name.as_bytes(), b"from-one");
     first.end();
     assert_eq!(two.next_message().unwrap(), None);
+}
+
+fn late(world: &World) {
+    let config = world.config(budget(MIB, 100), budget(MIB, 100));
+    // A server that was begun is gone by the time that it is asked; so is one that ran.
+    for running in [false, true] {
+        let other = running.then(|| world.join_roomy());
+        let mut joining = vfsd::begin(&config).unwrap();
+        drop(other);
+        std::thread::sleep(Duration::from_millis(2200));
+        joining.ask(None, Vec::new()).unwrap();
+        let connection = joining.finish().unwrap();
+        assert!(connection.fresh);
+        world.inside(&connection, |dirs| fs::write(dirs.tmp.join("file"), b"x").unwrap());
+    }
 }
 
 fn lifetime(world: &World) {
