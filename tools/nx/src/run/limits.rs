@@ -21,6 +21,11 @@ pub(crate) fn of(rules: &SubjectPolicy) -> Limits {
     Limits::new(&asked, || find(asked.processes))
 }
 
+/// Whether the session's cgroup will be made in nx's own, which nx itself then leaves for a leaf.
+pub(crate) fn moves_nx(rules: &SubjectPolicy) -> bool {
+    of(rules).place().is_some_and(execd::cgroup::Place::is_within)
+}
+
 fn rule(rules: &SubjectPolicy, name: &str) -> Option<RuleRef> {
     let limit = match name {
         "memory" => rules.limits.memory_bytes,

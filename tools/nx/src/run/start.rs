@@ -40,7 +40,13 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
         return Ok(0);
     }
     let version = chosen.loaded.policy.version().to_string();
-    let begun = Begun::new(&chosen.rules, version, &chosen.places, chosen.identity)?;
+    // A cgroup of nx's own is left for a leaf of it before anything is started: what stays in it would keep it from passing
+    // controllers on, and that is known only with the plan.
+    let begun = if limits::moves_nx(&chosen.rules) {
+        Begun::signals(chosen.identity)?
+    } else {
+        Begun::new(&chosen.rules, version, &chosen.places, chosen.identity)?
+    };
     let decided = Box::leak(Box::new(begun.signals.while_open(|| chosen.decide(args))?));
     if let (Some(note), false) = (&decided.note, args.quiet) {
         super::summary::say(&format!("nx: {}", plain(note)));
@@ -74,23 +80,34 @@ pub(crate) fn prove(args: &RunArgs, prepare: impl FnOnce(Prepared<'_>) -> Result
         judges,
     })?;
     limits::enforceable(&decided.plan.limits, &decided.session.rules, &decided.session.policy)?;
-    let version = decided.session.version.to_string();
-    let begun = Begun::new(&decided.session.rules, version, &decided.places, decided.plan.identity)?;
+    let begun = Begun::signals(decided.plan.identity)?;
     start(args, &mut Status::new(None), decided, begun)
 }
 
 /// What has begun before the plan is made: the file server's start takes as long as that, on another core.
 struct Begun {
     signals: Signals,
-    joining: Joining,
+    /// `None` where the file server has to wait for the session's cgroup.
+    joining: Option<Joining>,
 }
 
 impl Begun {
+    /// Nothing but that signals are taken over.
+    fn signals(identity: Identity) -> Result<Self, Failure> {
+        Ok(Self {
+            signals: take_over(identity)?,
+            joining: None,
+        })
+    }
+
     fn new(rules: &SubjectPolicy, version: String, places: &Places, identity: Identity) -> Result<Self, Failure> {
         open_files::check(&[])?;
         let signals = take_over(identity)?;
         let joining = signals.while_open(|| areas::begin(rules, version, places, identity))?;
-        Ok(Self { signals, joining })
+        Ok(Self {
+            signals,
+            joining: Some(joining),
+        })
     }
 }
 
@@ -122,6 +139,23 @@ fn start(args: &RunArgs, status: &mut Status, decided: &'static mut Decided, beg
     }
     let mut group = limits::join(&mut decided.plan, &decided.session, args.quiet)?;
     let decided: &'static Decided = decided;
+    let joining = match joining {
+        Some(joining) => Ok(joining),
+        None => {
+            let Decided { session, places, .. } = decided;
+            let version = session.version.to_string();
+            signals.while_open(|| areas::begin(&session.rules, version, places, identity))
+        }
+    };
+    let joining = match joining {
+        Ok(joining) => joining,
+        Err(failure) => {
+            if let Some(group) = group {
+                group.remove();
+            }
+            return Err(failure);
+        }
+    };
     let ended = run_session(args, status, decided, joining, &mut signals, &mut group);
     let out_of_memory = group.is_some_and(|group| {
         let out_of_memory = group.ran_out_of_memory();
