@@ -55,6 +55,9 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         let (value, _) = sec_json(home, &["ps"]);
         let supervisor = value["sessions"][0]["supervisor"].as_i64().unwrap();
         let pid = Pid::from_raw(i32::try_from(supervisor).unwrap()).unwrap();
+        // The first process too, which would clear it away: one after the other, before either can do anything about it.
+        kill_process(pid, Signal::STOP).unwrap();
+        running.signal(Signal::KILL);
         kill_process(pid, Signal::KILL).unwrap();
         let _ = running.end();
         let entries = home.state().join("nexus/run/sessions");
