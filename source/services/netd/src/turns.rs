@@ -245,7 +245,9 @@ mod tests {
         }
     }
 
-    fn begin() -> (Arc<Turns<(Bench, Ended)>>, Sender<Job>, Receiver<()>) {
+    type Begun = (Arc<Turns<(Bench, Ended)>>, Sender<Job>, Receiver<()>);
+
+    fn begin() -> Begun {
         let (give, jobs) = mpsc::channel::<Job>();
         let (tell, ended) = mpsc::channel();
         let serve = |turns: &Arc<Turns<_>>, mut turn: (Bench, Ended)| {
