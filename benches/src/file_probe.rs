@@ -1,7 +1,10 @@
 //! What runs inside to measure files: does one thing many times and prints nanoseconds for each.
 //!
-//! `bench-files grow|overwrite|read DIR BYTES COUNT` · `bench-files churn DIR COUNT`
+//! `bench-files grow|overwrite|read DIR BYTES COUNT` · `bench-files churn DIR COUNT` ·
+//! `bench-files least pipe|copy grow|overwrite DIR BYTES COUNT`
 #![forbid(unsafe_code)]
+
+mod floor;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -21,7 +24,10 @@ fn main() -> Result<()> {
         [what @ ("grow" | "overwrite" | "read"), dir, bytes, count] => {
             file(what, Path::new(dir), bytes.parse()?, count.parse()?)?
         }
-        _ => return Err("grow|overwrite|read DIR BYTES COUNT, or churn DIR COUNT".into()),
+        ["least", way, what @ ("grow" | "overwrite"), dir, bytes, count] => {
+            floor::least(way, what, Path::new(dir), bytes.parse()?, count.parse()?)?
+        }
+        _ => return Err("grow|overwrite|read DIR BYTES COUNT, churn DIR COUNT, or least".into()),
     };
     println!("{each}");
     Ok(())
@@ -30,14 +36,22 @@ fn main() -> Result<()> {
 /// Writes or reads blocks of `bytes` one after the other.
 fn file(what: &str, dir: &Path, bytes: usize, count: u32) -> Result<u128> {
     let path = dir.join("bench-file");
-    let mut block = vec![0x5a; bytes];
-    let step = u64::try_from(bytes)?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(true)
         .open(&path)?;
+    let each = measure(&file, what, bytes, count)?;
+    drop(file);
+    fs::remove_file(&path)?;
+    Ok(each)
+}
+
+/// The same in a file that is open.
+fn measure(file: &File, what: &str, bytes: usize, count: u32) -> Result<u128> {
+    let mut block = vec![0x5a; bytes];
+    let step = u64::try_from(bytes)?;
     if what != "grow" {
         for at in (0..FILE_BYTES).step_by(bytes) {
             file.write_all_at(&block, at)?;
@@ -65,8 +79,6 @@ fn file(what: &str, dir: &Path, bytes: usize, count: u32) -> Result<u128> {
         }
         spent += start.elapsed();
     }
-    drop(file);
-    fs::remove_file(&path)?;
     Ok(spent.as_nanos() / u128::from(count))
 }
 

@@ -145,20 +145,20 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
 
     use super::*;
-    use nexus_sys::process::exit_now;
 
     #[test]
     fn maps_that_a_killed_init_does_not_get_are_not_the_machines_fault_and_those_of_a_running_one_are() {
-        let Fork::Parent(init) = clone(CloneFlags::NONE).unwrap() else {
-            // Until it is killed.
-            std::thread::sleep(std::time::Duration::from_secs(60));
-            exit_now(0)
+        let mut process = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&process);
+        let init = Child {
+            pid: pid.as_raw_nonzero().get(),
+            pidfd: rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap(),
         };
         let refused = || std::io::Error::from(Errno::PERM);
         assert!(matches!(without_maps(&init, refused()), SpawnError::IdentityMap(_)));
-        rustix::process::pidfd_send_signal(&init.pidfd, rustix::process::Signal::KILL).unwrap();
-        rustix::event::poll(&mut [PollFd::new(&init.pidfd, PollFlags::IN)], None).unwrap();
+        process.kill().unwrap();
+        poll(&mut [PollFd::new(&init.pidfd, PollFlags::IN)], None).unwrap();
         assert!(matches!(without_maps(&init, refused()), SpawnError::Init(_)));
-        Spawned { init }.kill();
+        process.wait().unwrap();
     }
 }

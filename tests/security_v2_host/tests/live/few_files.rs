@@ -48,7 +48,7 @@ fn a_low_soft_limit_stops_nothing_and_is_the_programs_own_again() {
 fn a_hard_limit_that_is_too_low_is_named_with_the_next_step_and_nothing_is_blamed() {
     for user in users() {
         let home = Home::new(user);
-        for limit in [8, 12, 16, 24, 30] {
+        for limit in [8, 12, 16, 24, 30, 33] {
             let said = shell(&home, &format!("ulimit -n {limit}; nx run demo -- echo ran"));
             assert_eq!((said.0, said.1.as_str()), (Some(6), ""), "{said:?}");
             assert!(

@@ -92,3 +92,34 @@ fn whatever_is_killed_while_the_program_writes_the_ledger_is_the_disk_and_nothin
         }
     });
 }
+
+#[test]
+fn a_supervisor_that_is_killed_leaves_nothing_of_its_session_for_the_next_reader_to_find() {
+    as_everybody(|home| {
+        let mut command = home.command(home.nx());
+        command.args(["run", "-q", "demo", "--", "sleep", "60"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = spawn(&mut command).expect("nx starts");
+        let sessions = home.state().join("nexus/run/sessions");
+        let entries = || std::fs::read_dir(&sessions).map_or(0, Iterator::count);
+        // Whole: what it adds later is written beside it first.
+        let facts = || {
+            let paths = std::fs::read_dir(&sessions).ok()?.flatten().map(|entry| entry.path());
+            let mut facts = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+            let facts: Value = serde_json::from_slice(&std::fs::read(facts.next()?).ok()?).ok()?;
+            (entries() == 2 && facts["profile_id"].is_string()).then_some(facts)
+        };
+        eventually("it is known", || facts().is_some());
+        let facts = facts().expect("a moment ago");
+        // What one leaves that is killed while it makes its session known.
+        let name = facts["session"].as_str().expect("its name");
+        std::fs::write(sessions.join(format!(".new-{name}.json")), "").expect("a file beside it");
+        let number = facts["supervisor"]["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
+        let supervisor = number.and_then(rustix::process::Pid::from_raw).expect("its number");
+        rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).expect("it is there");
+        let status = child.wait().expect("a child");
+        assert_eq!((status.code(), entries()), (Some(7), 0));
+    });
+}

@@ -6,5 +6,6 @@ mod floor;
 mod harness;
 mod kills;
 mod limits;
+mod open_files;
 mod quotas;
 mod refused;

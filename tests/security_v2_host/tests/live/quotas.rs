@@ -30,7 +30,7 @@ fn small() -> Tree {
 }
 
 /// As [`small`], with every call allowed.
-fn tree() -> Tree {
+pub(crate) fn tree() -> Tree {
     let calls: Vec<String> = nexus_abi::syscall::all()
         .filter(|call| call.number().is_some())
         .map(|call| format!("\"{}\"", call.name()))
@@ -65,7 +65,7 @@ fn denies(home: &Home, subject: &str) -> Option<u64> {
 }
 
 /// That so many were counted, where that can be known.
-fn assert_denies(home: &Home, subject: &str, wanted: u64) {
+pub(crate) fn assert_denies(home: &Home, subject: &str, wanted: u64) {
     assert_eq!(
         denies(home, subject).unwrap_or(wanted),
         wanted,

@@ -41,6 +41,12 @@ const LIMITED: [&str; 7] = ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup"]
 
 impl Facts {
     pub(crate) fn gather() -> Self {
+        Self::below(Path::new("/"))
+    }
+
+    /// With the settings of the kernel that lie below `root`.
+    fn below(root: &Path) -> Self {
+        let setting = |path: &str| read(root.join("proc/sys").join(path)).map(|text| text.trim().to_owned());
         let name = rustix::system::uname();
         let status = read("/proc/self/status").unwrap_or_default();
         Self {
@@ -50,13 +56,13 @@ impl Facts {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             container: container::detect(&container::Signs::gather()),
-            apparmor_restricts: setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-            userns_clone: setting("/proc/sys/kernel/unprivileged_userns_clone"),
+            apparmor_restricts: setting("kernel/apparmor_restrict_unprivileged_userns"),
+            userns_clone: setting("kernel/unprivileged_userns_clone"),
             forbidden_namespaces: LIMITED
                 .into_iter()
-                .filter(|kind| setting(&format!("/proc/sys/user/max_{kind}_namespaces")).as_deref() == Some("0"))
+                .filter(|kind| setting(&format!("user/max_{kind}_namespaces")).as_deref() == Some("0"))
                 .collect(),
-            ptrace_scope: setting("/proc/sys/kernel/yama/ptrace_scope"),
+            ptrace_scope: setting("kernel/yama/ptrace_scope"),
             filtered: status_field(&status, "Seccomp") == Some("2"),
             no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
             program: std::env::current_exe().ok(),
@@ -83,11 +89,6 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A sysctl's value.
-fn setting(path: &str) -> Option<String> {
-    read(path).map(|text| text.trim().to_owned())
-}
-
 /// The value of a line `Name:\tvalue` of proc_pid_status(5).
 fn status_field<'t>(status: &'t str, name: &str) -> Option<&'t str> {
     status
@@ -110,6 +111,37 @@ mod tests {
         let status = "Name:\tx\nSeccomp_filters:\t7\nSeccomp:\t2\n";
         assert_eq!(status_field(status, "Seccomp"), Some("2"));
         assert_eq!(status_field(status, "Sec"), None);
+    }
+
+    #[test]
+    fn each_lock_is_read_from_its_own_setting_and_one_that_is_not_there_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join("proc/sys").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let none = Facts::below(root.path());
+        assert_eq!(
+            (none.apparmor_restricts, none.userns_clone, none.ptrace_scope),
+            (None, None, None)
+        );
+        assert_eq!(none.forbidden_namespaces, [""; 0]);
+        // As Ubuntu 24.04 has it.
+        put("kernel/apparmor_restrict_unprivileged_userns", "1\n");
+        let ubuntu = Facts::below(root.path());
+        assert_eq!(
+            (ubuntu.apparmor_restricts.as_deref(), ubuntu.userns_clone),
+            (Some("1"), None)
+        );
+        put("kernel/unprivileged_userns_clone", "0\n");
+        put("kernel/yama/ptrace_scope", "3\n");
+        put("user/max_net_namespaces", "0\n");
+        put("user/max_user_namespaces", "15000\n");
+        let hardened = Facts::below(root.path());
+        assert_eq!(hardened.userns_clone.as_deref(), Some("0"));
+        assert_eq!(hardened.ptrace_scope.as_deref(), Some("3"));
+        assert_eq!(hardened.forbidden_namespaces, ["net"]);
     }
 
     #[test]

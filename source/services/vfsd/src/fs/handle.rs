@@ -34,14 +34,18 @@ struct Inner {
 /// All of them, by a number that is never used twice.
 ///
 /// Each is a descriptor, of which there are not many, and all sessions of the subject share them. So nobody is given one who
-/// has as many as are left: one session alone has at most half of all, a second half of the rest, and whoever comes
-/// after many that take what they get finds some all the same.
+/// has as many as are left: a session has at most half of them, a second half of the rest, and whoever comes
+/// after many that take what they get finds some all the same. One that is alone may have [`ALONE_TIMES`] as many as are left.
 #[derive(Debug)]
 pub(crate) struct Handles {
     inner: RwLock<Inner>,
     next: AtomicU64,
     max: usize,
 }
+
+/// How many times what is left a session may have while the subject has no other: three quarters of all. What it leaves is enough
+/// for one that comes later to begin, and grows as it closes files, since it then counts as any.
+const ALONE_TIMES: usize = 3;
 
 /// Room for one more, kept for whoever asked for it until it is used or dropped.
 #[derive(Debug)]
@@ -90,12 +94,17 @@ impl Handles {
         self.read().open.get(&number).cloned().ok_or(Errno::BADF)
     }
 
-    /// Room for one more of `holder`'s, taken before anything is opened or made; `None` if it has its share.
-    pub(crate) fn seat(&self, holder: Holder) -> Option<Seat<'_>> {
+    /// Room for one more of `holder`'s, who may be alone, taken before anything is opened or made; `None` if it has its share.
+    pub(crate) fn seat(&self, holder: Holder, is_alone: bool) -> Option<Seat<'_>> {
         let mut inner = self.write();
         let free = self.max.saturating_sub(inner.taken);
+        let most = if is_alone {
+            free.saturating_mul(ALONE_TIMES)
+        } else {
+            free
+        };
         let held = inner.held.get(&holder).copied().unwrap_or_default();
-        if held >= free {
+        if held >= most {
             return None;
         }
         inner.taken = inner.taken.saturating_add(1);
@@ -134,7 +143,7 @@ mod tests {
 
     /// Takes as many as there are for `holder`.
     fn take_all(handles: &Handles, holder: u64) -> Vec<Seat<'_>> {
-        std::iter::from_fn(|| handles.seat(Holder::Session(holder))).collect()
+        std::iter::from_fn(|| handles.seat(Holder::Session(holder), false)).collect()
     }
 
     #[test]
@@ -154,19 +163,30 @@ mod tests {
         assert_eq!((inner.taken, inner.held.len()), (0, 0));
     }
 
+    #[test]
+    fn one_that_is_alone_gets_three_quarters_and_whoever_comes_after_it_gets_some_as_well() {
+        let handles = Handles::new(1000);
+        let alone: Vec<_> = std::iter::from_fn(|| handles.seat(Holder::Session(1), true)).collect();
+        assert_eq!(alone.len(), 750);
+        assert!(handles.seat(Holder::Session(1), false).is_none(), "it is alone no more");
+        assert_eq!(take_all(&handles, 2).len(), 125);
+        drop(alone);
+    }
+
     proptest! {
         #[test]
         fn nobody_passes_the_sum_and_everybody_gets_one_while_half_is_left(
             max in 1_usize..200,
-            moves in proptest::collection::vec((0_u64..6, any::<bool>()), 0..400),
+            moves in proptest::collection::vec((0_u64..6, any::<bool>(), any::<bool>()), 0..400),
         ) {
             let handles = Handles::new(max);
             let mut seats: Vec<Seat<'_>> = Vec::new();
-            for (who, takes) in moves {
+            for (who, takes, alone) in moves {
                 let own = seats.iter().filter(|seat| seat.holder == Holder::Session(who)).count();
                 if takes {
-                    let got = handles.seat(Holder::Session(who));
-                    prop_assert_eq!(got.is_some(), own < max - seats.len());
+                    let got = handles.seat(Holder::Session(who), alone);
+                    let left = max - seats.len();
+                    prop_assert_eq!(got.is_some(), own < if alone { 3 * left } else { left });
                     seats.extend(got);
                 } else if let Some(at) = seats.iter().position(|seat| seat.holder == Holder::Session(who)) {
                     seats.remove(at);

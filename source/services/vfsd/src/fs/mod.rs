@@ -222,7 +222,7 @@ impl Vfs {
 
     /// Room for one more open file of whoever asks, to be had before anything is done; `ENFILE`, and told, if it has its share.
     fn seat(&self, zone: Zone, name: &[u8], pid: u32) -> Result<Seat<'_>, Errno> {
-        let seat = self.handles.seat(self.who.holder(pid));
+        let seat = self.handles.seat(self.who.holder(pid), self.who.is_one_alone());
         if seat.is_none() {
             self.books
                 .refused(zone.area(), Operation::Open, Reason::VfsOpenFiles, name, pid);

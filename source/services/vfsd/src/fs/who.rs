@@ -119,6 +119,11 @@ impl Who {
         }
     }
 
+    /// Whether the subject has one session and no more.
+    pub(crate) fn is_one_alone(&self) -> bool {
+        self.lock().only.is_some()
+    }
+
     fn look(&self) {
         let mut inner = self.lock();
         while !inner.is_over {
@@ -161,8 +166,10 @@ mod tests {
         assert_eq!(who.holder(7), Holder::Unknown, "nobody is there");
         who.set_sessions(&[5], HashMap::new());
         assert_eq!(who.holder(7), Holder::Session(5));
+        assert!(who.is_one_alone());
         let inits = HashMap::from([(100, 5), (200, 6)]);
         who.set_sessions(&[5, 6], inits.clone());
+        assert!(!who.is_one_alone());
         for _ in 0..3 {
             assert_eq!(who.holder(107), Holder::Session(5));
             assert_eq!(who.holder(299), Holder::Session(6));

@@ -17,7 +17,7 @@ const DESCRIPTORS_RESERVED: u64 = 1024;
 /// More handles on inodes than this gain nothing.
 const NODE_HANDLES_MAX: u64 = 1 << 16;
 
-/// More open files than this a subject's programs do not have; one session has half of it at most. It bounds the handles on
+/// More open files than this a subject's programs do not have; one session has half of it at most, three quarters while it is alone. It bounds the handles on
 /// inodes that have no name and are open as well.
 const FILE_HANDLES_MAX: u64 = 1 << 16;
 
