@@ -113,7 +113,7 @@ build_root() {
         put "$target/$binary"
     done
     for suite in "${SUITES[@]}"; do
-        binary=$(cargo test --locked --no-run --message-format=json -p security_v2_host --test "$suite" 2>/dev/null |
+        binary=$(cargo test --locked --no-run --message-format=json -p security_v2_host -p nx_sec_host --test "$suite" 2>/dev/null |
             grep -o '"executable":"[^"]*'"$suite"'-[^"]*"' | cut -d'"' -f4)
         install -D "$binary" "$root/tests/$suite"
         put "$binary"

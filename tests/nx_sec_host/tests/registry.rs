@@ -291,49 +291,43 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
         .map(|number| publish(&runtime, &facts(&format!("{number:012x}"), &format!("s{number}"))).unwrap())
         .collect();
     eprintln!("making an entry takes {:?}", began.elapsed() / 1000);
-    let timed = "TIMEFORMAT='%3R %3U %3S'; time \"$0\" \"$@\"";
-    let timed = |words: &[&str]| {
-        let mut command = std::process::Command::new("/bin/bash");
-        command.args(["-c", timed]).args(words);
-        command.env("LC_ALL", "C").env("XDG_STATE_HOME", state.path());
-        let done = output(&mut command).unwrap();
-        let said = String::from_utf8(done.stderr).unwrap();
-        let seconds: Vec<f64> = said.split_whitespace().map(|part| part.parse().unwrap()).collect();
-        let [wall, user, system] = seconds[..] else {
-            panic!("{said}")
-        };
-        let lines = String::from_utf8_lossy(&done.stdout).lines().count();
-        (
-            Duration::from_secs_f64(wall),
-            Duration::from_secs_f64(user + system),
-            lines,
-        )
+    let look = || {
+        use std::io::Read;
+        use std::process::{Command, Stdio};
+        let mut command = Command::new(security_v2_host::nx());
+        command
+            .args(["sec", "ps"])
+            .env("XDG_STATE_HOME", state.path())
+            .stdout(Stdio::piped());
+        let began = Instant::now();
+        let mut child = spawn(&mut command).unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(id, ended).unwrap();
+        let wall = began.elapsed();
+        assert_eq!(said.lines().count(), 1001, "a head and a line each");
+        // What its one thread used of a processor, and how long it was ready to run while others had them all, in nanoseconds:
+        // the kernel's sched-stats.rst. Not yet collected, it still has them.
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", child.id())).unwrap();
+        let mut numbers = text
+            .split_whitespace()
+            .map(|word| Duration::from_nanos(word.parse().unwrap()));
+        let (used, others) = (numbers.next().unwrap(), numbers.next().unwrap());
+        assert!(child.wait().unwrap().success());
+        (wall.saturating_sub(others), wall, used)
     };
-    let nx = security_v2_host::nx();
-    // Each look beside one at something that takes a fixed part of a processor: where that takes longer on the clock than of
-    // a processor, it waited for the machine's other work, and so did the look.
-    let burns = "for ((i = 0; i < 20000; i++)); do :; done";
-    let mut fair = Vec::new();
-    for _ in 0..10 {
-        let (wall, used, lines) = timed(&[nx.to_str().unwrap(), "sec", "ps"]);
-        assert_eq!(lines, 1001, "a head and a line each");
-        let (burn_wall, burn_used, _) = timed(&["/bin/bash", "-c", burns]);
-        let delay = (burn_wall.as_secs_f64() / burn_used.as_secs_f64().max(0.001)).max(1.0);
-        fair.push((wall.div_f64(delay), wall, used));
-    }
-    fair.sort();
-    let best_wall = fair.iter().map(|(_, wall, _)| *wall).min().unwrap();
-    let best_used = fair.iter().map(|(_, _, used)| *used).min().unwrap();
-    let (middle, ..) = fair[fair.len() / 2];
-    eprintln!("1000 sessions: {best_wall:?} at best, {middle:?} in the middle, of a processor {best_used:?} at best");
-    // What a person waits. The best of ten is past nobody else's work; where all ten met some, what is left of the middle one
-    // without it.
-    assert!(best_wall.min(middle) < Duration::from_millis(200), "{fair:?}");
-    assert!(best_used < Duration::from_millis(200), "{fair:?}");
+    let mut looks: Vec<_> = (0..10).map(|_| look()).collect();
+    looks.sort();
+    let (fair, wall, used) = looks[0];
+    eprintln!("1000 subjects in {fair:?} without the machine's other work, {wall:?} with it, {used:?} of a processor");
+    // What a person waits, but for what else the machine does meanwhile: what it sleeps and waits for counts.
+    assert!(fair < Duration::from_millis(200), "{looks:?}");
     // Where the machine has nothing else to do, each.
     if std::env::var_os("NEXUS_ALONE").is_some() {
-        let slowest = fair.iter().map(|(_, wall, _)| *wall).max().unwrap();
-        assert!(slowest < Duration::from_millis(200), "{slowest:?}");
+        let slowest = looks.iter().map(|(_, wall, _)| *wall).max().unwrap();
+        assert!(slowest < Duration::from_millis(200), "{looks:?}");
     }
 }
 

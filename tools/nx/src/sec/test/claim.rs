@@ -39,6 +39,18 @@ pub(super) enum Wants {
     Held,
 }
 
+/// The counter that a refusal for this reason has to step: its area's, by the reason's own word. Not asked of what counts: that
+/// might count nothing, and would expect nothing.
+fn counter_of(reason: Reason) -> Option<Counter> {
+    match reason.as_str().split_once('.')? {
+        ("abi", _) => Some(Counter::AbiDenies),
+        ("egress", _) => Some(Counter::EgressDenies),
+        ("quota", _) => Some(Counter::QuotaDenies),
+        // Of `ipc` and `vfs` there is none.
+        _ => None,
+    }
+}
+
 /// The code of an answer that there is no such name (`NXDOMAIN`, RFC 1035 4.1.1).
 const NO_SUCH_NAME: i64 = 3;
 
@@ -105,9 +117,7 @@ impl Wants {
 
     fn counter(&self) -> Option<Counter> {
         match self {
-            Self::Refusal(refusal) | Self::NoName(refusal) => {
-                Counter::of_record(Judgement::Deny(refusal.errno), refusal.reason)
-            }
+            Self::Refusal(refusal) | Self::NoName(refusal) => counter_of(refusal.reason),
             Self::Passage(counter) => *counter,
             Self::Warning(_) | Self::Kernel | Self::Errno(_) | Self::Held => None,
         }
@@ -290,6 +300,11 @@ fn judge_one(who: Who<'_>, claim: &Claim, seen: &Seen, evidence: &mut Evidence) 
     finding
         .seen
         .push(("record", format!("{} {} {}", record.op, record.object, record.reason)));
+    if verdict != Judgement::Warn && claim.wants.counter().is_none() {
+        finding
+            .seen
+            .push(("counter", format!("none counts {}", refusal.reason)));
+    }
     finding
 }
 
@@ -397,6 +412,14 @@ mod tests {
         ] {
             let found = lacks(value, records, steps);
             assert!(found.len() == 1 && found[0].contains(lack), "{lack}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn every_reason_of_an_area_that_is_counted_has_that_areas_counter_and_what_counts_agrees() {
+        for reason in Reason::ALL.iter().copied() {
+            let counted = Counter::of_record(Judgement::Deny(Errno::EPERM), reason);
+            assert_eq!(counter_of(reason), counted, "{reason}");
         }
     }
 

@@ -131,11 +131,11 @@ const ALONE_WAIT: Duration = Duration::from_secs(2);
 fn enter(proofs: &Path) -> Result<OwnedFd, (&'static str, std::io::Error)> {
     let until = Instant::now() + ALONE_WAIT;
     loop {
-        let mut make = DirBuilder::new();
-        make.recursive(true)
-            .mode(0o700)
-            .create(proofs)
-            .map_err(|error| ("made", error))?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(proofs) {
+            // It was there when it was to be made, and may be gone again: the next step sees.
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(("made", error)),
+            _ => {}
+        }
         match alone(proofs, until) {
             // The last proof before this one removed it before it was locked.
             Err(rustix::io::Errno::NOENT) if Instant::now() < until => {}
