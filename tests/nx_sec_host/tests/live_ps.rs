@@ -55,10 +55,10 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         let (value, _) = sec_json(home, &["ps"]);
         let supervisor = value["sessions"][0]["supervisor"].as_i64().unwrap();
         let pid = Pid::from_raw(i32::try_from(supervisor).unwrap()).unwrap();
-        // Who started it clears up after it where it can: it is killed too, and cannot act in between.
-        running.signal(Signal::STOP);
-        kill_process(pid, Signal::KILL).unwrap();
+        // The first process too, which would clear it away: one after the other, before either can do anything about it.
+        kill_process(pid, Signal::STOP).unwrap();
         running.signal(Signal::KILL);
+        kill_process(pid, Signal::KILL).unwrap();
         let _ = running.end();
         let entries = home.state().join("nexus/run/sessions");
         assert_eq!(

@@ -100,9 +100,14 @@ fn build(package: &str, binary: &str) -> PathBuf {
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());
+    let begun = std::time::Instant::now();
     let status = crate::gate::spawn(&mut cargo)
         .and_then(|mut child| child.wait())
         .unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
     assert!(status.success(), "`{binary}` does not build: {cargo:?}");
+    // Whichever test comes first waits for it, and for whoever else builds: that is no time of the test's own.
+    if begun.elapsed().as_secs() > 5 {
+        eprintln!("building `{binary}` took {} s of this test", begun.elapsed().as_secs());
+    }
     directory.join(binary)
 }

@@ -140,7 +140,7 @@ mod tests {
     fn what_lies_in_a_mount_is_found_by_its_descriptor_wherever_its_path_leads_meanwhile() {
         let holder = tempfile::tempdir().unwrap();
         let at = |name: &str| holder.path().join(name);
-        for name in ["root/work/.git", "root/work/inner", "decoy/.git"] {
+        for name in ["root/w/.git", "root/w/inner", "decoy/.git"] {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let open = |name: &str| {
@@ -148,23 +148,23 @@ mod tests {
             rustix::fs::open(at(name), flags, Mode::empty()).unwrap()
         };
         let number = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
-        let (root, git) = (open("root"), number(&open("root/work/.git")));
+        let (root, git) = (open("root"), number(&open("root/w/.git")));
         let mut points = Points::of(&root);
-        points.mounted("/work".into(), open("root/work"));
-        points.mounted("/work/inner".into(), open("decoy"));
-        std::fs::rename(at("root/work"), at("moved")).unwrap();
-        std::fs::rename(at("decoy"), at("root/work")).unwrap();
+        points.mounted("/w".into(), open("root/w"));
+        points.mounted("/w/inner".into(), open("decoy"));
+        std::fs::rename(at("root/w"), at("moved")).unwrap();
+        std::fs::rename(at("decoy"), at("root/w")).unwrap();
         let found = |path: &str| points.inside(Path::new(path)).open().map(|fd| number(&fd));
-        assert_eq!(found("/work/.git"), Ok(git));
+        assert_eq!(found("/w/.git"), Ok(git));
         // By the innermost of them; what is in none, by its path.
-        assert_eq!(found("/work/inner/.git"), Ok(number(&open("root/work/.git"))));
-        assert_ne!(found("/work/inner/.git"), Ok(git));
-        assert_eq!(found("/workshop"), Err(Errno::NOENT));
-        assert_eq!(found("/work"), Ok(number(&open("moved"))));
+        assert_eq!(found("/w/inner/.git"), Ok(number(&open("root/w/.git"))));
+        assert_ne!(found("/w/inner/.git"), Ok(git));
+        assert_eq!(found("/wide"), Err(Errno::NOENT));
+        assert_eq!(found("/w"), Ok(number(&open("moved"))));
         // Without the mounts, what lies at the path now is found.
         let points = Points::of(&root);
         assert_ne!(
-            points.inside(Path::new("/work/.git")).open().map(|fd| number(&fd)),
+            points.inside(Path::new("/w/.git")).open().map(|fd| number(&fd)),
             Ok(git)
         );
     }

@@ -2,17 +2,19 @@
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use crate::Case;
 use crate::mapping::Mapping;
-use crate::world::{KIB, MIB, World, budget};
+use crate::world::{KIB, MIB, USER, World, budget};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -29,7 +31,87 @@ pub(crate) const CASES: &[Case] = &[
         storm_of_lengths,
     ),
     ("every_thread_waiting_for_the_disk_does_not_stop_the_others", all_wait),
+    (
+        "the_server_keeps_two_capabilities_and_shows_nobody_its_memory",
+        stripped,
+    ),
+    ("whoever_listens_in_a_servers_place_is_not_believed", impostor),
+    ("set_id_bits_and_devices_mean_nothing_on_an_areas_mount", mount_flags),
 ];
+
+fn stripped(world: &World) {
+    let connection = world.join_roomy();
+    let status = fs::read_to_string(format!("/proc/{}/status", connection.vfsd_pid)).unwrap();
+    let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim();
+    // `CAP_DAC_OVERRIDE` (1) and `CAP_SYS_ADMIN` (21), over its own namespace (linux/capability.h).
+    for set in ["CapPrm:", "CapEff:"] {
+        assert_eq!(u64::from_str_radix(value(set), 16).unwrap(), 1 << 1 | 1 << 21, "{set}");
+    }
+    assert_eq!(u64::from_str_radix(value("CapInh:"), 16).unwrap(), 0);
+    assert_eq!(value("NoNewPrivs:"), "1");
+    // Root's, as long as it may not be looked into (proc_pid(5)).
+    let memory = fs::metadata(format!("/proc/{}/mem", connection.vfsd_pid)).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&memory), 0);
+}
+
+fn impostor(world: &World) {
+    if world.mode() != crate::world::Mode::Root {
+        // An ordinary user can be nobody else.
+        return;
+    }
+    let first = world.join_roomy();
+    let config = world.config(budget(MIB, 100), budget(MIB, 100));
+    let path = fs::read_dir(&config.runtime_dir)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    drop(first);
+    crate::sessions::wait_for_end(world);
+    let _ = fs::remove_file(&path);
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET);
+    let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+    rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+    let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut hold, release) = std::io::pipe().unwrap();
+    let child = match clone(CloneFlags::NONE).unwrap() {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            // Who listens is who the kernel names to those that connect (unix(7)).
+            let id = rustix::fs::Uid::from_raw(USER);
+            rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+            rustix::net::listen(&socket, 4).unwrap();
+            (&tell_ready).write_all(b"x").unwrap();
+            drop(release);
+            let _ = hold.read(&mut [0]);
+            exit_now(0)
+        }
+    };
+    ready.read_exact(&mut [0]).unwrap();
+    let refused = vfsd::join(&config).unwrap_err();
+    assert!(matches!(refused, vfsd::VfsdError::Peer { uid: USER }), "{refused}");
+    drop(release);
+    rustix::process::waitpid(
+        rustix::process::Pid::from_raw(child.pid),
+        rustix::process::WaitOptions::empty(),
+    )
+    .unwrap();
+    drop(socket);
+    fs::remove_file(path).unwrap();
+}
+
+fn mount_flags(world: &World) {
+    let connection = world.join_work(&world.work_dir(), budget(MIB, 100));
+    world.inside(&connection, |dirs| {
+        for dir in [&dirs.tmp, &dirs.state, &dirs.shm, &dirs.work] {
+            let flags = rustix::fs::statvfs(dir).unwrap().f_flag;
+            let wanted = rustix::fs::StatVfsMountFlags::NOSUID | rustix::fs::StatVfsMountFlags::NODEV;
+            assert!(flags.contains(wanted), "{}: {flags:?}", dir.display());
+        }
+    });
+}
 
 fn truncate_against_mapping(world: &World) {
     let mut connection = world.join(budget(MIB, 100), budget(0, 0));

@@ -133,7 +133,8 @@ fn child() -> Option<Pid> {
 fn killed_at_start(world: &World) {
     let mut chance = Chance(0x6e65_7875_7300_0002);
     for round in 0..rounds() {
-        let joining = vfsd::begin(&world.config(budget(MIB, 100), budget(MIB, 100))).unwrap();
+        let mut joining = vfsd::begin(&world.config(budget(MIB, 100), budget(MIB, 100))).unwrap();
+        joining.ask(None, Vec::new()).unwrap();
         let server = child().expect("a server was started");
         // To be welcomed takes about a millisecond.
         std::thread::sleep(Duration::from_micros(chance.below(1500)));

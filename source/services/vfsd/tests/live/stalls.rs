@@ -33,7 +33,15 @@ struct Stopped(Pid);
 impl Stopped {
     fn new(disk: Pid) -> Self {
         rustix::process::kill_process(disk, Signal::STOP).unwrap();
-        Self(disk)
+        let stopped = Self(disk);
+        // The signal is sent at once; each thread stops when it next leaves the kernel.
+        eventually("all of it stands still", || {
+            let threads = fs::read_dir(format!("/proc/{disk}/task")).unwrap().flatten();
+            threads
+                .filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok())
+                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        });
+        stopped
     }
 }
 

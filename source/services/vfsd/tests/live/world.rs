@@ -13,7 +13,7 @@ use rustix::mount::MoveMountFlags;
 use vfsd::{Identity, VfsdConfig, VfsdConnection, VfsdError, VfsdMessage, WorkConfig, join};
 
 /// An unprivileged user that nobody is.
-const USER: u32 = 64123;
+pub(crate) const USER: u32 = 64123;
 
 pub(crate) const KIB: u64 = 1024;
 pub(crate) const MIB: u64 = 1024 * KIB;

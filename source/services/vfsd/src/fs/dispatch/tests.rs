@@ -229,3 +229,160 @@ fn of_two_closes_at_once_one_lets_go_of_the_room_past_the_end() {
     }
     assert_eq!(books.usage(Area::Tmp).used_bytes, 0);
 }
+
+/// The kernel says so before: each area is a mount of its own. It is said here as well, since each is another account.
+#[test]
+fn between_areas_nothing_is_linked_or_moved() {
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let of = |zone| vfs.zones.iter().find(|node| node.zone == zone).unwrap().id;
+    let (tmp, state) = (of(Zone::Tmp), of(Zone::State));
+    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    vfs.op_create(state, c"g", 0o600, 2, 0).unwrap();
+    assert_eq!(vfs.op_link(attr.id, state, c"h", 0), Err(Errno::XDEV));
+    for (name, flags) in [(c"h", 0), (c"h", 1), (c"g", 0), (c"g", 2)] {
+        assert_eq!(vfs.op_rename(tmp, c"f", state, name, flags), Err(Errno::XDEV));
+    }
+    for (zone, area) in [(Zone::Tmp, Area::Tmp), (Zone::State, Area::State)] {
+        assert_eq!(books.usage(area).used_inodes, 1);
+        assert_eq!(on_disk(&scratch, zone).inodes, 1);
+    }
+    // Its nearest neighbour that may.
+    vfs.op_link(attr.id, tmp, c"h", 0).unwrap();
+    vfs.op_rename(tmp, c"f", tmp, c"i", 0).unwrap();
+}
+
+#[test]
+fn the_root_is_nobodys_to_change_and_a_name_is_one_part() {
+    let scratch = Scratch::new();
+    let (vfs, _) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    assert_eq!(vfs.op_mkdir(ROOT_ID, c"new", 0o700, 0), Err(Errno::PERM));
+    assert_eq!(vfs.op_rmdir(ROOT_ID, c"shm"), Err(Errno::PERM));
+    let times = super::super::protocol::Changes {
+        mtime: Some(super::super::protocol::TimeChange::Now),
+        ..Default::default()
+    };
+    assert_eq!(vfs.op_setattr(ROOT_ID, times, 0), Err(Errno::PERM));
+    assert_eq!(vfs.op_rename(ROOT_ID, c"shm", tmp, c"shm", 0), Err(Errno::PERM));
+    assert_eq!(vfs.op_rename(tmp, c"shm", ROOT_ID, c"shm", 0), Err(Errno::PERM));
+    for name in [c"", c".", c"..", c"../new", c"a/b", c"/"] {
+        assert_eq!(vfs.op_mkdir(tmp, name, 0o700, 0), Err(Errno::INVAL), "{name:?}");
+        assert_eq!(vfs.op_lookup(tmp, name), Err(Errno::INVAL), "{name:?}");
+        assert_eq!(vfs.op_symlink(tmp, name, c"x", 0), Err(Errno::INVAL), "{name:?}");
+    }
+    assert!(!scratch.0.join("new").exists());
+    vfs.op_mkdir(tmp, c"..new", 0o700, 0).unwrap();
+}
+
+/// A length is given to the file that is named, whatever handle comes with it.
+#[test]
+fn a_handle_of_another_file_shortens_only_the_one_that_was_named() {
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let made = [c"f", c"g"].map(|name| {
+        let (attr, handle) = vfs.op_create(tmp, name, 0o600, 2, 0).unwrap();
+        let head = super::super::protocol::WriteHead {
+            handle,
+            offset: 0,
+            size: 4096,
+            back: false,
+        };
+        vfs.op_write(head, super::super::write::Data::Here(&[1; 4096]), 0)
+            .unwrap();
+        (attr.id, handle)
+    });
+    let [(f, _), (_, g_handle)] = made;
+    let changes = super::super::protocol::Changes {
+        size: Some(0),
+        handle: Some(g_handle),
+        ..Default::default()
+    };
+    vfs.op_setattr(f, changes, 0).unwrap();
+    let len = |name| {
+        std::fs::metadata(scratch.0.join(&*Zone::Tmp.name()).join(name))
+            .unwrap()
+            .len()
+    };
+    assert_eq!((len("f"), len("g")), (0, 4096));
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 4096);
+}
+
+/// A file is opened again by its name only if the name still means it.
+#[test]
+fn what_others_put_in_a_files_place_is_never_taken_for_it() {
+    let scratch = Scratch::new();
+    let (vfs, _) = vfs(&scratch);
+    let state = vfs.zones.iter().find(|node| node.zone == Zone::State).unwrap().id;
+    // Without a handle on the inode until one is needed.
+    let (attr, _) = vfs.op_create(state, c"f", 0o600, 2, 0).unwrap();
+    let place = scratch.0.join(&*Zone::State.name()).join("f");
+    let other = scratch.0.join("other");
+    std::fs::write(&other, b"others").unwrap();
+    std::fs::rename(&other, &place).unwrap();
+    for changes in [
+        super::super::protocol::Changes {
+            size: Some(0),
+            ..Default::default()
+        },
+        super::super::protocol::Changes {
+            mode: Some(0o400),
+            ..Default::default()
+        },
+    ] {
+        assert_eq!(vfs.op_setattr(attr.id, changes, 0), Err(Errno::STALE));
+    }
+    assert_eq!(vfs.op_open(attr.id, 2, 0), Err(Errno::STALE));
+    assert_eq!(std::fs::read(&place).unwrap(), b"others");
+}
+
+#[test]
+fn a_file_is_given_to_nobody_else() {
+    let scratch = Scratch::new();
+    let (vfs, _) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let to = |uid, gid| super::super::protocol::Changes {
+        uid,
+        gid,
+        ..Default::default()
+    };
+    let Identity { uid, gid } = vfs.owner;
+    for foreign in [
+        to(Some(uid + 1), None),
+        to(None, Some(gid + 1)),
+        to(Some(uid), Some(gid + 1)),
+    ] {
+        assert_eq!(vfs.op_setattr(attr.id, foreign, 0), Err(Errno::PERM));
+    }
+    vfs.op_setattr(attr.id, to(Some(uid), Some(gid)), 0).unwrap();
+}
+
+/// The kernel refuses most of these before, for want of privilege; the host would show or take some.
+#[test]
+fn attributes_are_those_of_users_alone() {
+    let scratch = Scratch::new();
+    let (vfs, _) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    for name in [
+        c"security.capability",
+        c"security.selinux",
+        c"system.posix_acl_access",
+        c"trusted.x",
+        c"user",
+        c"user.",
+        c"usera.x",
+        c"",
+    ] {
+        assert_eq!(
+            vfs.op_setxattr(attr.id, name, b"x", 0, 0),
+            Err(Errno::OPNOTSUPP),
+            "{name:?}"
+        );
+        assert_eq!(vfs.op_removexattr(attr.id, name), Err(Errno::OPNOTSUPP), "{name:?}");
+        let got = vfs.op_getxattr(attr.id, name, 0, &mut Answer::new());
+        assert_eq!(got, Err(Errno::OPNOTSUPP), "{name:?}");
+    }
+}
