@@ -9,7 +9,7 @@ use super::{descriptors, enforceable, limits, open_files, trusted};
 use crate::cli::RunArgs;
 use crate::diagnostics::draw;
 use crate::plain::plain;
-use execd::{Access, Fence, Identity, Plan, Program, Surroundings, Work};
+use execd::{Access, Fence, Identity, Limits, Plan, Program, Surroundings, Work};
 use netd::Judges;
 use nexus_abi_policy::Guard;
 use nexus_policy::{EgressGate, NoSubject, Policy, SubjectPolicy};
@@ -38,6 +38,7 @@ pub(super) struct Chosen {
     pub(super) egress: EgressGate,
     pub(super) fence: Fence,
     pub(super) identity: Identity,
+    pub(super) limits: Limits,
     pub(super) work: Option<Work>,
     pub(super) note: Option<String>,
     pub(super) open_files: Option<u64>,
@@ -74,6 +75,7 @@ pub(super) fn choose(args: &RunArgs) -> Result<Chosen, Failure> {
     let (work, note) = work::choose(asked.as_ref(), rules.work, places.home.as_deref())?;
     let identity = identity(&rules.name);
     let note = note.or_else(|| work::surprise(work.as_ref()?, identity, &rules.budgets.work.budget));
+    let limits = limits::of(&rules);
     let fence = if !landlock {
         Fence::Missing
     } else if file_handed_in {
@@ -88,6 +90,7 @@ pub(super) fn choose(args: &RunArgs) -> Result<Chosen, Failure> {
         egress,
         fence,
         identity,
+        limits,
         work,
         note,
         open_files,
@@ -104,6 +107,7 @@ impl Chosen {
             egress,
             fence,
             identity,
+            limits,
             work,
             note,
             open_files,
@@ -128,7 +132,7 @@ impl Chosen {
                 .filter_map(|path| std::fs::canonicalize(path).ok())
                 .collect(),
             fence,
-            limits: limits::of(&rules),
+            limits,
         };
         let program = Program {
             name: args.command.first().cloned().unwrap_or_default(),

@@ -22,8 +22,8 @@ pub(crate) fn of(rules: &SubjectPolicy) -> Limits {
 }
 
 /// Whether the session's cgroup will be made in nx's own, which nx itself then leaves for a leaf.
-pub(crate) fn moves_nx(rules: &SubjectPolicy) -> bool {
-    of(rules).place().is_some_and(execd::cgroup::Place::is_within)
+pub(crate) fn moves_nx(limits: &Limits) -> bool {
+    limits.place().is_some_and(execd::cgroup::Place::is_within)
 }
 
 fn rule(rules: &SubjectPolicy, name: &str) -> Option<RuleRef> {

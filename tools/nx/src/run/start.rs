@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     let version = chosen.loaded.policy.version().to_string();
     // A cgroup of nx's own is left for a leaf of it before anything is started: what stays in it would keep it from passing
     // controllers on, and that is known only with the plan.
-    let begun = if limits::moves_nx(&chosen.rules) {
+    let begun = if limits::moves_nx(&chosen.limits) {
         Begun::signals(chosen.identity)?
     } else {
         Begun::new(&chosen.rules, version, &chosen.places, chosen.identity)?
