@@ -198,6 +198,11 @@ boot() {
         -nic none -kernel "$place/$version"/boot/vmlinuz-* -initrd "$place/$version.cpio.gz" \
         -append 'console=ttyS0 quiet panic=-1 rdinit=/init' </dev/null >"$log" 2>&1 || code=$?
     tr -d '\r' <"$log" | grep -E '^(kernel|SUITE|QEMU-TEST|test result)|FAILED|panicked|module' || true
+    # A name that was changed would run nothing, and well.
+    if tr -d '\r' <"$log" | grep -q '^test result: ok\. 0 passed'; then
+        echo "Linux $version: FAILED (a suite ran none of its tests); all that it said is in $log" >&2
+        return 1
+    fi
     if ! tr -d '\r' <"$log" | grep -q '^QEMU-TEST: ok$'; then
         echo "Linux $version: FAILED (QEMU ended with $code); all that it said is in $log" >&2
         return 1
