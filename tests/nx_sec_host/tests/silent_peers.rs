@@ -179,3 +179,39 @@ fn whatever_a_peer_says_instead_is_told_with_the_session_and_never_passed_over()
         }
     }
 }
+
+#[test]
+fn an_entry_in_doubt_is_told_by_every_command_that_speaks_of_who_runs() {
+    let state = tempfile::tempdir().unwrap();
+    let runtime = state.path().join("nexus/run");
+    let _peer = peer(&runtime, "aaaaaa", false, says(2, b"{}"));
+    let nx = |words: &[&str]| {
+        let done = Command::new(security_v2_host::nx())
+            .arg("sec")
+            .args(words)
+            .env("XDG_STATE_HOME", state.path())
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+    };
+    // Nobody changed it yet.
+    assert!(!nx(&["ps"]).1.contains("session aaaaaa:"));
+    std::fs::write(runtime.join("sessions/aaaaaa.json"), "{}").unwrap();
+    for words in [
+        &["ps"][..],
+        &["policy", "show"],
+        &["policy", "show", "--subject", "demo"],
+    ] {
+        let (code, said) = nx(words);
+        assert_eq!(code, Some(4), "{words:?}: {said}");
+        assert!(said.contains("session aaaaaa: "), "{words:?}: {said}");
+        assert!(
+            said.contains("no session runs that can be vouched for"),
+            "{words:?}: {said}"
+        );
+    }
+    let (code, said) = nx(&["policy", "show", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &value["ok"]), (Some(4), &false.into()), "{said}");
+    assert_eq!(value["troubles"][0]["session"], "aaaaaa", "{said}");
+}

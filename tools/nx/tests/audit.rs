@@ -332,6 +332,17 @@ fn the_first_record_that_does_not_hold_is_named_with_its_file_number_and_why() {
         (&false.into(), &seq.into(), &5.into())
     );
     assert_eq!(json["file"], "journal.1.jsonl");
+    assert!(said.contains("what stands before it holds"), "{said}");
+    // Without its key nothing is walked, and nothing claimed.
+    std::fs::remove_file(place.file("journal.key")).unwrap();
+    let unknown = place.nx(&["audit", "--verify"]);
+    assert_eq!(unknown.status.code(), Some(3));
+    let said = out(&unknown);
+    assert!(
+        said.contains("key is gone") && said.contains("of no record is known whether it holds"),
+        "{said}"
+    );
+    assert!(!said.contains("what stands before"), "{said}");
 }
 
 #[test]

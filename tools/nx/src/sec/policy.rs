@@ -3,9 +3,9 @@
 use super::about::{load, load_failure, subject};
 use super::args::PolicyShowArgs;
 use super::output::{Paint, Said, VERSION, places};
-use super::ps::{session, sessions};
+use super::ps::{none_runs, session, sessions, trouble};
 use crate::policy::{self, Refusal};
-use crate::registry::{AskError, Live, ask_all};
+use crate::registry::{AskError, Live, Trouble, ask_all};
 use crate::run::{Exit, Failure, plain};
 use nexus_policy::Policy;
 use nexus_wire::session::Question;
@@ -31,27 +31,27 @@ struct Shown {
 
 pub(super) fn show(args: &PolicyShowArgs) -> Result<Said, Failure> {
     let files = |policy: &Policy, origin: String| of_policy(policy, args.subject.as_deref(), &origin);
-    let (all, left_out) = if let Some(directory) = &args.snapshot {
+    let (all, left_out, troubles) = if let Some(directory) = &args.snapshot {
         let policy = policy::snapshot::verified(directory).map_err(refusal)?;
         let origin = format!(
             "snapshot {}, verified against its tree",
             directory.join("policy.bin").display()
         );
-        (files(&policy, origin)?, 0)
+        (files(&policy, origin)?, 0, Vec::new())
     } else if args.policy.is_some() {
         let loaded = load(args.policy.as_ref())?;
-        (files(&loaded.policy, format!("tree {}", loaded.origin))?, 0)
+        (files(&loaded.policy, format!("tree {}", loaded.origin))?, 0, Vec::new())
     } else {
-        let (live, left_out) = of_sessions(args.subject.as_deref())?;
+        let (live, left_out, troubles) = of_sessions(args.subject.as_deref())?;
         if live.is_empty() {
             let loaded = load(None)?;
-            let origin = format!("{}: no session runs{}", loaded.origin, of_whom(args));
-            (files(&loaded.policy, origin)?, left_out)
+            let origin = format!("{}: {}{}", loaded.origin, none_runs(&troubles), of_whom(args));
+            (files(&loaded.policy, origin)?, left_out, troubles)
         } else {
-            (live, left_out)
+            (live, left_out, troubles)
         }
     };
-    Ok(say(&all, left_out, args.json))
+    Ok(say(&all, left_out, &troubles, args.json))
 }
 
 fn of_whom(args: &PolicyShowArgs) -> String {
@@ -83,8 +83,9 @@ fn of_policy(policy: &Policy, name: Option<&str>, origin: &str) -> Result<Vec<Sh
         .collect()
 }
 
-/// What the running sessions are under: one of each subject and policy is asked, for they say the same.
-fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize), Failure> {
+/// What the running sessions are under: one of each subject and policy is asked, for they say the same. And of which entries
+/// nothing certain can be said, whoever's they are.
+fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize, Vec<Trouble>), Failure> {
     let places = places()?;
     let listing = sessions(&places)?;
     let mut groups: BTreeMap<(String, String, String), Vec<Live>> = BTreeMap::new();
@@ -112,16 +113,22 @@ fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize), Failure> {
             answer,
         })
     });
-    Ok((shown.collect(), left_out))
+    Ok((shown.collect(), left_out, listing.troubles))
 }
 
-fn say(all: &[Shown], left_out: usize, as_json: bool) -> Said {
-    let silent = left_out > 0 || all.iter().any(|shown| shown.answer.is_err());
+fn say(all: &[Shown], left_out: usize, troubles: &[Trouble], as_json: bool) -> Said {
+    let silent = left_out > 0 || !troubles.is_empty() || all.iter().any(|shown| shown.answer.is_err());
     let code = if silent { Exit::Missing.code() } else { 0 };
     if as_json {
         let views: Vec<Value> = all.iter().map(to_json).collect();
         return Said::json(
-            &json!({"version": VERSION, "ok": code == 0, "views": views, "left_out": left_out}),
+            &json!({
+                "version": VERSION,
+                "ok": code == 0,
+                "views": views,
+                "left_out": left_out,
+                "troubles": troubles.iter().map(trouble).collect::<Vec<_>>(),
+            }),
             code,
         );
     }
@@ -148,6 +155,9 @@ fn say(all: &[Shown], left_out: usize, as_json: bool) -> Said {
     }
     if left_out > 0 {
         let _ = writeln!(out, "and {left_out} more subjects: name one with `--subject NAME`");
+    }
+    for Trouble { session, why } in troubles {
+        let _ = writeln!(out, "session {}: {}", plain(session), plain(why));
     }
     Said { text: out, code }
 }

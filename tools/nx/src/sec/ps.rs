@@ -66,7 +66,7 @@ fn say(listing: &Listing, paint: Paint, as_json: bool) -> Said {
         return Said::json(&value, code);
     }
     let mut text = if listing.live.is_empty() {
-        "no session runs\n".to_owned()
+        format!("{}\n", none_runs(&listing.troubles))
     } else {
         let head = [
             "SUBJECT", "SESSION", "PID", "UID", "PROGRAM", "STATE", "MODE", "POLICY", "PROFILE", "SYSCALLS", "SANDBOX",
@@ -85,7 +85,16 @@ fn say(listing: &Listing, paint: Paint, as_json: bool) -> Said {
     }
 }
 
-fn trouble(trouble: &Trouble) -> Value {
+/// That no session is shown; not that none runs, where an entry is in doubt.
+pub(super) const fn none_runs(troubles: &[Trouble]) -> &'static str {
+    if troubles.is_empty() {
+        "no session runs"
+    } else {
+        "no session runs that can be vouched for"
+    }
+}
+
+pub(super) fn trouble(trouble: &Trouble) -> Value {
     json!({"session": trouble.session, "why": trouble.why})
 }
 

@@ -159,7 +159,7 @@ pub(crate) fn broken_json(error: &VerifyError) -> Value {
 fn broken_text(error: &VerifyError) -> String {
     let Flawed { file, line, seq, why } = flawed(error);
     let mut text = "chain     does NOT hold\n".to_owned();
-    if let (Some(file), Some(line)) = (file, line) {
+    if let (Some(file), Some(line)) = (&file, line) {
         text.push_str(&format!("first     `{file}` line {line}"));
         match seq {
             Some(seq) => text.push_str(&format!(", where record {seq} should be\n")),
@@ -169,6 +169,11 @@ fn broken_text(error: &VerifyError) -> String {
         text.push_str(&format!("first     record {seq}\n"));
     }
     text.push_str(&format!("why       {}\n", plain(&why)));
-    text.push_str("          what stands before it holds; of what follows nothing is known\n");
+    // Where no place is named, nothing was walked.
+    text.push_str(if file.is_some() || seq.is_some() {
+        "          what stands before it holds; of what follows nothing is known\n"
+    } else {
+        "          of no record is known whether it holds\n"
+    });
     text
 }
