@@ -2,6 +2,7 @@
 
 use super::facts::{FACTS_BYTES_MAX, FACTS_VERSION, Facts};
 use super::kernel::{self, Process, ProcessState, Status};
+use super::left::{Left, clear_unfinished, left};
 use super::publish::{DIRECTORY, address, facts_name, is_bound_under, remove, socket};
 use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
@@ -11,13 +12,9 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 /// How many entries are looked at; a machine that runs more than this many sessions of one user has other troubles.
 pub const SESSIONS_MAX: usize = 16_384;
-
-/// After how long an entry that is still being made was given up by who made it: making one takes less than a millisecond.
-const MAKING: Duration = Duration::from_secs(60);
 
 /// The running sessions, by subject and then by session.
 #[derive(Debug, Default)]
@@ -72,8 +69,21 @@ pub struct Trouble {
 /// What became of an entry.
 enum Seen {
     Live(Box<Live>),
+    /// Nothing of it lives, and whoever finds that removes it.
     Gone,
+    /// It begins or ends right now, and its supervisor sees to its entry.
+    Passing,
     Trouble(String),
+}
+
+impl From<Left> for Seen {
+    fn from(left: Left) -> Self {
+        match left {
+            Left::Nothing => Self::Gone,
+            Left::Passing => Self::Passing,
+            Left::Doubt(why) => Self::Trouble(why),
+        }
+    }
 }
 
 /// Looks at every entry of the runtime directory. Waits for nobody. A directory that is not there holds no session.
@@ -111,6 +121,7 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
         match look(sessions.as_fd(), &name) {
             Seen::Live(live) => out.live.push(*live),
             Seen::Gone => remove(sessions.as_fd(), &name),
+            Seen::Passing => {}
             Seen::Trouble(why) => out.troubles.push(Trouble { session: name, why }),
         }
     }
@@ -124,7 +135,7 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
 #[derive(Default)]
 struct Names {
     sessions: Vec<String>,
-    /// Files that somebody began and did not give their name, or that outlived their session.
+    /// Files that somebody began and did not give their name.
     unfinished: Vec<String>,
 }
 
@@ -150,20 +161,10 @@ fn names(sessions: &OwnedFd) -> io::Result<Names> {
     for session in &names.sessions {
         facts.remove(&facts_name(session));
     }
-    names.unfinished.extend(facts);
+    // Facts without a socket: what became of their session, the kernel is asked.
+    let alone = facts.iter().filter_map(|name| name.strip_suffix(FACTS));
+    names.sessions.extend(alone.map(str::to_owned));
     Ok(names)
-}
-
-/// Removes a file that is older than any that is still being made, and that belongs to no entry.
-fn clear_unfinished(sessions: BorrowedFd<'_>, name: &str) {
-    let old = rustix::fs::statat(sessions, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-        .ok()
-        .and_then(|stat| u64::try_from(stat.st_mtime).ok())
-        .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-        .and_then(|made| SystemTime::now().duration_since(made).ok());
-    if old.is_some_and(|age| age > MAKING) {
-        let _ = rustix::fs::unlinkat(sessions, name, rustix::fs::AtFlags::empty());
-    }
 }
 
 fn look(sessions: BorrowedFd<'_>, name: &str) -> Seen {
@@ -171,20 +172,29 @@ fn look(sessions: BorrowedFd<'_>, name: &str) -> Seen {
         Ok(peer) => peer,
         // The kernel's word for whatever is no socket, too.
         Err(Errno::CONNREFUSED) if !is_socket(sessions, name) => return Seen::Trouble("it is no socket".to_owned()),
-        // Nobody listens any more, or its session removed it just now.
-        Err(Errno::CONNREFUSED | Errno::NOENT) => return Seen::Gone,
+        Err(error @ (Errno::CONNREFUSED | Errno::NOENT)) => return unheard(sessions, name, error),
         Err(error) => return Seen::Trouble(format!("its socket cannot be reached: {error}")),
     };
-    let facts = match read_facts(sessions, name) {
-        Ok(facts) => facts,
-        // It ended between the two looks.
-        Err(_) if matches!(knock(sessions, name), Err(Errno::CONNREFUSED | Errno::NOENT)) => return Seen::Gone,
-        Err(why) => return Seen::Trouble(why),
-    };
-    vouch(name, facts, peer).unwrap_or_else(|why| match knock(sessions, name) {
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Seen::Gone,
+    // It may have ended between two looks.
+    let again = |why| match knock(sessions, name) {
+        Err(error @ (Errno::CONNREFUSED | Errno::NOENT)) => unheard(sessions, name, error),
         _ => Seen::Trouble(why),
-    })
+    };
+    match read_facts(sessions, name) {
+        Ok(facts) => vouch(name, facts, peer).unwrap_or_else(again),
+        Err(why) => again(why),
+    }
+}
+
+/// Nobody listens any more, or there is no socket.
+fn unheard(sessions: BorrowedFd<'_>, name: &str, error: Errno) -> Seen {
+    left(sessions, name, error == Errno::CONNREFUSED).into()
+}
+
+/// Whether a name is no longer there.
+pub(super) fn removed(sessions: BorrowedFd<'_>, name: &str) -> bool {
+    let looked = rustix::fs::statat(sessions, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    matches!(looked, Err(Errno::NOENT))
 }
 
 /// Whether it is a socket, or already gone.
@@ -249,15 +259,20 @@ pub(super) fn connect(sessions: BorrowedFd<'_>, name: &str) -> Result<Option<Own
     }
 }
 
-fn read_facts(sessions: BorrowedFd<'_>, name: &str) -> Result<Facts, String> {
+/// What stands in a session's facts.
+pub(super) fn read_bytes(sessions: BorrowedFd<'_>, name: &str) -> Result<Vec<u8>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(sessions, facts_name(name), flags, Mode::empty())
-        .map_err(|error| format!("its facts cannot be opened: {error}"))?;
+    let file = rustix::fs::openat(sessions, facts_name(name), flags, Mode::empty())?;
     let mut bytes = Vec::with_capacity(4096);
     std::fs::File::from(file)
         .take(FACTS_BYTES_MAX)
         .read_to_end(&mut bytes)
-        .map_err(|error| format!("its facts cannot be read: {error}"))?;
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(bytes)
+}
+
+fn read_facts(sessions: BorrowedFd<'_>, name: &str) -> Result<Facts, String> {
+    let bytes = read_bytes(sessions, name).map_err(|error| format!("its facts cannot be read: {error}"))?;
     match serde_json::from_slice::<Facts>(&bytes) {
         Ok(facts) if facts.version == FACTS_VERSION => Ok(facts),
         _ => Err(match version(&bytes) {
