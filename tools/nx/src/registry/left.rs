@@ -163,7 +163,7 @@ pub(super) fn clear_unfinished(sessions: BorrowedFd<'_>, name: &str) {
         .ok()
         .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
         .and_then(|made| SystemTime::now().duration_since(made).ok());
-    if !old.is_some_and(|age| age > MAKING) {
+    if old.is_none_or(|age| age <= MAKING) {
         return;
     }
     let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;

@@ -194,7 +194,7 @@ fn view(shown: &Shown) -> Value {
     let sessions: Vec<Value> = shown.lives.iter().map(super::ps::session).collect();
     json!({
         // Where an entry is in doubt, something of it may be.
-        "in_force": (shown.doubt && shown.lives.is_empty()).then_some(Value::Null).unwrap_or((!shown.lives.is_empty()).into()),
+        "in_force": (!shown.doubt || !shown.lives.is_empty()).then_some(!shown.lives.is_empty()),
         "sessions": sessions,
         "origin": shown.origin,
         "source": shown.source_json,
