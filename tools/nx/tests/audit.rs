@@ -167,7 +167,7 @@ fn each_word_chooses_its_records_and_not_the_nearest_others() {
     assert_eq!(listed(&place, &["--seq", "3..4"]), "other call");
     assert_eq!(listed(&place, &["--seq", "5.."]), "late");
     assert_eq!(listed(&place, &["--session", "0123456789ab", "--seq", "..2"]), "early");
-    let none = place.nx(&["audit", "--subject", "dem"]);
+    let none = place.nx(&["audit", "--subject", "demo", "--session", "0123456789a"]);
     assert_eq!((out(&none).as_str(), none.status.code()), ("", Some(0)));
     assert_eq!(err(&none), "nx: no record matches\n");
     for wrong in [
@@ -504,6 +504,7 @@ fn counters_that_say_less_than_the_journal_are_told_as_lost_in_every_shape() {
             .slot("demo")
             .unwrap()
             .add(Counter::EgressDenies.index(), denies);
+        counters.slot("build").unwrap();
     };
     let remove = || std::fs::remove_file(&path).unwrap();
     // As many as are written down, and were held back before: nothing is lost.
@@ -552,7 +553,8 @@ fn counters_that_say_less_than_the_journal_are_told_as_lost_in_every_shape() {
         assert!(out(&exposed).contains(&format!("\n# {line}")), "{what}: {exposed:?}");
         // What concerns somebody else is somebody else's.
         let other = place.nx(&["counters", "--subject", "build"]);
-        assert_eq!(other.status.code(), Some(0), "{what}: {other:?}");
+        let there = if ["removed", "emptied"].contains(&what) { 3 } else { 0 };
+        assert_eq!(other.status.code(), Some(there), "{what}: {other:?}");
     }
 }
 
@@ -649,7 +651,6 @@ fn a_closed_standard_output_is_a_failure_of_every_command_that_says_something() 
         "policy",
         "policy show demo",
         "policy validate --json",
-        "run --print-plan demo -- true",
         "man nx",
         "completions bash",
         "sec ps --help",

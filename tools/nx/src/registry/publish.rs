@@ -53,7 +53,7 @@ pub(crate) fn facts_name(session: &str) -> String {
     format!("{session}{FACTS}")
 }
 
-pub(crate) fn socket() -> Result<OwnedFd, Errno> {
+fn socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
