@@ -4,6 +4,7 @@ use nx_sec_host::{sec, sec_json};
 use rustix::process::{Pid, Signal, kill_process};
 use security_v2_host::{Home, Running, Tree, User, as_everybody};
 use serde_json::Value;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 /// A program that says when it runs, and runs until it is ended.
@@ -143,6 +144,32 @@ fn what_is_used_is_the_live_ledgers_word() {
         let (value, said) = sec_json(home, &["quotas", "--subject", "demo"]);
         assert_eq!(value["usage"]["source"], "unsupported", "{said}");
         assert_eq!(value["usage"]["areas"], Value::Null, "{said}");
+    });
+}
+
+#[test]
+fn a_file_server_whose_socket_somebody_removed_is_not_said_to_be_gone_while_a_session_runs() {
+    as_everybody(|home| {
+        let running = start(home, &[]);
+        let run = home.state().join("nexus/run");
+        let sockets: Vec<_> = std::fs::read_dir(&run)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_socket())
+            .collect();
+        assert_eq!(sockets.len(), 1, "the file server's");
+        std::fs::remove_file(sockets[0].path()).unwrap();
+        let said = sec(home, &["quotas", "--subject", "demo"]);
+        assert_eq!(said.code, Some(4), "{said}");
+        assert!(
+            said.out
+                .contains("unknown: a session runs, so somebody keeps its ledger"),
+            "{said}"
+        );
+        assert!(!said.out.contains("nobody keeps"), "{said}");
+        let (value, said) = sec_json(home, &["quotas", "--subject", "demo"]);
+        assert_eq!((said.code, &value["ok"]), (Some(4), &false.into()), "{said}");
+        end(running);
     });
 }
 
