@@ -61,9 +61,9 @@ fn a_killed_session_is_never_shown_as_running_and_its_entry_is_cleared_away() {
         kill_process(pid, Signal::KILL).unwrap();
         let _ = running.end();
         let entries = home.state().join("nexus/run/sessions");
-        assert_eq!(
-            std::fs::read_dir(&entries).unwrap().count(),
-            2,
+        // And other facts, where it was in the middle of exchanging them.
+        assert!(
+            std::fs::read_dir(&entries).unwrap().count() >= 2,
             "what a killed supervisor leaves: socket and facts"
         );
         // Its program has ended; its first process may take a moment more, and so long nothing is claimed.

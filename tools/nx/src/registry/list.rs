@@ -3,7 +3,7 @@
 use super::facts::{FACTS_BYTES_MAX, FACTS_VERSION, Facts};
 use super::kernel::{self, Process, ProcessState, Status};
 use super::left::{Left, clear_unfinished, left};
-use super::publish::{DIRECTORY, address, facts_name, is_bound_under, remove};
+use super::publish::{DIRECTORY, address, facts_name, is_bound_under, remove, unfinished_name};
 use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -124,7 +124,11 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
     for (name, seen) in looked.into_iter().zip(seen) {
         match seen {
             Seen::Live(live) => out.live.push(*live),
-            Seen::Gone => remove(sessions.as_fd(), &name),
+            Seen::Gone => {
+                remove(sessions.as_fd(), &name);
+                // It may have been killed while it exchanged its facts.
+                remove(sessions.as_fd(), &unfinished_name(&name));
+            }
             Seen::Passing => {}
             Seen::Trouble(why) => out.troubles.push(Trouble { session: name, why }),
         }
