@@ -119,7 +119,7 @@ fn text(rows: &[CounterRow]) -> String {
     out
 }
 
-/// One object: `{"version":1,"subjects":{NAME:{COUNTER:N}}}`.
+/// One object: `{"ok":true,"subjects":{NAME:{COUNTER:N}},"version":1}`.
 pub(super) fn json(rows: &[CounterRow]) -> Value {
     let subjects: Map<String, Value> = rows
         .iter()
@@ -130,7 +130,7 @@ pub(super) fn json(rows: &[CounterRow]) -> Value {
             (row.0.clone(), values.into())
         })
         .collect();
-    json!({"version": VERSION, "subjects": subjects})
+    json!({"version": VERSION, "ok": true, "subjects": subjects})
 }
 
 /// What a counter means, for `# HELP`.

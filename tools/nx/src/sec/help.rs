@@ -59,6 +59,7 @@ Exit codes:
 pub(in crate::sec) const EXPORT: &str = "\
 Examples:
   nx sec export --output triage.json
+  nx sec export --output triage.json --json
 
 Exit codes:
   0  written
@@ -68,11 +69,13 @@ Exit codes:
 pub(in crate::sec) const TOP: &str = "\
 Examples:
   nx sec top
+  nx sec top --json
 
 Exit codes:
-  0  ended by its user
+  0  ended by its user, or said
   2  this is no terminal
-  4  the terminal or the sessions cannot be read";
+  4  the terminal cannot be used; with `--json`: something is not known, and what is known is said
+  128+n  ended by the signal n";
 
 pub(in crate::sec) const DOCTOR: &str = "\
 Examples:

@@ -71,7 +71,7 @@ fn before(args: &AuditArgs, follower: &mut Follower) -> Result<VecDeque<Entry>, 
 
 fn gap(out: &mut impl Write, after: u64, next: u64, as_json: bool) -> std::io::Result<()> {
     if as_json {
-        let value = json!({"version": VERSION, "event": "gap", "after": after, "next": next});
+        let value = json!({"version": VERSION, "ok": false, "event": "gap", "after": after, "next": next});
         return writeln!(out, "{}", json_line(&value));
     }
     out.flush()?;
