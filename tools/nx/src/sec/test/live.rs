@@ -370,7 +370,9 @@ impl Drop for Live {
     fn drop(&mut self) {
         // The probe ends with what it reads, and everything of the session in order after it.
         drop(self.to.take());
-        if !readable(&self.child.pidfd, Instant::now() + END_WAIT) {
+        let has_begun = !self.session.is_empty();
+        let wait = if has_begun { END_WAIT } else { Duration::ZERO };
+        if !readable(&self.child.pidfd, Instant::now() + wait) {
             // Everything of the session ends with it, each a moment later.
             let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
             self.scratch.killed();
