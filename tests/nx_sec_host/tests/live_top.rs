@@ -102,7 +102,9 @@ fn a_view_that_is_killed_or_fails_leaves_the_terminal_as_it_was_all_the_same() {
             terminal.see("<");
             assert_eq!(terminal.see(">"), before);
             assert_eq!(terminal.status(), 0);
-            eventually("nobody is left", || rustix::process::test_kill_process(guardian).is_err());
+            eventually("nobody is left", || {
+                rustix::process::test_kill_process(guardian).is_err()
+            });
         }
         // The whole job at once.
         let (mut terminal, before) = shell(home, 24, 80);
@@ -153,16 +155,27 @@ fn what_cannot_be_read_is_unknown_and_never_nothing() {
         let (value, said) = look();
         assert_eq!((said.code, &value["ok"]), (Some(0), &true.into()), "{said}");
         let demo = &value["subjects"]["demo"];
-        assert_eq!((&demo["sessions"], &demo["denies"]["egress"]), (&1.into(), &1.into()), "{said}");
+        assert_eq!(
+            (&demo["sessions"], &demo["denies"]["egress"]),
+            (&1.into(), &1.into()),
+            "{said}"
+        );
         assert_eq!(demo["usage"]["source"], "ledger", "{said}");
         assert_eq!(value["journal"]["state"], "read", "{said}");
         let objects = value["journal"]["records"].as_array().unwrap();
-        assert!(objects.iter().any(|record| record["object"] == "tcp 192.0.2.77:443"), "{said}");
+        assert!(
+            objects.iter().any(|record| record["object"] == "tcp 192.0.2.77:443"),
+            "{said}"
+        );
         // The counters and the journal, each put away and back again; a directory in its place stops root as well.
         let nexus = home.state().join("nexus");
         for (name, in_its_place, words) in [
             ("journal/counters", true, "counts unknown: "),
-            ("journal/counters", false, "the counter file has nothing of 1 of the subjects"),
+            (
+                "journal/counters",
+                false,
+                "the counter file has nothing of 1 of the subjects",
+            ),
             ("journal/journal.jsonl", true, ""),
             ("journal", false, "there is no journal, and something runs"),
         ] {

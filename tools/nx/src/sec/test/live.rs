@@ -23,7 +23,7 @@ const PROBE: &str = "/nx-probe";
 
 /// How long a session may take to start, and to end. Its areas are empty, so that its file server has nothing to measure: what
 /// takes longer hangs, most likely in the file system that the state directory lies on.
-const START_WAIT: Duration = Duration::from_secs(20);
+pub(super) const START_WAIT: Duration = Duration::from_secs(20);
 
 /// How long a session that is given up may take to end in order, before it is killed.
 const END_WAIT: Duration = Duration::from_secs(1);
@@ -76,6 +76,8 @@ pub(super) struct Live {
     pub(super) keyed: bool,
     /// Readable once somebody wants an end.
     notice: OwnedFd,
+    /// [`START_WAIT`], but where a test waits less.
+    patience: Duration,
 }
 
 /// Why the probe says nothing.
@@ -141,6 +143,7 @@ impl Live {
             socket: None,
             keyed: false,
             notice,
+            patience: setup.tamper.patience(),
         };
         live.greet(setup)?;
         Ok(live)
@@ -153,11 +156,11 @@ impl Live {
             drop(self.to.take());
         }
         self.patient(&self.from, "begin")?;
-        let mut hello = self.hear(START_WAIT);
+        let mut hello = self.hear(self.patience);
         if setup.mute {
             // It ends at the call that it may not make, before or after its first word.
             while hello.is_ok() {
-                hello = self.hear(START_WAIT);
+                hello = self.hear(self.patience);
             }
             hello = match hello {
                 Err(Lost::Ended) => Ok(Reply {
@@ -292,13 +295,13 @@ impl Live {
             return Err(interrupted());
         }
         let place = plain(&self.scratch.state().to_string_lossy());
-        let seconds = START_WAIT.as_secs();
+        let seconds = self.patience.as_secs();
         // Who closed stderr does not want to know.
         let _ = writeln!(
             std::io::stderr(),
             "nx: the proof's session does not {what} yet: waiting up to {seconds} s for its file server and its journal in `{place}`"
         );
-        if self.comes(fd, began + START_WAIT) {
+        if self.comes(fd, began + self.patience) {
             return Ok(());
         }
         if readable(&self.notice, Instant::now()) {

@@ -287,4 +287,40 @@ mod tests {
         drop(Scratch::new(state.path()).unwrap());
         assert!(elsewhere.path().join("kept").exists());
     }
+
+    #[test]
+    fn what_stands_in_the_way_is_named_with_what_to_do_and_nothing_waits_for_it() {
+        use rustix::fs::mkfifoat;
+        type Put = fn(&Path);
+        let file: Put = |path| std::fs::write(path, "").unwrap();
+        let pipe: Put = |path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+        let link: Put = |path| std::os::unix::fs::symlink("/nowhere", path).unwrap();
+        for put in [file, pipe, link] {
+            let state = tempfile::tempdir().unwrap();
+            put(&state.path().join(PROOFS));
+            let failure = Scratch::new(state.path()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Missing);
+            let help = failure.help.unwrap_or_default();
+            assert!(
+                help.contains("is no directory") && help.contains("move it away"),
+                "{help}"
+            );
+        }
+        // A lock that is a pipe has no writer, and is waited for by nobody.
+        let state = tempfile::tempdir().unwrap();
+        let left = state.path().join(PROOFS).join("0badf00d");
+        std::fs::create_dir_all(&left).unwrap();
+        pipe(&left.join(LOCK));
+        drop(Scratch::new(state.path()).unwrap());
+        assert!(!left.exists());
+        for (errno, word) in [
+            (rustix::io::Errno::MFILE, "ulimit -n"),
+            (rustix::io::Errno::NOSPC, "make room"),
+            (rustix::io::Errno::ACCESS, "XDG_STATE_HOME"),
+            (rustix::io::Errno::WOULDBLOCK, "fuser -v"),
+        ] {
+            let said = help(&errno.into(), Path::new("/a\nb"));
+            assert!(said.contains(word) && !said.contains('\n'), "{said}");
+        }
+    }
 }

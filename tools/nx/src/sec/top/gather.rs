@@ -83,7 +83,11 @@ impl Gather {
                     ]);
                 }
                 // A session's row is there before its program is: where it is not, the file was taken away or begun again.
-                let uncounted = model.subjects.values().filter(|subject| subject.denies.is_none()).count();
+                let uncounted = model
+                    .subjects
+                    .values()
+                    .filter(|subject| subject.denies.is_none())
+                    .count();
                 if uncounted > 0 {
                     troubles.push(format!(
                         "counts unknown: the counter file has nothing of {uncounted} of the subjects: somebody removed or replaced it"
@@ -177,7 +181,9 @@ impl Gather {
         model.journal = match trouble {
             Some(why) => Journal::Unknown(format!("the journal cannot be followed: {why}")),
             None if model.subjects.is_empty() => Journal::Absent,
-            None => Journal::Unknown("there is no journal, and something runs or was counted: somebody removed it".to_owned()),
+            None => Journal::Unknown(
+                "there is no journal, and something runs or was counted: somebody removed it".to_owned(),
+            ),
         };
     }
 }

@@ -61,7 +61,9 @@ pub(super) fn top(args: &TopArgs) -> Result<Said, Failure> {
         return Err(Failure::usage(
             "`nx sec top` needs a terminal to draw on and to read keys from, and not one of the kind `dumb`".to_owned(),
         )
-        .with_help("`nx sec top --json` says one look, and `nx sec audit --follow` each deny as it comes, to a pipe or a file"));
+        .with_help(
+            "`nx sec top --json` says one look, and `nx sec audit --follow` each deny as it comes, to a pipe or a file",
+        ));
     }
     let failed = |error: io::Error| Failure::new(Exit::Missing, format!("the terminal cannot be used: {error}"));
     let screen = Screen::enter().map_err(failed)?;

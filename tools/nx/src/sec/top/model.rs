@@ -75,7 +75,8 @@ impl Model {
 
     /// Whether something of it is not known, or not as it should be.
     pub(super) fn is_partial(&self) -> bool {
-        let unknown_usage = |subject: &Subject| subject.denies.is_none() || matches!(subject.usage, Some(Usage::Unknown(_)));
+        let unknown_usage =
+            |subject: &Subject| subject.denies.is_none() || matches!(subject.usage, Some(Usage::Unknown(_)));
         !self.troubles.is_empty()
             || matches!(self.journal, Journal::Partly(_) | Journal::Unknown(_))
             || self.subjects.values().any(unknown_usage)
