@@ -29,8 +29,6 @@ pub(crate) fn run(lie: &str, command: &[&str]) {
         "memory" => limit(libc::RLIMIT_DATA),
         "core" => limit(libc::RLIMIT_CORE),
         "queues" => limit(libc::RLIMIT_MSGQUEUE),
-        // CLONE_NEWIPC: whoever made one stays in the one that it was in.
-        "ipc-namespace" => (libc::SYS_setns, vec![Is(1, libc::CLONE_NEWIPC as u32)]),
         "mount-attributes" => (libc::SYS_mount_setattr, vec![]),
         other => {
             eprintln!("attacker: no kernel lies about `{other}`");

@@ -272,9 +272,8 @@ fn ten_thousand_subjects_are_no_reason_to_wait() {
     assert!(counted > 1000, "{counted}");
     let said = place.says(&["counters"], 0);
     assert_eq!(said.lines().count(), counted + 1);
-    let said: serde_json::Value = serde_json::from_str(&place.says(&["top", "--json"], 4)).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&place.says(&["top", "--json"], 0)).unwrap();
     assert_eq!(said["subjects"].as_object().unwrap().len(), counted);
-    assert!(said["journal"]["why"].is_string(), "it is not there, and should be");
     // It takes some tenths of a second; this is for a machine that does ten things besides.
     assert!(
         began.elapsed() < std::time::Duration::from_secs(20),

@@ -144,11 +144,6 @@ fn core_files_and_queues_whose_limits_are_not_set_are_seen() {
 }
 
 #[test]
-fn a_namespace_that_is_shared_with_the_host_is_seen() {
-    is_caught("ipc-namespace", &[("a namespace of its own: ipc", "it shares ipc:[")]);
-}
-
-#[test]
 fn mounts_on_which_set_id_counts_are_seen() {
     is_caught(
         "mount-attributes",
