@@ -103,7 +103,7 @@ Exit codes:
   0  said; the first line says of which session, tree or snapshot
   2  the words are off
   3  policy is invalid or has no such subject, or the snapshot is stale
-  4  there is no policy, or a session does not answer";
+  4  there is no policy, a session does not answer, or there are more subjects than are shown at once";
 
 pub(in crate::sec) const SYSCALLS: &str = "\
 Examples:
