@@ -249,6 +249,8 @@ mod tests {
                 "--exact",
                 "screen::tests::child_that_panics_with_the_screen_taken_over",
                 "--ignored",
+                // On the main thread, which is the only one then.
+                "--test-threads=1",
                 "--nocapture",
             ])
             .env(CHILD, "1")
