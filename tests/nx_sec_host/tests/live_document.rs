@@ -20,7 +20,8 @@ fn in_another_terminal(home: &Home) -> Child {
         .args(program)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
+        // Not what the test was started with: where that is a file, a session says so.
+        .stderr(Stdio::null());
     let mut child = spawn(&mut command).unwrap();
     let mut begun = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
