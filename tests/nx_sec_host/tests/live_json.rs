@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 fn is_sorted(line: &str) -> bool {
     // What was read keeps no order of its own: it is written sorted, and is the same but for the escapes of what would speak to a
     // terminal, of which there are none here.
-    serde_json::from_str::<Value>(line).is_ok_and(|value| value.to_string() == line)
+    serde_json::from_str::<Value>(line).is_ok_and(|value| line == format!("{value}"))
 }
 
 fn has_the_shape(words: &[&str], said: &Said) {
