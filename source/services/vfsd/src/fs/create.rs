@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::handle::Seat;
 use super::node::{LOOK, Node, open_again, proc_path};
-use super::open::{backing_flags, maps, truncates};
+use super::open::{backing_flags, truncates};
 use super::protocol::{Attr, opened};
 use super::{Vfs, one_part};
 
@@ -161,7 +161,8 @@ impl Vfs {
     fn hold(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, flags: u32) -> Result<(u64, u32), Errno> {
         let id = node.id;
         self.opened(&node).inspect_err(|_| self.forget_node(id, 1))?;
-        let told = opened::KEEP_CACHE | self.cached(&node, flags);
-        Ok((self.handles.insert(seat, node, file, maps(flags)), told))
+        let way = self.way(&node, flags);
+        let told = opened::KEEP_CACHE | way.told();
+        Ok((self.handles.insert(seat, node, file, way), told))
     }
 }

@@ -77,7 +77,7 @@ impl Vfs {
                 let (handle, flags) = self.op_opendir(id, pid)?;
                 answer.opened(handle, flags);
             }
-            Request::Read { handle, offset, size } => self.op_read(handle, offset, size, answer)?,
+            Request::Read(head) => self.op_read(head, answer)?,
             Request::Write(write) => answer.written(self.op_write(write.head, write.into(), pid)?),
             Request::Statfs => self.op_statfs(id, answer),
             Request::Release { handle } => self.op_release(handle),

@@ -10,6 +10,17 @@ use rustix::io::Errno;
 use super::node::Node;
 use super::who::Holder;
 
+/// How what is read and written through a handle is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through the kernel's copy.
+    Kept,
+    /// So as well, and it may be mapped to be written.
+    Maps,
+    /// Written past the kernel's copy.
+    Passes,
+}
+
 /// One open file description of the program.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -18,8 +29,8 @@ pub(crate) struct Handle {
     pub(crate) file: OwnedFd,
     /// Where a directory's listing stands, as the host counts; `None` where it has to be sought.
     pub(crate) listing: Mutex<Option<u64>>,
-    /// It may be mapped to be written.
-    pub(crate) maps: bool,
+    /// What the kernel keeps of it.
+    pub(crate) way: Way,
     /// Whose program opened it.
     holder: Holder,
 }
@@ -115,13 +126,13 @@ impl Handles {
         Some(Seat { handles: self, holder })
     }
 
-    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, maps: bool) -> u64 {
+    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, way: Way) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             node,
             file,
             listing: Mutex::new(Some(0)),
-            maps,
+            way,
             holder: seat.holder,
         };
         self.write().open.insert(number, Arc::new(handle));

@@ -15,6 +15,7 @@ mod link;
 mod lookup;
 mod node;
 mod open;
+mod passed;
 pub(crate) mod places;
 mod protocol;
 mod read;

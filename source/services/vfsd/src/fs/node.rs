@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use super::passed::Passed;
 use super::zone::Zone;
 use crate::layout::has_paid_length;
 
@@ -70,6 +71,9 @@ pub(crate) struct State {
     pub(crate) handles: u32,
     /// How many of these may be mapped to be written.
     pub(crate) mappers: u32,
+    /// How many write past the kernel's copy of the file, and what the last such write wrote.
+    pub(crate) passers: u32,
+    pub(crate) passed: Passed,
     /// How many are being closed.
     pub(crate) closing: u32,
     /// It has no name any more.

@@ -4,6 +4,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Vfs;
+use super::handle::Way;
 use super::node::{Node, open_again};
 use super::protocol::opened;
 
@@ -22,12 +23,22 @@ pub(crate) fn truncates(flags: u32) -> bool {
 }
 
 /// Whether what is opened may be mapped to be written, which takes reading as well (mmap(2)).
-pub(crate) fn maps(flags: u32) -> bool {
+fn maps(flags: u32) -> bool {
     OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::RDWR
 }
 
 fn only_writes(flags: u32) -> bool {
     OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::WRONLY
+}
+
+impl Way {
+    /// What the kernel is told of it.
+    pub(crate) const fn told(self) -> u32 {
+        match self {
+            Self::Kept | Self::Maps => 0,
+            Self::Passes => opened::DIRECT_IO,
+        }
+    }
 }
 
 impl Vfs {
@@ -48,26 +59,27 @@ impl Vfs {
             self.truncate(&node, &fd, None, 0, pid)
                 .inspect_err(|_| self.closed(&node))?;
         }
-        let kept = self.cached(&node, flags);
-        let number = self.handles.insert(seat, node, file, maps(flags));
+        let way = self.way(&node, flags);
+        let number = self.handles.insert(seat, node, file, way);
         // Where only we change files, what the kernel has read of one stays true.
-        Ok((number, if unchanged { kept | opened::KEEP_CACHE } else { kept }))
+        let kept = if unchanged { opened::KEEP_CACHE } else { 0 };
+        Ok((number, way.told() | kept))
     }
 
-    /// What the kernel is told of a file that is opened to be written and not read: to take what is written from the program's own pages, and
-    /// to forget what it held of that place. It spares the copy that nobody reads through this descriptor.
+    /// What is written through a file that is opened to be written and not read is taken from the program's own pages, and the kernel
+    /// forgets what it held of that place. It spares the copy that nobody reads through this descriptor.
     ///
-    /// Not where the file may be mapped to be written: a store there, between the kernel's forgetting and our writing, would bring the
-    /// page back as it was, and what we wrote in it would be lost when that one is written back.
-    pub(crate) fn cached(&self, node: &Node, flags: u32) -> u32 {
+    /// Not where the file may be mapped to be written; of who maps it later, [`Passed`](super::passed::Passed) says what becomes.
+    pub(crate) fn way(&self, node: &Node, flags: u32) -> Way {
         let mut state = node.state();
         if maps(flags) {
             state.mappers = state.mappers.saturating_add(1);
-        }
-        if self.writes_pass && only_writes(flags) && state.mappers == 0 {
-            opened::DIRECT_IO
+            Way::Maps
+        } else if self.writes_pass && only_writes(flags) && state.mappers == 0 {
+            state.passers = state.passers.saturating_add(1);
+            Way::Passes
         } else {
-            0
+            Way::Kept
         }
     }
 
@@ -85,17 +97,25 @@ impl Vfs {
             opened::KEEP_CACHE | opened::CACHE_DIR
         };
         self.opened(&node)?;
-        Ok((self.handles.insert(seat, node, file, false), flags))
+        Ok((self.handles.insert(seat, node, file, Way::Kept), flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {
         if let Some(handle) = self.handles.remove(number) {
             self.closing(&handle.node);
             self.trim(&handle.node);
-            if handle.maps {
-                let mut state = handle.node.state();
-                state.mappers = state.mappers.saturating_sub(1);
+            let mut state = handle.node.state();
+            match handle.way {
+                Way::Kept => {}
+                Way::Maps => state.mappers = state.mappers.saturating_sub(1),
+                Way::Passes => {
+                    state.passers = state.passers.saturating_sub(1);
+                    if state.passers == 0 {
+                        state.passed.over();
+                    }
+                }
             }
+            drop(state);
             self.left(&handle.node);
         }
     }

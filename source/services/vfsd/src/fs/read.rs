@@ -4,7 +4,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::Vfs;
-use super::protocol::Answer;
+use super::protocol::{Answer, ReadHead};
 use super::serve::aside;
 
 /// Reads until the buffer is full or the file ends.
@@ -28,10 +28,19 @@ fn read_all(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Err
 
 impl Vfs {
     /// Reads up to `size` bytes, fewer only at the end of the file.
-    pub(crate) fn op_read(&self, number: u64, offset: u64, size: u32, answer: &mut Answer) -> Result<(), Errno> {
-        let handle = self.handle(number)?;
-        let size = usize::try_from(size).map_err(|_| Errno::INVAL)?;
-        let count = read_all(&handle.file, offset, answer.room(size))?;
+    pub(crate) fn op_read(&self, head: ReadHead, answer: &mut Answer) -> Result<(), Errno> {
+        let ReadHead { offset, .. } = head;
+        let handle = self.handle(head.handle)?;
+        let size = usize::try_from(head.size).map_err(|_| Errno::INVAL)?;
+        let mut state = handle.node.state();
+        // Where writes pass the kernel's copy, what is read for it is either before a write or after it.
+        let count = if state.passers > 0 && !head.passes {
+            state.passed.read(offset, size);
+            read_all(&handle.file, offset, answer.room(size))?
+        } else {
+            drop(state);
+            read_all(&handle.file, offset, answer.room(size))?
+        };
         answer.used(count);
         Ok(())
     }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::books::Asker;
+use super::handle::Way;
 use super::node::{Node, State};
 use super::protocol::{Write, WriteHead};
 use super::serve::Pipe;
@@ -38,6 +40,24 @@ impl Data<'_> {
     }
 }
 
+impl<'a> Data<'a> {
+    /// The first `count` bytes of it, where they can be looked at.
+    fn take(self, count: usize) -> Result<Cow<'a, [u8]>, Errno> {
+        match self {
+            Self::Here(data) => data.get(..count).map(Cow::Borrowed).ok_or(Errno::INVAL),
+            Self::Piped(pipe) => {
+                let mut bytes = vec![0; count];
+                let read = pipe.read(&mut bytes)?;
+                if read < count {
+                    Err(Errno::IO)
+                } else {
+                    Ok(Cow::Owned(bytes))
+                }
+            }
+        }
+    }
+}
+
 impl<'a> From<Write<'a>> for Data<'a> {
     fn from(write: Write<'a>) -> Self {
         Self::Here(write.data)
@@ -54,11 +74,17 @@ impl Vfs {
         let handle = self.handle(head.handle)?;
         let end = end_of(offset, size)?;
         let mut state = handle.node.state();
-        self.grow(&handle.node, &handle.file, &mut state, end, pid, || {
+        let result = self.grow(&handle.node, &handle.file, &mut state, end, pid, || {
             let written = data.write_to(&handle.file, offset, size)?;
             Ok((written, offset.saturating_add(written)))
-        })
-        .map(|written| u32::try_from(written).unwrap_or(u32::MAX))
+        });
+        match (handle.way, &result) {
+            (Way::Passes, Ok(written)) => state.passed.wrote(head.handle, offset..offset.saturating_add(*written)),
+            // Nothing of it was written; what came before may be the same call's.
+            (Way::Passes, Err(_)) => {}
+            (Way::Kept | Way::Maps, _) => state.passed.over(),
+        }
+        result.map(|written| u32::try_from(written).unwrap_or(u32::MAX))
     }
 
     /// Writes back what was written through a mapping: only what is inside the length, which is `INVARIANT(paid-for)`.
@@ -71,8 +97,22 @@ impl Vfs {
         let inside = usize::try_from(state.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let kept = size.min(inside);
         let wanted = u64::try_from(kept).map_err(|_| Errno::FBIG)?;
-        if kept > 0 && data.write_to(&handle.file, offset, kept)? < wanted {
+        let end = offset.saturating_add(wanted);
+        let counts = state.passed.counts(offset..end);
+        let whole = counts == [offset..end];
+        if kept > 0 && whole && data.write_to(&handle.file, offset, kept)? < wanted {
             return Err(Errno::NOSPC);
+        }
+        if !whole {
+            let taken = data.take(kept)?;
+            for piece in counts {
+                let at = |place: u64| usize::try_from(place.saturating_sub(offset)).map_err(|_| Errno::FBIG);
+                let bytes = taken.get(at(piece.start)?..at(piece.end)?).ok_or(Errno::IO)?;
+                let wanted = piece.end.saturating_sub(piece.start);
+                if write_all(&handle.file, piece.start, bytes)? < wanted {
+                    return Err(Errno::NOSPC);
+                }
+            }
         }
         drop(state);
         u32::try_from(size).map_err(|_| Errno::FBIG)

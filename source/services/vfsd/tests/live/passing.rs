@@ -21,6 +21,10 @@ pub(crate) const CASES: &[Case] = &[
         beside_stores,
     ),
     (
+        "nor_is_one_of_whom_had_the_file_open_before_it_was_mapped_and_no_store_either",
+        before_it_was_mapped,
+    ),
+    (
         "a_reader_that_races_with_a_writer_is_not_left_with_what_was",
         racing_reader,
     ),
@@ -117,6 +121,44 @@ fn beside_stores(world: &World) {
         end(child);
         assert_eq!(lost, 0, "writes were lost");
     });
+}
+
+/// The kernel was told to take what is written from the program's own pages before anybody could map the file: the file server keeps what a stale page
+/// would write over it.
+fn before_it_was_mapped(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        writer.write_all_at(&[0; 12288], 0).unwrap();
+        let both = both(&path);
+        let mapping = Mapping::new(&both, 0, 12288).unwrap();
+        let stored = Mapping::new(&both, 0, 12288).unwrap();
+        let child = beside(|| mapping.poke(4096, 1));
+        let mut lost = 0;
+        for round in 0..3000_u32 {
+            // In the middle of the page that is stored into, and over its edge.
+            writer.write_all_at(&round.to_ne_bytes(), 4104).unwrap();
+            writer.write_all_at(&round.to_ne_bytes(), 8190).unwrap();
+            // A store of one's own beside them, that nothing of this may take back.
+            stored.poke(4200, round as u8);
+            let mut back = [0; 4];
+            for place in [4104, 8190] {
+                both.read_exact_at(&mut back, place).unwrap();
+                lost += u32::from(back != round.to_ne_bytes());
+            }
+            both.read_exact_at(&mut back[..1], 4200).unwrap();
+            lost += u32::from(back[0] != round as u8);
+        }
+        end(child);
+        assert_eq!(lost, 0, "writes were lost");
+        drop((mapping, stored));
+        rustix::fs::fsync(&both).unwrap();
+    });
+    let on_disk = fs::read(world.subject_dir().join("state/f")).unwrap();
+    assert_eq!(on_disk[4104..4108], 2999_u32.to_ne_bytes());
+    assert_eq!(on_disk[8190..8194], 2999_u32.to_ne_bytes());
+    assert_eq!((on_disk[4200], on_disk[4096] > 0), (2999_u32 as u8, true));
 }
 
 fn racing_reader(world: &World) {

@@ -204,6 +204,67 @@ fn what_is_written_back_ends_at_the_length() {
     assert_eq!(books.usage(Area::Tmp).used_bytes, used);
 }
 
+/// A page that the kernel read before a write that passed its copy by, and writes back after it, has what was in the write's place.
+#[test]
+fn a_page_from_before_a_write_is_written_back_around_it_and_one_from_after_it_whole() {
+    use super::super::protocol::{Answer, ReadHead, WriteHead};
+    let scratch = Scratch::new();
+    let (mut vfs, _) = vfs(&scratch);
+    vfs.writes_pass = true;
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, writer, _) = vfs.op_create(tmp, c"f", 0o600, 1, 0).unwrap();
+    let (mapper, _) = vfs.op_open(attr.id, 2, 0).unwrap();
+    let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
+    let write = |handle, offset, data: &[u8], back| {
+        let head = WriteHead {
+            handle,
+            offset,
+            size: data.len(),
+            back,
+        };
+        vfs.op_write(head, super::super::write::Data::Here(data), 0)
+    };
+    let read = |passes| {
+        let head = ReadHead {
+            handle: mapper,
+            offset: 0,
+            size: 4096,
+            passes,
+        };
+        vfs.op_read(head, &mut Answer::new()).unwrap();
+    };
+    let bytes = || std::fs::read(&path).unwrap();
+    write(writer, 0, &[1; 4096], false).unwrap();
+    read(false);
+    write(writer, 8, &[2; 8], false).unwrap();
+    write(writer, 16, &[2; 8], false).unwrap();
+    // A read for somebody's own memory brings no page.
+    read(true);
+    assert_eq!(write(mapper, 0, &[3; 4096], true), Ok(4096));
+    assert_eq!((bytes()[7], bytes()[24]), (3, 3));
+    assert_eq!(bytes()[8..24], [2; 16]);
+    read(false);
+    write(mapper, 0, &[4; 4096], true).unwrap();
+    assert!(bytes() == [4; 4096]);
+    // One that is refused has written nothing that could be kept.
+    write(writer, 100, &[5; 8], false).unwrap();
+    read(false);
+    assert_eq!(write(writer, HARD_BYTES, &[5; 8], false), Err(Errno::DQUOT));
+    write(mapper, 0, &[6; 4096], true).unwrap();
+    assert!(bytes() == [6; 4096]);
+    // Another write comes after the one before it is over.
+    write(writer, 100, &[7; 8], false).unwrap();
+    write(mapper, 0, &[8; 4], false).unwrap();
+    write(mapper, 0, &[9; 4096], true).unwrap();
+    assert!(bytes() == [9; 4096]);
+    // Once nobody writes past the copy, nothing is remembered that a page could be held to.
+    write(writer, 100, &[1; 8], false).unwrap();
+    vfs.op_release(writer);
+    read(false);
+    write(mapper, 0, &[2; 4096], true).unwrap();
+    assert!(bytes() == [2; 4096]);
+}
+
 /// Of two closes that are served at once each sees the other's handle.
 #[test]
 fn of_two_closes_at_once_one_lets_go_of_the_room_past_the_end() {

@@ -9,7 +9,7 @@ mod request;
 
 pub(crate) use answer::{Answer, Attr, Time};
 pub(crate) use init::{Agreed, agree};
-pub(crate) use request::{Changes, Header, Request, TimeChange, WRITE, Write, WriteHead};
+pub(crate) use request::{Changes, Header, ReadHead, Request, TimeChange, WRITE, Write, WriteHead};
 
 /// The largest write that comes as one request, and so is judged as one; also the largest answer to a read. Half of what
 /// the kernel allows (`fs.fuse.max_pages_limit`, 256 pages), so that a request fits the pipe that it may go through.

@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 
+use rustix::fs::OFlags;
+
 /// What cannot be a request: a length that is not there, a name that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -36,6 +38,16 @@ pub(crate) struct Changes {
     pub(crate) size: Option<u64>,
     pub(crate) atime: Option<TimeChange>,
     pub(crate) mtime: Option<TimeChange>,
+}
+
+/// `struct fuse_read_in`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReadHead {
+    pub(crate) handle: u64,
+    pub(crate) offset: u64,
+    pub(crate) size: u32,
+    /// For the program's own memory, and not for the kernel's copy of the file (`O_DIRECT`).
+    pub(crate) passes: bool,
 }
 
 /// `struct fuse_write_in`.
@@ -99,11 +111,7 @@ pub(crate) enum Request<'a> {
     Open {
         flags: u32,
     },
-    Read {
-        handle: u64,
-        offset: u64,
-        size: u32,
-    },
+    Read(ReadHead),
     Write(Write<'a>),
     Statfs,
     Release {
@@ -294,11 +302,7 @@ impl<'a> Request<'a> {
                 name: body.name()?,
             },
             14 => Self::Open { flags: body.u32()? },
-            15 => Self::Read {
-                handle: body.u64()?,
-                offset: body.u64()?,
-                size: body.u32()?,
-            },
+            15 => Self::Read(read_head(body)?),
             WRITE => {
                 let head = write_head(body)?;
                 let data = body.bytes(head.size)?;
@@ -447,6 +451,19 @@ fn changes(body: &mut Rest<'_>) -> Result<Changes, Malformed> {
         size: has(valid::SIZE).then_some(size),
         atime: time(valid::ATIME, valid::ATIME_NOW, atime, atime_ns),
         mtime: time(valid::MTIME, valid::MTIME_NOW, mtime, mtime_ns),
+    })
+}
+
+fn read_head(body: &mut Rest<'_>) -> Result<ReadHead, Malformed> {
+    let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
+    // `read_flags`, `lock_owner`.
+    body.skip(12)?;
+    let flags = OFlags::from_bits_retain(body.u32()?);
+    Ok(ReadHead {
+        handle,
+        offset,
+        size,
+        passes: flags.contains(OFlags::DIRECT),
     })
 }
 

@@ -62,7 +62,7 @@ impl Pipe {
     }
 
     /// Takes out what fits `buffer`, or everything.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let mut done = 0_usize;
         while self.left.get() > 0 {
             let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) else {
