@@ -16,6 +16,7 @@ mod sockets;
 mod storm;
 mod terminal;
 mod ticking;
+mod turn;
 mod udp;
 mod unix;
 mod without_internet;
@@ -65,6 +66,10 @@ fn main() -> ExitCode {
         }
         ("race-descriptor", [open, forbidden, path, rounds]) => {
             race::descriptor(number(open), number(forbidden), path, number(rounds));
+        }
+        ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
+        ("turn-swap", [full, open, forbidden, path, rounds]) => {
+            turn::swap(number(full), number(open), number(forbidden), path, number(rounds));
         }
         ("pointers", [port, directory]) => memory::pointers(number(port), directory),
         ("reopen", []) => files::reopen(),
