@@ -68,6 +68,8 @@ fn main() -> ExitCode {
             race::descriptor(number(open), number(forbidden), path, number(rounds));
         }
         ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
+        ("turn-held", [host, open, path, rounds]) => turn::held(number(host), number(open), path, number(rounds)),
+        ("turn-killed", [full, forbidden]) => turn::killed(number(full), number(forbidden)),
         ("turn-swap", [full, open, forbidden, path, rounds]) => {
             turn::swap(number(full), number(open), number(forbidden), path, number(rounds));
         }

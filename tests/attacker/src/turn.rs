@@ -107,7 +107,10 @@ pub(crate) fn swap(full: u16, open: u16, forbidden: u16, path: &str, rounds: usi
             while !done.load(Ordering::Relaxed) {
                 let all = threads.lock().map(|threads| threads.clone()).unwrap_or_default();
                 for thread in all {
-                    call(libc::SYS_tgkill, &[u64::from(std::process::id()), thread, libc::SIGUSR1 as u64]);
+                    call(
+                        libc::SYS_tgkill,
+                        &[u64::from(std::process::id()), thread, libc::SIGUSR1 as u64],
+                    );
                 }
                 thread::sleep(std::time::Duration::from_millis(1));
             }
@@ -119,15 +122,19 @@ pub(crate) fn swap(full: u16, open: u16, forbidden: u16, path: &str, rounds: usi
             let mut turn = 0_usize;
             while !done.load(Ordering::Relaxed) {
                 turn += 1;
-                let kinds = [(libc::AF_INET, STREAM), (libc::AF_UNIX, STREAM), (libc::AF_INET6, STREAM)];
+                let kinds = [
+                    (libc::AF_INET, STREAM),
+                    (libc::AF_UNIX, STREAM),
+                    (libc::AF_INET6, STREAM),
+                ];
                 let (domain, kind) = kinds[turn % kinds.len()];
                 let new = socket(domain, kind, 0);
                 call(libc::SYS_dup2, &[new as u64, NUMBER]);
                 close(new);
-                if turn % 3 == 0 {
+                if turn.is_multiple_of(3) {
                     call(libc::SYS_shutdown, &[NUMBER, 2]);
                 }
-                if turn % 5 == 0 {
+                if turn.is_multiple_of(5) {
                     close(NUMBER as i32);
                 }
             }
@@ -151,7 +158,10 @@ pub(crate) fn swap(full: u16, open: u16, forbidden: u16, path: &str, rounds: usi
         while !worker.is_finished() {
             let all = threads.lock().map(|threads| threads.clone()).unwrap_or_default();
             for thread in all {
-                call(libc::SYS_tgkill, &[u64::from(std::process::id()), thread, libc::SIGUSR1 as u64]);
+                call(
+                    libc::SYS_tgkill,
+                    &[u64::from(std::process::id()), thread, libc::SIGUSR1 as u64],
+                );
             }
             thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -159,6 +169,117 @@ pub(crate) fn swap(full: u16, open: u16, forbidden: u16, path: &str, rounds: usi
     }
     let _ = ticking.join();
     println!("ended ok {ended}");
+}
+
+/// A listener with a full queue; what fills it is kept.
+fn full(address: &mut Vec<u8>) -> i32 {
+    let domain = i32::from(u16::from_ne_bytes([address[0], address[1]]));
+    let listener = socket(domain, STREAM, 0);
+    call(
+        libc::SYS_bind,
+        &[listener as u64, address.as_ptr().addr() as u64, address.len() as u64],
+    );
+    call(libc::SYS_listen, &[listener as u64, 0]);
+    if domain == libc::AF_INET {
+        let mut length = 16_u32;
+        let (at, length_at) = (address.as_mut_ptr().addr() as u64, (&raw mut length).addr() as u64);
+        call(libc::SYS_getsockname, &[listener as u64, at, length_at]);
+    }
+    for _ in 0..4 {
+        connect_raw(socket(domain, STREAM | libc::SOCK_NONBLOCK, 0), address);
+    }
+    listener
+}
+
+/// Threads that connect to everybody who takes nobody: on the host, of its own, one whose process is stopped, at a path; and
+/// one that sends itself datagrams without end. The rest goes on beside them, says how often, and waits for the end of stdin.
+pub(crate) fn held(host: u16, open: u16, path: &str, rounds: usize) {
+    let mut unix = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    unix.extend(path.as_bytes());
+    unix.push(0);
+    let (mut own, mut stopped) = (loopback(0), loopback(0));
+    full(&mut own);
+    full(&mut unix);
+    let listener = full(&mut stopped);
+    // SAFETY: the child makes raw calls only, and nothing else runs in it.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            call(libc::SYS_accept4, &[listener as u64, 0, 0, 0]);
+        }
+    }
+    call(libc::SYS_kill, &[child as u64, libc::SIGSTOP as u64]);
+    for _ in 0..4 {
+        connect_raw(socket(libc::AF_INET, STREAM | libc::SOCK_NONBLOCK, 0), &stopped);
+    }
+    let mut waiting = Vec::new();
+    for address in [loopback(host), own, unix, stopped] {
+        let domain = i32::from(u16::from_ne_bytes([address[0], address[1]]));
+        for _ in 0..HELD {
+            let address = address.clone();
+            waiting.push(thread::spawn(move || connect_raw(socket(domain, STREAM, 0), &address)));
+        }
+    }
+    thread::spawn(|| {
+        let sender = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let to = loopback(9);
+        let data = [0_u8; 1400];
+        loop {
+            let at = data.as_ptr().addr() as u64;
+            call(
+                libc::SYS_sendto,
+                &[sender as u64, at, 1400, 0, to.as_ptr().addr() as u64, 16],
+            );
+        }
+    });
+    let (mut connected, mut bound) = (0, 0);
+    for _ in 0..rounds {
+        let other = socket(libc::AF_INET, STREAM, 0);
+        if connect_raw(other, &loopback(open)) == 0 {
+            greet(other, "beside");
+            connected += 1;
+        }
+        close(other);
+        let server = socket(libc::AF_INET, STREAM, 0);
+        let at = loopback(0);
+        let named = call(libc::SYS_bind, &[server as u64, at.as_ptr().addr() as u64, 16]);
+        if named == 0 && call(libc::SYS_listen, &[server as u64, 1]) == 0 {
+            bound += 1;
+        }
+        close(server);
+    }
+    println!("connected ok {connected}");
+    println!("bound ok {bound}");
+    println!(
+        "waiting ok {}",
+        waiting.iter().filter(|thread| !thread.is_finished()).count()
+    );
+    println!("ready ok 0");
+    let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+    call(libc::SYS_kill, &[child as u64, libc::SIGKILL as u64]);
+    std::process::exit(0);
+}
+
+/// Threads that wait for somebody who takes nobody and greet once they are taken, while others try a forbidden place for ever.
+pub(crate) fn killed(full: u16, forbidden: u16) {
+    for _ in 0..HELD {
+        thread::spawn(move || {
+            let fd = socket(libc::AF_INET, STREAM, 0);
+            // Whatever became of the call.
+            connect_raw(fd, &loopback(full));
+            loop {
+                greet(fd, "held");
+                connect_raw(fd, &loopback(forbidden));
+            }
+        });
+    }
+    println!("ready ok 0");
+    loop {
+        let fd = socket(libc::AF_INET, STREAM, 0);
+        connect_raw(fd, &loopback(forbidden));
+        greet(fd, "forbidden");
+        close(fd);
+    }
 }
 
 fn errno_now() -> i32 {

@@ -153,9 +153,7 @@ pub(crate) fn protocol_of(socket: &OwnedFd, domain: i32) -> Result<Option<Protoc
     let protocol = sys::protocol(socket)?.cast_unsigned();
     let is_protocol = |known: rustix::net::Protocol| protocol == known.as_raw().get();
     Ok(match kind {
-        SocketType::STREAM if is_protocol(rustix::net::ipproto::TCP) || is_protocol(rustix::net::ipproto::MPTCP) => {
-            Some(Protocol::Tcp)
-        }
+        SocketType::STREAM if is_protocol(rustix::net::ipproto::TCP) => Some(Protocol::Tcp),
         SocketType::DGRAM if is_protocol(rustix::net::ipproto::UDP) => Some(Protocol::Udp),
         _ => None,
     })

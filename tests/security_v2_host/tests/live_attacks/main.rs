@@ -15,6 +15,7 @@ mod shared_tmp;
 mod sockets;
 mod storm;
 mod terminal;
+mod turn;
 mod unix;
 mod wire;
 mod words;
