@@ -13,6 +13,8 @@ pub struct Crate {
     pub manifest: PathBuf,
     /// Where its libraries and programs start.
     pub roots: Vec<PathBuf>,
+    /// Whether the examples in its library's documentation are tests; `false` also without a library.
+    pub examples_are_tests: bool,
     /// Everything that it uses, also in its tests and its build.
     pub dependencies: Vec<Dependency>,
 }
@@ -76,6 +78,9 @@ fn member(package: &Value) -> Crate {
     Crate {
         name: text(package, "name"),
         manifest: text(package, "manifest_path").into(),
+        examples_are_tests: list(package, "targets")
+            .iter()
+            .any(|target| target.get("doctest").and_then(Value::as_bool) == Some(true)),
         roots: list(package, "targets")
             .iter()
             .filter(shipped)

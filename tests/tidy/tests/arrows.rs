@@ -75,6 +75,7 @@ fn made_up(name: &str, uses: &[&str]) -> Crate {
     Crate {
         name: name.into(),
         manifest: root().canonicalize().unwrap().join("source/Cargo.toml"),
+        examples_are_tests: false,
         roots: vec![],
         dependencies: uses
             .iter()

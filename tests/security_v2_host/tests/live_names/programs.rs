@@ -15,10 +15,16 @@ allow = ["git.example.org:22,80,5432,8000", "*.example.net:8000", "udp git.examp
 const FILES: &str = r#"/usr/bin/python3 "$here/files.py" "$here/www" > "$here/served" 2>&1 & while ! grep -q ready "$here/served" 2> /dev/null; do sleep 0.02; done"#;
 
 const SERVER: &str = r#"
-import functools, http.server, os, sys, threading, time
+import functools, http.server, os, socket, sys, threading, time
 parent = os.getppid()
 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-server = http.server.ThreadingHTTPServer(("0.0.0.0", 8000), handler)
+# Both families: a client may know but one try, and begin with the newer.
+class Both(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+server = Both(("::", 8000), handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 print("ready", flush=True)
 while os.getppid() == parent: time.sleep(0.02)
