@@ -337,8 +337,12 @@ fn options_of_sockets_are_the_ordinary_ones() {
         demo.denies(nr::setsockopt, &[3, level | 7 << 32, option | 9 << 32]);
         demo.denies(nr::getsockopt, &[3, level, option]);
     }
-    demo.allows(nr::getsockopt, &[3, 6, 11]);
-    demo.denies(nr::setsockopt, &[3, 6, 11]);
+    // To be read only; of MPTCP that there is none.
+    for (level, option) in [(6, 11), (284, 1)] {
+        demo.allows(nr::getsockopt, &[3, level, option]);
+        demo.denies(nr::setsockopt, &[3, level, option]);
+    }
+    demo.denies(nr::getsockopt, &[3, 284, 2]);
 }
 
 #[test]

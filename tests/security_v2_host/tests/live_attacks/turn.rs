@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use security_v2_host::{eventually, spawn, users};
 
-use crate::kit::{Answers, Attack, Catcher};
+use crate::kit::{Answers, Attack, Catcher, open_to_all};
 use crate::sockets::{race_bare, supervisor_of, while_ready};
 
 /// How many connects to each who takes nobody the attacks make.
@@ -38,14 +38,14 @@ fn a_connect_that_says_that_it_does_not_wait_and_then_does_holds_up_nobody() {
     for user in users() {
         let (full, near) = (Full::new(), Catcher::tcp("127.0.0.1"));
         let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
-        let words = ["turn-flags", &full.port.to_string(), &near.port().to_string(), "600"];
+        let words = ["turn-flags", &full.port.to_string(), &near.port().to_string(), "250"];
         let (answers, done) = attack.run(&words);
-        assert_eq!((done.code(), answers.value("beside")), (Some(0), 3 * 600), "{done}");
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 3 * 250), "{done}");
         // Both were seen, or nothing raced.
         answers.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
         done.assert_nothing_left();
         let bare = attack.bare(&words);
-        assert_eq!(bare.value("beside"), 3 * 600, "{bare}");
+        assert_eq!(bare.value("beside"), 3 * 250, "{bare}");
         bare.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
     }
 }
@@ -59,9 +59,9 @@ fn sockets_that_are_swapped_shut_and_closed_under_a_connect_that_lasts_reach_nob
         let host = Catcher::unix(&path);
         let path = path.to_string_lossy();
         let ports = [full.port, near.port(), forbidden.port()].map(|port| port.to_string());
-        let words = ["turn-swap", &ports[0], &ports[1], &ports[2], &path, "1500"];
+        let words = ["turn-swap", &ports[0], &ports[1], &ports[2], &path, "600"];
         let (answers, done) = attack.run(&words);
-        assert_eq!((done.code(), answers.value("beside")), (Some(0), 1500), "{done}");
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 600), "{done}");
         assert!(answers.value("ended") > 0, "{done}");
         forbidden.assert_nothing();
         host.assert_nothing();
@@ -93,7 +93,9 @@ fn who_connects_to_everybody_that_takes_nobody_holds_up_neither_itself_nor_anoth
             answers.assert_ok(&["after"]);
         });
         attack.home.assert_nothing_left();
-        let path = attack.home.work().join("full.sock");
+        let place = tempfile::tempdir().unwrap();
+        open_to_all(place.path());
+        let path = place.path().join("full.sock");
         let words = ["turn-held", &full_port, &port, &path.to_string_lossy(), "200"];
         while_ready(attack.bare_command(&words), each);
     }

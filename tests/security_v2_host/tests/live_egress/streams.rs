@@ -207,8 +207,8 @@ fn who_asks_for_mptcp_gets_tcp_that_reaches_what_tcp_reaches() {
                 "made 6",
                 "made 6",
                 "flags (True, False)",
-                "datagrams EPERM",
-                "is-it EOPNOTSUPP",
+                "datagrams EPROTONOSUPPORT",
+                "is-it ENOTSUP",
                 open,
                 // The session's own loopback, where nobody listens.
                 "closed ECONNREFUSED",

@@ -294,17 +294,9 @@ static ENTRIES: &[Entry] = &[
                         SOCK_DGRAM[3],
                     ]),
                 ),
-                (2, Is::In(&[0, IPPROTO_TCP, IPPROTO_UDP])),
-            ],
-            // Made as TCP by the supervisor, never by the kernel: an MPTCP peer names further addresses, to which the kernel
-            // then connects by itself.
-            &[
-                (0, Is::In(&[AF_INET, AF_INET6])),
-                (
-                    1,
-                    Is::In(&[SOCK_STREAM[0], SOCK_STREAM[1], SOCK_STREAM[2], SOCK_STREAM[3]]),
-                ),
-                (2, Is::Equal(IPPROTO_MPTCP)),
+                // MPTCP is made as TCP by the supervisor, never by the kernel: its peer names further addresses, to which the
+                // kernel then connects by itself.
+                (2, Is::In(&[0, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_MPTCP])),
             ],
         ]),
     },
