@@ -209,6 +209,8 @@ pub(crate) fn held(host: u16, open: u16, path: &str, rounds: usize) {
         }
     }
     call(libc::SYS_kill, &[child as u64, libc::SIGSTOP as u64]);
+    // It may take one more until it stands still.
+    call(libc::SYS_wait4, &[child as u64, 0, libc::WUNTRACED as u64, 0]);
     for _ in 0..4 {
         connect_raw(socket(libc::AF_INET, STREAM | libc::SOCK_NONBLOCK, 0), &stopped);
     }

@@ -3,8 +3,9 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use security_v2_host::{eventually, spawn, users};
+use security_v2_host::{DEADLINE, Output, eventually, spawn, users};
 
 use crate::kit::{Answers, Attack, Catcher, open_to_all};
 use crate::sockets::{race_bare, supervisor_of, while_ready};
@@ -29,29 +30,43 @@ impl Full {
     }
 }
 
+/// Threads that never rest are enough for a machine one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Attacks in a session, however slow the machine is.
+fn run(attack: &Attack, words: &[&str]) -> (Answers, Output) {
+    let done = attack.prepare(words).deadline(DEADLINE * 4).run();
+    (Answers::of(&done.out()), done)
+}
+
 fn open(ports: &[u16]) -> Vec<String> {
     ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
 #[test]
 fn a_connect_that_says_that_it_does_not_wait_and_then_does_holds_up_nobody() {
+    let _alone = alone();
     for user in users() {
         let (full, near) = (Full::new(), Catcher::tcp("127.0.0.1"));
         let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
-        let words = ["turn-flags", &full.port.to_string(), &near.port().to_string(), "250"];
-        let (answers, done) = attack.run(&words);
-        assert_eq!((done.code(), answers.value("beside")), (Some(0), 3 * 250), "{done}");
+        let words = ["turn-flags", &full.port.to_string(), &near.port().to_string(), "200"];
+        let (answers, done) = run(&attack, &words);
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 3 * 200), "{done}");
         // Both were seen, or nothing raced.
         answers.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
         done.assert_nothing_left();
         let bare = attack.bare(&words);
-        assert_eq!(bare.value("beside"), 3 * 250, "{bare}");
+        assert_eq!(bare.value("beside"), 3 * 200, "{bare}");
         bare.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
     }
 }
 
 #[test]
 fn sockets_that_are_swapped_shut_and_closed_under_a_connect_that_lasts_reach_nobody_else() {
+    let _alone = alone();
     for user in users() {
         let (full, near, forbidden) = (Full::new(), Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
         let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
@@ -59,9 +74,9 @@ fn sockets_that_are_swapped_shut_and_closed_under_a_connect_that_lasts_reach_nob
         let host = Catcher::unix(&path);
         let path = path.to_string_lossy();
         let ports = [full.port, near.port(), forbidden.port()].map(|port| port.to_string());
-        let words = ["turn-swap", &ports[0], &ports[1], &ports[2], &path, "600"];
-        let (answers, done) = attack.run(&words);
-        assert_eq!((done.code(), answers.value("beside")), (Some(0), 600), "{done}");
+        let words = ["turn-swap", &ports[0], &ports[1], &ports[2], &path, "400"];
+        let (answers, done) = run(&attack, &words);
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 400), "{done}");
         assert!(answers.value("ended") > 0, "{done}");
         forbidden.assert_nothing();
         host.assert_nothing();
@@ -72,6 +87,7 @@ fn sockets_that_are_swapped_shut_and_closed_under_a_connect_that_lasts_reach_nob
 
 #[test]
 fn who_connects_to_everybody_that_takes_nobody_holds_up_neither_itself_nor_another_session() {
+    let _alone = alone();
     for user in users() {
         let (full, near) = (Full::new(), Catcher::tcp("127.0.0.1"));
         let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
@@ -103,6 +119,7 @@ fn who_connects_to_everybody_that_takes_nobody_holds_up_neither_itself_nor_anoth
 
 #[test]
 fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
+    let _alone = alone();
     for user in users() {
         let (full, forbidden) = (Full::new(), Catcher::tcp("127.0.0.1"));
         let attack = Attack::with_egress(user, &open(&[full.port]));
