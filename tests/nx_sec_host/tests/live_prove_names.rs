@@ -181,7 +181,8 @@ fn what_no_proof_looks_at_is_said_in_every_form_and_why() {
     as_everybody(|home| {
         let tree = ruled("bind = [\"udp 5353\"]").append(
             "quotas.toml",
-            "[subject.demo.tmp]\nsoft = \"1MiB\"\nhard = \"2MiB\"\ninodes = 70000\n",
+            "[subject.demo.tmp]\nsoft = \"1MiB\"\nhard = \"2MiB\"\ninodes = 70000\n\
+             [subject.demo.state]\nsoft = \"1MiB\"\nhard = \"2MiB\"\ninodes = 64\n",
         );
         let policy = policy(home, &tree);
         let words = [

@@ -56,19 +56,20 @@ fn large_output_arrives_whole_through_pipes() {
     }
 }
 
+/// More than one answer of the file server holds. A million are `trees` of the file server's own tests.
 #[test]
-fn twenty_thousand_files_in_a_directory_are_all_there() {
+fn five_thousand_files_in_a_directory_are_all_there() {
     for user in users() {
         let home = place(user);
         for place in ["/tmp", "/state"] {
             let done = works_unhindered(
                 &home,
                 &format!(
-                    "mkdir {place}/many; cd {place}/many; seq 20000 | xargs -n 1000 touch; ls | wc -l; ls -f | sort -u | wc -l
+                    "mkdir {place}/many; cd {place}/many; seq 5000 | xargs -n 1000 touch; ls | wc -l; ls -f | sort -u | wc -l
                      find . -name '*7' -delete; ls | wc -l; cd ..; rm -r many; ls -A | grep -c many || true"
                 ),
             );
-            assert_eq!(done.out(), "20000\n20002\n18000\n0\n", "{done}");
+            assert_eq!(done.out(), "5000\n5002\n4500\n0\n", "{done}");
         }
     }
 }
