@@ -105,6 +105,11 @@ waits = stream(); waits.setblocking(False)
 told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
 told("listens", lambda: waits.listen())
 told("still-under-way", lambda: waits.connect_ex(full) == errno.EALREADY)
+# Who has a peer, or is on its way to one, keeps it when it turns to somebody of the own loopback.
+told("elsewhere-under-way", lambda: waits.connect_ex(listener.getsockname()) == errno.EALREADY)
+kept = stream(); kept.connect(there)
+told("elsewhere", lambda: kept.connect(listener.getsockname()))
+told("kept", lambda: (kept.getpeername() == there, kept.send(b"k"), kept.recv(9)))
 timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
 start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
 class Enough(Exception): pass
