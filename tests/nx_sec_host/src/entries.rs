@@ -1,6 +1,31 @@
 //! Entries of sessions that nobody runs.
 
-use nx::registry::{FACTS_VERSION, Facts, Filter, Mask, Process};
+use nx::registry::{FACTS_VERSION, Facts, Filter, Mask, Process, ProcessFact};
+use security_v2_host::spawn;
+use std::process::{Child, Command};
+
+/// A process that lives until it is ended, and how a fact names it.
+///
+/// # Panics
+/// Where it cannot be started.
+#[must_use]
+pub fn lives() -> (Child, ProcessFact) {
+    let child = spawn(Command::new("/bin/sleep").arg("1000")).expect("it can be started");
+    let fact = Process::of(child.id().cast_signed()).expect("a child").fact();
+    (child, fact)
+}
+
+/// A process that has ended.
+///
+/// # Panics
+/// Where it cannot be started or ended.
+#[must_use]
+pub fn ended() -> ProcessFact {
+    let (mut child, fact) = lives();
+    child.kill().expect("a child can be ended");
+    child.wait().expect("a child");
+    fact
+}
 
 /// Facts in which this process is supervisor, and a process of the same parent is init.
 ///

@@ -7,6 +7,6 @@ mod host;
 pub mod proof;
 
 pub use command::{Said, said, sec, sec_json};
-pub use entries::facts;
+pub use entries::{ended, facts, lives};
 pub use golden::golden;
 pub use host::{Attempt, Host, Outcome};

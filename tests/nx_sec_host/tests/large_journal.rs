@@ -115,7 +115,17 @@ fn no_reader_holds_a_journal_in_memory_however_long_it_is() {
     );
     assert_eq!(journal["earlier_records_left_out"], kept - 1000);
     assert_eq!(journal["chain"]["ok"], true);
-    fine(&["counters"]);
+    // Nobody counted them.
+    let counted = bounded(place.path(), &["counters"], DATA_KIB_MAX);
+    let said = String::from_utf8_lossy(&counted.stdout);
+    assert_eq!(counted.status.code(), Some(4), "{said}");
+    assert_eq!(
+        said.lines()
+            .filter(|line| line.contains("has none of the subject"))
+            .count(),
+        2,
+        "{said}"
+    );
     // The bound is one that counts: with next to nothing the same command does not even begin.
     assert!(!bounded(place.path(), &["audit", "--verify"], 64).status.success());
 }

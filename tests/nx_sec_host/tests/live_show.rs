@@ -4,6 +4,7 @@ use nx_sec_host::{sec, sec_json};
 use rustix::process::{Pid, Signal, kill_process};
 use security_v2_host::{Home, Running, Tree, User, as_everybody};
 use serde_json::Value;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 /// A program that says when it runs, and runs until it is ended.
@@ -147,6 +148,32 @@ fn what_is_used_is_the_live_ledgers_word() {
 }
 
 #[test]
+fn a_file_server_whose_socket_somebody_removed_is_not_said_to_be_gone_while_a_session_runs() {
+    as_everybody(|home| {
+        let running = start(home, &[]);
+        let run = home.state().join("nexus/run");
+        let sockets: Vec<_> = std::fs::read_dir(&run)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_socket())
+            .collect();
+        assert_eq!(sockets.len(), 1, "the file server's");
+        std::fs::remove_file(sockets[0].path()).unwrap();
+        let said = sec(home, &["quotas", "--subject", "demo"]);
+        assert_eq!(said.code, Some(4), "{said}");
+        assert!(
+            said.out
+                .contains("unknown: a session runs, so somebody keeps its ledger"),
+            "{said}"
+        );
+        assert!(!said.out.contains("nobody keeps"), "{said}");
+        let (value, said) = sec_json(home, &["quotas", "--subject", "demo"]);
+        assert_eq!((said.code, &value["ok"]), (Some(4), &false.into()), "{said}");
+        end(running);
+    });
+}
+
+#[test]
 fn looking_keeps_no_file_server_alive_and_charges_nothing() {
     as_everybody(|home| {
         let running = start(home, &[]);
@@ -263,15 +290,23 @@ fn the_filter_in_the_kernel_is_the_one_that_was_loaded_and_who_may_not_ask_is_to
     as_everybody(|home| {
         let running = start(home, &[]);
         let (value, said) = sec_json(home, &["syscalls", "--subject", "demo", "--read-back"]);
-        assert_eq!(said.code, Some(0), "{said}");
         let source = &value["views"][0]["source"];
         let session = &source["sessions"][0];
         assert_eq!(session["filter_on"], true, "{said}");
         if home.user() == User::Root && may_read_filters_back() {
+            assert_eq!(said.code, Some(0), "{said}");
             assert_eq!(source["source"], "kernel", "{said}");
             assert_eq!(session["same_in_kernel"], true, "{said}");
         } else {
+            assert_eq!((said.code, &value["ok"]), (Some(6), &false.into()), "{said}");
             assert_eq!(source["source"], "installer", "{said}");
+            let text = sec(home, &["syscalls", "--subject", "demo", "--read-back"]);
+            assert_eq!(text.code, Some(6), "{text}");
+            assert!(
+                text.out
+                    .contains("reading the kernel's filter back is unsupported: that needs root"),
+                "{text}"
+            );
             assert!(session["why"].as_str().unwrap().contains("needs root"), "{said}");
         }
         // It was not ended by it, nor is it stopped.

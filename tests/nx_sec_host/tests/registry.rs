@@ -54,18 +54,6 @@ fn an_entry_lives_as_long_as_its_socket_and_is_gone_with_it() {
 }
 
 #[test]
-fn an_entry_whose_owner_was_killed_is_not_shown_and_removed() {
-    let place = place();
-    let (entry, socket) = publish(place.path(), &facts("a", "s")).unwrap();
-    // What a killed process leaves: its files, and no socket.
-    std::mem::forget(entry);
-    close(socket);
-    assert!(place.path().join(SESSIONS).join("a").exists());
-    assert_eq!(names(place.path()), [""; 0]);
-    assert!(!place.path().join(SESSIONS).join("a").exists());
-}
-
-#[test]
 fn what_is_no_entry_is_told_of_and_stays() {
     let place = place();
     let held = publish(place.path(), &facts("a", "s")).unwrap();
@@ -79,37 +67,6 @@ fn what_is_no_entry_is_told_of_and_stays() {
     assert!(sessions.join("note").exists());
     drop(held);
     assert_eq!(trouble(place.path()), "it is no socket");
-}
-
-#[test]
-fn facts_that_outlived_their_socket_go_once_they_are_old_and_new_ones_stay() {
-    let place = place();
-    let _held = publish(place.path(), &facts("a", "s")).unwrap();
-    let sessions = place.path().join(SESSIONS);
-    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
-    for (name, old) in [
-        ("b.json", true),
-        (".new-c", true),
-        (".new-c.json", true),
-        ("d.json", false),
-        ("a.json", true),
-    ] {
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(sessions.join(name))
-            .unwrap();
-        if old {
-            file.set_modified(hour_ago).unwrap();
-        }
-    }
-    assert_eq!(names(place.path()), ["a"]);
-    let mut left: Vec<_> = std::fs::read_dir(&sessions)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, ["a", "a.json", "d.json"]);
 }
 
 #[test]
@@ -223,7 +180,7 @@ fn facts_of_another_version_say_so_and_damaged_ones_too() {
         assert!(trouble(place.path()).contains("damaged"));
     }
     std::fs::remove_file(place.path().join(SESSIONS).join("a.json")).unwrap();
-    assert!(trouble(place.path()).contains("cannot be opened"));
+    assert!(trouble(place.path()).contains("its facts cannot be read: No such file"));
 }
 
 #[test]
@@ -275,22 +232,76 @@ fn sessions_are_in_the_order_of_their_bytes_however_they_came() {
     assert_eq!(names_of(&other), names_of(&one));
 }
 
+/// How many sessions run at once in the test below.
+const MANY: usize = 1000;
+
+/// No test: the supervisor of all sessions of the next one, in a process of its own. It answers at each socket.
 #[test]
-fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
-    // This process may have a thousand descriptors as a rule.
+fn helper_supervisor_of_a_thousand_sessions() {
+    struct Says;
+    impl registry::Answers for Says {
+        fn answer(&mut self, question: Question) -> Result<serde_json::Value, String> {
+            Ok(serde_json::json!({"question": question.as_str()}))
+        }
+    }
+    let Ok(state) = std::env::var(HELPER) else { return };
+    may_have_many_descriptors();
+    let runtime = Path::new(&state).join("nexus/run");
+    let inits = std::fs::read_to_string(Path::new(&state).join("inits")).unwrap();
+    let mut held = Vec::new();
+    for (number, init) in inits.lines().enumerate() {
+        let mut one = facts(&format!("{number:012x}"), &format!("s{number}"));
+        one.init = Process::of(init.parse().unwrap()).unwrap().fact();
+        let (entry, socket) = publish(&runtime, &one).unwrap();
+        registry::serve(socket, Says).unwrap();
+        held.push(entry);
+    }
+    println!("published");
+    // Until the test closes our input.
+    let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+}
+
+/// A process may have a thousand descriptors as a rule.
+fn may_have_many_descriptors() {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let limit = rustix::process::Rlimit {
         current: most,
         maximum: most,
     };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+}
+
+/// The front of a thousand sessions: the first process of each, with the program as its child, and their supervisor. All of them
+/// end with its input, which is descriptor 3 to them.
+const FRONT: &str = "exec 3<&0
+    i=0
+    while [ $i -lt $1 ]; do
+        ( read x <&3 & read x <&3 ) >&- 2>&- &
+        echo $!
+        i=$((i + 1))
+    done >\"$NX_SEC_HOST_HELPER/inits\"
+    \"$0\" --exact helper_supervisor_of_a_thousand_sessions --nocapture <&3 &
+    wait";
+
+#[test]
+fn a_thousand_running_sessions_of_processes_of_their_own_are_shown_in_under_200_ms() {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
     let state = place();
-    let runtime = state.path().join("nexus/run");
     let began = Instant::now();
-    let _held: Vec<_> = (0..1000)
-        .map(|number| publish(&runtime, &facts(&format!("{number:012x}"), &format!("s{number}"))).unwrap())
-        .collect();
-    eprintln!("making an entry takes {:?}", began.elapsed() / 1000);
+    let mut front = spawn(
+        Command::new("/bin/sh")
+            .args(["-c", FRONT])
+            .arg(std::env::current_exe().unwrap())
+            .arg(MANY.to_string())
+            .env(HELPER, state.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    )
+    .unwrap();
+    let out = std::io::BufReader::new(front.stdout.as_mut().unwrap());
+    assert!(out.lines().any(|line| line.unwrap().contains("published")));
+    eprintln!("{MANY} sessions are there after {:?}", began.elapsed());
     let look = || {
         use std::io::Read;
         use std::process::{Command, Stdio};
@@ -307,9 +318,9 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
         let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(id, ended).unwrap();
         let wall = began.elapsed();
-        assert_eq!(said.lines().count(), 1001, "a head and a line each");
-        // What its one thread used of a processor, and how long it was ready to run while others had them all, in nanoseconds:
-        // the kernel's sched-stats.rst. Not yet collected, it still has them.
+        assert_eq!(said.lines().count(), MANY + 1, "a head and a line each");
+        // What its first thread used of a processor, and how long it was ready to run while others had them all, in nanoseconds:
+        // the kernel's sched-stats.rst. Not yet collected, it still has them. What its other threads waited for is not taken off.
         let text = std::fs::read_to_string(format!("/proc/{}/schedstat", child.id())).unwrap();
         let mut numbers = text
             .split_whitespace()
@@ -321,7 +332,9 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
     let mut looks: Vec<_> = (0..10).map(|_| look()).collect();
     looks.sort();
     let (fair, wall, used) = looks[0];
-    eprintln!("1000 subjects in {fair:?} without the machine's other work, {wall:?} with it, {used:?} of a processor");
+    eprintln!(
+        "{MANY} subjects in {fair:?} without the machine's other work, {wall:?} with it, {used:?} of a processor"
+    );
     // What a person waits, but for what else the machine does meanwhile: what it sleeps and waits for counts.
     assert!(fair < Duration::from_millis(200), "{looks:?}");
     // Where the machine has nothing else to do, each.
@@ -329,6 +342,16 @@ fn a_thousand_running_sessions_are_shown_in_under_200_ms() {
         let slowest = looks.iter().map(|(_, wall, _)| *wall).max().unwrap();
         assert!(slowest < Duration::from_millis(200), "{looks:?}");
     }
+    // Each is a session of its own, with a program of its own.
+    let listing = list(&state.path().join("nexus/run")).unwrap();
+    let programs: std::collections::BTreeSet<_> = listing
+        .live
+        .iter()
+        .map(|live| (live.facts.init.pid, live.program.as_ref().unwrap().pid))
+        .collect();
+    assert_eq!(programs.len(), MANY);
+    drop(front.stdin.take());
+    front.wait().unwrap();
 }
 
 #[test]
@@ -483,25 +506,4 @@ fn a_program_without_its_filter_is_told_and_no_word_of_the_supervisor_helps() {
     drop((init.stdin.take(), supervisor.stdin.take()));
     let _ = (init.wait(), supervisor.wait());
     assert_eq!(names(&runtime), [""; 0]);
-}
-
-#[test]
-fn what_a_killed_supervisor_left_of_its_own_session_is_cleared_and_others_stay() {
-    let place = place();
-    let _held = publish(place.path(), &facts("a", "s")).unwrap();
-    let (entry, socket) = publish(place.path(), &facts("b", "s")).unwrap();
-    std::mem::forget(entry);
-    close(socket);
-    let sessions = place.path().join(SESSIONS);
-    for name in [".new-b", ".new-b.json", ".new-a", ".new-a.json"] {
-        std::fs::write(sessions.join(name), "").unwrap();
-    }
-    registry::clear(place.path(), "b");
-    let mut left: Vec<_> = std::fs::read_dir(&sessions)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, [".new-a", ".new-a.json", "a", "a.json"]);
-    registry::clear(&place.path().join("not there"), "b");
 }

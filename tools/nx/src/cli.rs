@@ -100,12 +100,22 @@ pub fn main() -> ExitCode {
 fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let plainly = plain_lines(&text);
-    // Who closed the stream does not want to know.
-    let _ = if plainly == text {
+    if !error.use_stderr() {
+        // What was asked for.
+        if let Err(failure) = sec::output::has_stdout() {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            return ExitCode::from(failure.exit.code());
+        }
+    }
+    let said = if plainly == text {
         error.print()
     } else {
         std::io::stderr().write_all(plainly.as_bytes())
     };
+    // Who closed the stream does not want to know; on a full disk what was asked for is not there.
+    if said.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) && !error.use_stderr() {
+        return ExitCode::from(run::Exit::Missing.code());
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(run::Exit::Usage.code()))
 }
 

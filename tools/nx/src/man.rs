@@ -2,6 +2,7 @@
 
 use crate::cli::Cli;
 use crate::run::{Exit, Failure};
+use crate::sec::output;
 use clap::{Command, CommandFactory};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -119,9 +120,7 @@ fn print(words: &[OsString], pages: &[Page]) -> Result<(), Failure> {
             names.join(", ")
         )));
     };
-    // A reader that has seen enough is no failure.
-    let _ = std::io::stdout().write_all(&page.text);
-    Ok(())
+    output::written(&page.text)
 }
 
 fn write_all(directory: &Path, pages: &[Page]) -> Result<(), Failure> {

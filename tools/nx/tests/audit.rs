@@ -167,7 +167,7 @@ fn each_word_chooses_its_records_and_not_the_nearest_others() {
     assert_eq!(listed(&place, &["--seq", "3..4"]), "other call");
     assert_eq!(listed(&place, &["--seq", "5.."]), "late");
     assert_eq!(listed(&place, &["--session", "0123456789ab", "--seq", "..2"]), "early");
-    let none = place.nx(&["audit", "--subject", "dem"]);
+    let none = place.nx(&["audit", "--subject", "demo", "--session", "0123456789a"]);
     assert_eq!((out(&none).as_str(), none.status.code()), ("", Some(0)));
     assert_eq!(err(&none), "nx: no record matches\n");
     for wrong in [
@@ -472,8 +472,212 @@ fn a_stopped_process_that_holds_the_lock_is_not_waited_for_longer_than_two_secon
             "{done:?}"
         );
     }
-    // Counters wait for nobody.
-    assert!(place.nx(&["counters"]).status.success());
+    // Where no counters are, only the journal says whether some were.
+    let done = place.nx(&["counters"]);
+    assert_eq!(done.status.code(), Some(4), "{done:?}");
+    assert!(
+        err(&done).contains("no counters are there, and the journal"),
+        "{done:?}"
+    );
+    // Those that are there are what they are.
+    let counters = SharedCounters::open(&place.file("counters")).unwrap();
+    counters.slot("demo").unwrap().add(Counter::EgressDenies.index(), 3);
+    let done = place.nx(&["counters"]);
+    assert!(done.status.success() && out(&done).contains("demo"), "{done:?}");
+    assert!(err(&done).contains("not held to the journal"), "{done:?}");
+}
+
+#[test]
+fn counters_that_say_less_than_the_journal_are_told_as_lost_in_every_shape() {
+    let place = Place::new();
+    let mut some = record("demo", Reason::EgressNoRule, "x");
+    some.suppressed = 4;
+    let note = Record {
+        verdict: Judgement::Note,
+        ..record("other", Reason::JournalSuppressed, "y")
+    };
+    place.append(&[record("demo", Reason::EgressNoRule, "x"), some, note]);
+    let path = place.file("counters");
+    let fill = |denies: u64| {
+        let counters = SharedCounters::open(&path).unwrap();
+        counters
+            .slot("demo")
+            .unwrap()
+            .add(Counter::EgressDenies.index(), denies);
+        counters.slot("build").unwrap();
+    };
+    let remove = || std::fs::remove_file(&path).unwrap();
+    // As many as are written down, and were held back before: nothing is lost.
+    fill(6);
+    for words in [
+        &["counters"][..],
+        &["counters", "--json"],
+        &["counters", "--prometheus"],
+    ] {
+        let done = place.nx(words);
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+    }
+    type Break<'a> = &'a dyn Fn();
+    let breaks: [(&str, Break<'_>, &str); 4] = [
+        ("removed", &remove, "has none of the subject"),
+        ("emptied", &|| fill(6), "has none of the subject"),
+        ("made anew", &|| fill(0), "says 0"),
+        ("short by one", &|| fill(5), "says 5"),
+    ];
+    for (what, breaks, says) in breaks {
+        let _ = std::fs::remove_file(&path);
+        fill(6);
+        if what != "removed" {
+            remove();
+        }
+        breaks();
+        if what == "emptied" {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
+        }
+        let text = place.nx(&["counters"]);
+        assert_eq!(text.status.code(), Some(4), "{what}: {text:?}");
+        let line = "`demo` egress_denies_total: unknown: the journal has 6 and the counter file ";
+        assert!(out(&text).contains(&format!("{line}{says}")), "{what}: {text:?}");
+        assert!(!out(&text).contains("nothing was counted"), "{what}: {text:?}");
+        let object = place.nx(&["counters", "--subject", "demo", "--json"]);
+        let value: Value = serde_json::from_str(&out(&object)).unwrap();
+        assert_eq!((object.status.code(), &value["ok"]), (Some(4), &false.into()), "{what}");
+        assert_eq!(value["lost"][0]["recorded"], 6, "{what}: {value}");
+        let exposed = place.nx(&["counters", "--prometheus"]);
+        assert_eq!(exposed.status.code(), Some(4), "{what}");
+        assert!(out(&exposed).contains(&format!("\n# {line}")), "{what}: {exposed:?}");
+        // What concerns somebody else is somebody else's.
+        let other = place.nx(&["counters", "--subject", "build"]);
+        let there = if ["removed", "emptied"].contains(&what) { 3 } else { 0 };
+        assert_eq!(other.status.code(), Some(there), "{what}: {other:?}");
+    }
+}
+
+#[test]
+fn a_subject_that_nobody_knows_is_told_by_the_list_and_one_that_policy_or_counters_know_is_not() {
+    let place = Place::new();
+    let unknown = |done: Output| {
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(3), ""), "{done:?}");
+        assert!(
+            err(&done).contains("no record of `nobody`") && err(&done).contains("has no such subject"),
+            "{done:?}"
+        );
+    };
+    unknown(place.nx(&["audit", "--subject", "nobody"]));
+    assert_eq!(place.nx(&["audit", "--subject", "demo"]).status.code(), Some(0));
+    place.append(&[record("gone", Reason::EgressNoRule, "x")]);
+    unknown(place.nx(&["audit", "--subject", "nobody"]));
+    let value = place.nx(&["audit", "--subject", "nobody", "--json"]);
+    assert_eq!(value.status.code(), Some(3));
+    assert_eq!(serde_json::from_str::<Value>(&out(&value)).unwrap()["ok"], false);
+    for (subject, words) in [("demo", &[][..]), ("gone", &["--reason", "abi"])] {
+        let done = place.nx(&[&["audit", "--subject", subject], words].concat());
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        assert!(err(&done).contains("no record matches"), "{done:?}");
+    }
+    // It ran once under a policy that named it, and was denied nothing.
+    SharedCounters::open(&place.file("counters"))
+        .unwrap()
+        .slot("nobody")
+        .unwrap();
+    assert_eq!(place.nx(&["audit", "--subject", "nobody"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_hole_in_the_numbers_is_told_by_the_list_whatever_is_listed() {
+    let place = Place::new();
+    let objects = ["a", "b", "c", "d"];
+    place.append(&objects.map(|object| record("demo", Reason::EgressNoRule, object)));
+    let whole = std::fs::read_to_string(place.file("journal.jsonl")).unwrap();
+    assert_eq!(place.nx(&["audit"]).status.code(), Some(0));
+    let lines: Vec<&str> = whole.lines().collect();
+    let number = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+    let at = lines.iter().position(|line| line.contains("\"object\":\"b\"")).unwrap();
+    let without: String = lines
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index != at)
+        .map(|(_, line)| format!("{line}\n"))
+        .collect();
+    std::fs::write(place.file("journal.jsonl"), &without).unwrap();
+    let (after, next) = (number(lines[at - 1]), number(lines[at + 1]));
+    for words in [
+        &["audit"][..],
+        &["audit", "--reason", "abi"],
+        &["audit", "--subject", "build"],
+    ] {
+        let done = place.nx(words);
+        assert_eq!(done.status.code(), Some(3), "{words:?}: {done:?}");
+        let says = format!("record {next} comes after record {after}");
+        assert!(err(&done).contains(&says), "{words:?}: {done:?}");
+        assert!(!err(&done).contains("no record matches"), "{words:?}: {done:?}");
+    }
+    let done = place.nx(&["audit", "--json"]);
+    assert_eq!(done.status.code(), Some(3));
+    let gap = format!("{{\"after\":{after},\"event\":\"gap\",\"next\":{next},\"version\":1}}");
+    assert!(out(&done).lines().any(|line| line == gap), "{}", out(&done));
+    // The oldest that is kept comes after nothing: that is rotation's work, and told where older ones are asked for.
+    let later: String = lines[at..].iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(place.file("journal.jsonl"), later).unwrap();
+    let done = place.nx(&["audit"]);
+    assert_eq!((done.status.code(), err(&done).as_str()), (Some(0), ""), "{done:?}");
+    let done = place.nx(&["audit", "--seq", "1..2"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let oldest = format!("the oldest record that is kept is {}", number(lines[at]));
+    assert!(err(&done).contains(&oldest), "{done:?}");
+}
+
+#[test]
+fn a_closed_standard_output_is_a_failure_of_every_command_that_says_something() {
+    let place = Place::new();
+    place.append(&[record("demo", Reason::EgressNoRule, "x")]);
+    for words in [
+        "sec ps",
+        "sec ps --json",
+        "sec audit",
+        "sec audit --verify",
+        "sec audit --follow",
+        "sec counters",
+        "sec export",
+        "sec doctor",
+        "sec policy show",
+        "sec syscalls --subject demo",
+        "sec egress --subject nobody --json",
+        "policy",
+        "policy show demo",
+        "policy validate --json",
+        "man nx",
+        "completions bash",
+        "sec ps --help",
+        "--version",
+    ] {
+        let nx = env!("CARGO_BIN_EXE_nx");
+        let ends = |to: &str| {
+            let mut command = Command::new("/bin/sh");
+            command
+                .args(["-c", &format!("exec {nx} {words} {to}")])
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .env("HOME", place.0.path())
+                .env("XDG_STATE_HOME", place.0.path());
+            command.output().unwrap()
+        };
+        let done = ends(">&-");
+        assert_eq!(done.status.code(), Some(4), "{words}: {done:?}");
+        assert!(err(&done).contains("standard output is closed"), "{words}: {done:?}");
+        // Who wants to see nothing says so.
+        if !words.contains("follow") {
+            let done = ends(">/dev/null");
+            assert!(!err(&done).contains("standard output"), "{words}: {done:?}");
+            assert_eq!(ends("1<>/dev/null").status.code(), done.status.code(), "{words}");
+            assert_eq!(ends(">/dev/full").status.code(), Some(4), "{words}");
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod socket;
+pub mod stdio;
 pub mod userns;
 
 use std::io;

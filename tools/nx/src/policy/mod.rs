@@ -15,6 +15,7 @@ pub(crate) use args::PolicyArgs;
 use crate::diagnostics::draw;
 use crate::plain::{plain_json, plain_lines as plain};
 use crate::run::{Exit, Failure};
+use crate::sec::output;
 use args::PolicyCommand;
 use nexus_policy::{NoSubject, Policy, RuleInfo, SubjectPolicy};
 use policyd::{LoadError, Loaded, Places};
@@ -74,9 +75,7 @@ pub(crate) fn main(args: &PolicyArgs) -> u8 {
                 Some(PolicyCommand::Diff(_)) => text,
                 _ => plain(&text),
             };
-            // A reader that has seen enough is no failure.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            code
+            output::print(text.as_bytes(), code)
         }
         Err(refusal) => refuse(&refusal, args.says_json()),
     }
@@ -90,8 +89,7 @@ fn refuse(refusal: &Refusal, as_json: bool) -> u8 {
     };
     if as_json {
         let text = plain_json(&format!("{}\n", json::refusal(refusal, code)));
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        return code;
+        return output::print(text.as_bytes(), code);
     }
     let text = match refusal {
         Refusal::Load(LoadError::Invalid { origin, diagnostics }) => {

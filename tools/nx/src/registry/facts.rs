@@ -70,6 +70,18 @@ impl Facts {
     }
 }
 
+/// What of the facts says whether a session lives; other versions' have it too.
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    #[serde(default)]
+    pub(super) subject: String,
+    pub(super) supervisor: ProcessFact,
+    pub(super) front: ProcessFact,
+    pub(super) init: ProcessFact,
+    /// Who the program runs as.
+    pub(super) uid: u32,
+}
+
 /// How long a seal is: 128 bits, which nobody makes other facts for.
 const SEAL_LETTERS: usize = 32;
 

@@ -48,10 +48,11 @@ pub(crate) struct Status {
 
 fn read(path: &str) -> io::Result<String> {
     use std::io::Read;
-    let file = std::fs::File::open(path)?;
-    let mut bytes = Vec::with_capacity(1536);
-    file.take(PROC_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let mut file = std::fs::File::open(path)?;
+    let mut bytes = [0; PROC_BYTES_MAX];
+    // Such a file comes whole with one read that has room for it; a second one would only say that this is its end.
+    let read = file.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned())
 }
 
 impl ProcessState {

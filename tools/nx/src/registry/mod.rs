@@ -3,14 +3,15 @@
 //! Each session's supervisor keeps an entry in the runtime directory: a listening socket, `sessions/ID`, and beside it a file of
 //! facts, `sessions/ID.json`, which is there before the socket has its name and until it is gone. Who lives, the kernel says and not the file: a socket whose owner is
 //! gone refuses, and the process that listened (`SO_PEERCRED`), the first process that it was forked by and the program's
-//! init must be what the facts say that they are. An entry that nobody listens at is left over, and is removed by whoever
-//! finds it.
+//! init must be what the facts say that they are. An entry that nobody listens at, and of whose session nothing lives as the
+//! kernel says, is left over, and is removed by whoever finds it.
 //!
 //! To know who runs, no supervisor has to wake. What only it knows, it is asked ([`ask`]), and has two seconds to answer.
 
 mod ask;
 mod facts;
 mod kernel;
+mod left;
 mod list;
 mod publish;
 mod serve;

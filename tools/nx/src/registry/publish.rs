@@ -1,6 +1,8 @@
 //! Making a session known.
 
 use super::facts::Facts;
+use super::left::{Left, left};
+use super::list::removed;
 use super::{FACTS, NEW, SESSIONS};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -41,12 +43,17 @@ pub(crate) fn address(sessions: BorrowedFd<'_>, name: &str) -> Result<SocketAddr
     SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", sessions.as_raw_fd()))
 }
 
+/// What an entry's socket is called that is about to be removed.
+pub(super) fn unfinished_name(session: &str) -> String {
+    format!("{NEW}{session}")
+}
+
 /// What the file of a session's facts is called.
 pub(crate) fn facts_name(session: &str) -> String {
     format!("{session}{FACTS}")
 }
 
-pub(crate) fn socket() -> Result<OwnedFd, Errno> {
+fn socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
@@ -64,7 +71,7 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
         }
         other => other?,
     };
-    let new = format!("{NEW}{}", facts.session);
+    let new = unfinished_name(&facts.session);
     let bound = bound_name(&facts.session, &facts.seal()?);
     let made = fill(sessions.as_fd(), &new, &bound, facts).and_then(|socket| {
         let keep = RenameFlags::NOREPLACE;
@@ -92,7 +99,7 @@ pub fn publish(runtime: &Path, facts: &Facts) -> io::Result<(Entry, Listener)> {
 
 /// The name that a session's socket is bound to, and has until it is given its own. The kernel goes on telling it to whoever
 /// connects, whatever the file is called by then.
-fn bound_name(session: &str, seal: &str) -> String {
+pub(super) fn bound_name(session: &str, seal: &str) -> String {
     format!("{NEW}{session}-{seal}")
 }
 
@@ -149,17 +156,19 @@ impl Entry {
     }
 }
 
-/// Removes what a supervisor that was killed left of its session, also in the middle of making it known.
+/// Removes what a supervisor that was killed left of its session, also in the middle of making it known; not where something
+/// of the session lives.
 pub fn clear(runtime: &Path, session: &str) {
     let Ok(sessions) = rustix::fs::openat(CWD, runtime.join(SESSIONS), DIRECTORY, Mode::empty()) else {
         return;
     };
-    for name in [session, &format!("{NEW}{session}")] {
-        remove(sessions.as_fd(), name);
+    if !removed(sessions.as_fd(), session) && left(sessions.as_fd(), session, true) == Left::Nothing {
+        remove(sessions.as_fd(), session);
     }
+    remove(sessions.as_fd(), &unfinished_name(session));
 }
 
-/// Removes an entry, or what was to become one. The socket first: a reader that still sees it finds facts.
+/// Removes an entry of which nothing lives, or what was to become one.
 pub(crate) fn remove(sessions: BorrowedFd<'_>, name: &str) {
     // What is left over is found again by the next reader.
     let _ = rustix::fs::unlinkat(sessions, name, AtFlags::empty());
@@ -167,7 +176,13 @@ pub(crate) fn remove(sessions: BorrowedFd<'_>, name: &str) {
 }
 
 impl Drop for Entry {
+    /// The socket goes first: a reader that still sees it finds facts. It has another name until they are gone, so that a reader
+    /// that finds facts alone knows that the session's end removes them, and not somebody else its socket.
     fn drop(&mut self) {
-        remove(self.sessions.as_fd(), &self.name);
+        let (sessions, name) = (self.sessions.as_fd(), self.name.as_str());
+        let aside = unfinished_name(name);
+        let _ = rustix::fs::renameat(sessions, name, sessions, &aside);
+        remove(sessions, name);
+        let _ = rustix::fs::unlinkat(sessions, &aside, AtFlags::empty());
     }
 }

@@ -19,7 +19,6 @@ use nexus_policy::SubjectPolicy;
 use nexus_sys::process::{CloneFlags, Fork, clone};
 use nexus_wire::control::Event;
 use nexus_wire::packet::PacketSocket;
-use std::io::Write;
 use std::os::fd::AsFd;
 use vfsd::Joining;
 
@@ -35,8 +34,7 @@ pub(crate) fn run(args: &RunArgs, status: &mut Status) -> Result<u8, Failure> {
     if args.print_plan {
         let decided = Box::leak(Box::new(chosen.decide(args)?));
         let text = print::plan(&decided.plan, &decided.session, args.json);
-        // A reader that has seen enough is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        crate::sec::output::written(text.as_bytes())?;
         return Ok(0);
     }
     let version = chosen.loaded.policy.version().to_string();

@@ -1,10 +1,10 @@
 //! Whom a command speaks of: the running sessions of a subject, or, where none runs, what policy would give it.
 
 use super::output::{Said, VERSION, places};
-use super::ps::sessions;
+use super::ps::{CLOSED, none_runs, sessions, still};
 use super::view::Of;
 use crate::diagnostics::draw;
-use crate::registry::{AskError, Live, Trouble, ask_all, list};
+use crate::registry::{AskError, Live, Trouble, ask_all};
 use crate::run::{Exit, Failure, Places, plain};
 use clap::Args;
 use nexus_policy::{Policy, SubjectPolicy};
@@ -48,8 +48,12 @@ pub(super) struct Shown {
     pub(super) differs: bool,
     /// Somebody else who was asked for a part of it did not answer.
     pub(super) silent: bool,
+    /// Asked of it was what nobody gives here.
+    pub(super) unsupported: bool,
     /// Where the policy comes from that is not in force.
     pub(super) origin: Option<String>,
+    /// Of some entry nothing certain can be said: where no session is shown, one may run all the same.
+    pub(super) doubt: bool,
 }
 
 impl Shown {
@@ -78,13 +82,18 @@ pub(super) fn show_with(
     text: impl Fn(&mut Shown) -> String,
 ) -> Result<Said, Failure> {
     let (mut all, troubles, left_out) = find(about, question)?;
+    for shown in &mut all {
+        shown.doubt = !troubles.is_empty();
+    }
     let texts: Vec<String> = all.iter_mut().map(&text).collect();
     let silent = all.iter().any(|shown| shown.answer.is_err() || shown.silent) || left_out > 0;
     let code = if all.iter().any(|shown| shown.differs) {
         Exit::Rejected.code()
     } else if silent || !troubles.is_empty() {
         Exit::Missing.code()
-    } else if all.iter().all(|shown| shown.lives.is_empty()) && needs_force(question) {
+    } else if (all.iter().all(|shown| shown.lives.is_empty()) && needs_force(question))
+        || all.iter().any(|shown| shown.unsupported)
+    {
         Exit::Unsupported.code()
     } else {
         0
@@ -111,7 +120,7 @@ pub(super) fn show_with(
         if number > 0 {
             out.push('\n');
         }
-        out.push_str(&heading(about, shown, question));
+        out.push_str(&heading(about, shown, question, &troubles));
         match &shown.answer {
             Ok(_) => out.push_str(&text),
             Err(why) => {
@@ -136,22 +145,24 @@ const fn needs_force(question: Question) -> bool {
     matches!(question, Question::Syscalls | Question::Sandbox | Question::Filter)
 }
 
-fn why_not(subject: &str, question: Question) -> String {
-    let what = match question {
-        Question::Syscalls | Question::Filter => "no filter is loaded",
-        Question::Sandbox => "no view stands",
-        _ => "nothing is in force",
+fn why_not(subject: &str, question: Question, troubles: &[Trouble]) -> String {
+    let (nothing, unknown) = match question {
+        Question::Syscalls | Question::Filter => ("no filter is loaded", "whether a filter is loaded is not known"),
+        Question::Sandbox => ("no view stands", "whether a view stands is not known"),
+        _ => ("nothing is in force", "what is in force is not known"),
     };
-    format!("no session of `{subject}` runs, so {what}; what follows is what policy says")
+    let what = if troubles.is_empty() { nothing } else { unknown };
+    let none = none_runs(Some(subject), troubles);
+    format!("{none}, so {what}; what follows is what policy says")
 }
 
-fn heading(about: &About, shown: &Shown, question: Question) -> String {
+fn heading(about: &About, shown: &Shown, question: Question, troubles: &[Trouble]) -> String {
     let mut out = format!("subject      {}\n", plain(&about.subject));
     let Some(first) = shown.lives.first() else {
         let _ = writeln!(
             out,
             "in force     unsupported: {}",
-            plain(&why_not(&about.subject, question))
+            plain(&why_not(&about.subject, question, troubles))
         );
         let _ = writeln!(
             out,
@@ -182,7 +193,8 @@ fn heading(about: &About, shown: &Shown, question: Question) -> String {
 fn view(shown: &Shown) -> Value {
     let sessions: Vec<Value> = shown.lives.iter().map(super::ps::session).collect();
     json!({
-        "in_force": !shown.lives.is_empty(),
+        // Where an entry is in doubt, something of it may be.
+        "in_force": (!shown.doubt || !shown.lives.is_empty()).then_some(!shown.lives.is_empty()),
         "sessions": sessions,
         "origin": shown.origin,
         "source": shown.source_json,
@@ -209,7 +221,13 @@ fn find(about: &About, question: Question) -> Result<Found, Failure> {
                 Exit::Missing,
                 match why {
                     Some(one) => format!("nothing certain can be said of session `{wanted}`: {}", one.why),
-                    None => format!("no session `{wanted}` of `{}` runs", about.subject),
+                    None if listing.troubles.is_empty() => {
+                        format!("no session `{wanted}` of `{}` runs", about.subject)
+                    }
+                    None => format!(
+                        "no session `{wanted}` of `{}` runs that can be vouched for",
+                        about.subject
+                    ),
                 },
             )
             .with_help("`nx sec ps` shows who runs; a session that has ended is in the journal alone"));
@@ -220,29 +238,30 @@ fn find(about: &About, question: Question) -> Result<Found, Failure> {
     }
     let left_out = lives.len().saturating_sub(ASKED_MAX);
     lives.truncate(ASKED_MAX);
-    let all = asked(&places, lives, question);
+    let mut troubles = listing.troubles;
+    let all = asked(&places, lives, question, &mut troubles)?;
     if all.is_empty() {
         // They ended while they were asked.
-        return Ok((vec![configured(about, question)?], listing.troubles, left_out));
+        return Ok((vec![configured(about, question)?], troubles, left_out));
     }
-    Ok((all, listing.troubles, left_out))
+    Ok((all, troubles, left_out))
 }
 
 /// Asks them all at once; sessions that give the same answer stand together.
-fn asked(places: &Places, lives: Vec<Live>, question: Question) -> Vec<Shown> {
+fn asked(
+    places: &Places,
+    lives: Vec<Live>,
+    question: Question,
+    troubles: &mut Vec<Trouble>,
+) -> Result<Vec<Shown>, Failure> {
     let answers = ask_all(&places.runtime, lives.iter().map(|live| &live.facts), question);
     // Who closed without an answer has ended, or is passed over otherwise: who still runs is known by a second look.
     let gone = answers.iter().any(|answer| matches!(answer, Err(AskError::Gone)));
-    let still: Vec<String> = match gone.then(|| list(&places.runtime)) {
-        Some(Ok(listing)) => listing.live.into_iter().map(|live| live.facts.session).collect(),
-        _ => Vec::new(),
-    };
+    let still = if gone { still(places, troubles)? } else { Vec::new() };
     let mut out: Vec<Shown> = Vec::new();
     for (live, answer) in lives.into_iter().zip(answers) {
         let answer = match answer {
-            Err(AskError::Gone) if still.contains(&live.facts.session) => {
-                Err("the session's supervisor closed without an answer, and runs on".to_owned())
-            }
+            Err(AskError::Gone) if still.contains(&live.facts.session) => Err(CLOSED.to_owned()),
             Err(AskError::Gone) => continue,
             other => other.map_err(|error| error.to_string()),
         };
@@ -259,11 +278,13 @@ fn asked(places: &Places, lives: Vec<Live>, question: Question) -> Vec<Shown> {
                 source_json: None,
                 differs: false,
                 silent: false,
+                unsupported: false,
                 origin: None,
+                doubt: false,
             }),
         }
     }
-    out
+    Ok(out)
 }
 
 fn configured(about: &About, question: Question) -> Result<Shown, Failure> {
@@ -281,7 +302,9 @@ fn configured(about: &About, question: Question) -> Result<Shown, Failure> {
         source_json: None,
         differs: false,
         silent: false,
+        unsupported: false,
         origin: Some(loaded.origin.to_string()),
+        doubt: false,
     })
 }
 

@@ -1,13 +1,14 @@
 //! `nx sec counters`: how often, exactly.
 
-use super::journal;
+use super::lost::{self, Lost, Recorded};
 use super::output::{Said, VERSION};
+use super::{journal, known};
 use crate::run::{Exit, Failure, plain};
 use nexus_audit::Counter;
-use nexus_sys::counters::{COUNTER_NAME_BYTES_MAX, CounterReader, CounterRow};
-use policyd::Places;
+use nexus_sys::counters::{CounterReader, CounterRow};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// `nx sec counters`.
 #[derive(Debug, clap::Args)]
@@ -30,13 +31,55 @@ impl CountersArgs {
 }
 
 pub(super) fn counters(args: &CountersArgs) -> Result<Said, Failure> {
-    let rows = rows(args.subject.as_deref())?;
-    Ok(if args.prometheus {
-        Said::fine(prometheus(&rows))
-    } else if args.json {
-        Said::json(&json(&rows), 0)
-    } else {
-        Said::fine(text(&rows))
+    let directory = journal::directory()?;
+    // First: what is written down while this is read is counted by then.
+    let recorded = match lost::recorded(&directory) {
+        Err(error) if journal::is_absent(&error) => Ok(Recorded::new()),
+        other => other,
+    };
+    let mut rows = all()?;
+    let mut lost = match &recorded {
+        Ok(recorded) => lost::lost(&rows, recorded),
+        Err(error) if rows.is_empty() => {
+            let what = "no counters are there, and the journal, which would say whether some were, cannot be read";
+            return Err(Failure {
+                message: format!("{what}: {}", journal::whole(error)),
+                ..journal::unreadable(error)
+            });
+        }
+        Err(error) => {
+            // They are what they are.
+            let why = plain(&journal::whole(error));
+            let _ = writeln!(
+                std::io::stderr(),
+                "nx: not held to the journal, which cannot be read: {why}"
+            );
+            Vec::new()
+        }
+    };
+    if let Some(subject) = args.subject.as_deref() {
+        rows.retain(|(name, _)| name == subject);
+        lost.retain(|lost| lost.subject == subject);
+        if rows.is_empty() && lost.is_empty() {
+            // Nothing of it was ever counted: a zero for a subject that there is, and no zero for a word that was mistyped.
+            known::in_policy(subject, &format!("nothing was ever counted for `{}`", plain(subject)))?;
+            rows.push((subject.to_owned(), [0; _]));
+        }
+    }
+    let code = if lost.is_empty() { 0 } else { Exit::Missing.code() };
+    if args.json {
+        return Ok(Said::json(&json(&rows, &lost), code));
+    }
+    let lines: Vec<String> = lost.iter().map(|lost| plain(&lost.text())).collect();
+    Ok(Said {
+        text: if args.prometheus {
+            // A comment, which readers of the format pass over.
+            let comments: String = lines.iter().map(|line| format!("# {line}\n")).collect();
+            format!("{}{comments}", prometheus(&rows))
+        } else {
+            text(&rows, &lines)
+        },
+        code,
     })
 }
 
@@ -51,39 +94,6 @@ pub(super) fn all() -> Result<Vec<CounterRow>, Failure> {
     })
 }
 
-fn rows(subject: Option<&str>) -> Result<Vec<CounterRow>, Failure> {
-    let mut rows = all()?;
-    let Some(subject) = subject else { return Ok(rows) };
-    rows.retain(|(name, _)| name == subject);
-    if rows.is_empty() {
-        // Nothing of it was ever counted: a zero for a subject that there is, and no zero for a word that was mistyped.
-        known(subject)?;
-        rows.push((subject.to_owned(), [0; _]));
-    }
-    Ok(rows)
-}
-
-fn known(subject: &str) -> Result<(), Failure> {
-    let never = format!("nothing was ever counted for `{}`", plain(subject));
-    if subject.is_empty() || subject.len() > COUNTER_NAME_BYTES_MAX {
-        return Err(Failure::rejected(
-            format!("{never}, and no subject has such a name"),
-            "`nx policy` lists the subjects that there are",
-        ));
-    }
-    match policyd::load(&Places::of_process(None)) {
-        Ok(loaded) if loaded.policy.subjects().any(|name| name == subject) => Ok(()),
-        Ok(loaded) => Err(Failure::rejected(
-            format!("{never}, and {} has no such subject", loaded.origin),
-            "`nx policy` lists the subjects that there are",
-        )),
-        Err(error) => Err(Failure::rejected(
-            format!("{never}, and the policy that would say whether it exists cannot be loaded"),
-            &format!("{error}; `nx policy validate` says more"),
-        )),
-    }
-}
-
 /// The counters of a row by their names, in the order of [`Counter::ALL`].
 fn named(row: &CounterRow) -> impl Iterator<Item = (&'static str, u64)> {
     let values = row.1;
@@ -92,9 +102,14 @@ fn named(row: &CounterRow) -> impl Iterator<Item = (&'static str, u64)> {
         .map(move |counter| (counter.name(), values.get(counter.index()).copied().unwrap_or(0)))
 }
 
-fn text(rows: &[CounterRow]) -> String {
+fn text(rows: &[CounterRow], lost: &[String]) -> String {
+    let tail: String = lost.iter().map(|line| format!("{line}\n")).collect();
     if rows.is_empty() {
-        return "nothing was counted yet\n".to_owned();
+        return if lost.is_empty() {
+            "nothing was counted yet\n".to_owned()
+        } else {
+            tail
+        };
     }
     let names: Vec<String> = rows.iter().map(|(name, _)| plain(name)).collect();
     let width = names
@@ -116,11 +131,11 @@ fn text(rows: &[CounterRow]) -> String {
         }
         out.push('\n');
     }
-    out
+    out + &tail
 }
 
-/// One object: `{"version":1,"subjects":{NAME:{COUNTER:N}}}`.
-pub(super) fn json(rows: &[CounterRow]) -> Value {
+/// One object: `{"version":1,"ok":true,"subjects":{NAME:{COUNTER:N}},"lost":[]}`.
+pub(super) fn json(rows: &[CounterRow], lost: &[Lost]) -> Value {
     let subjects: Map<String, Value> = rows
         .iter()
         .map(|row| {
@@ -130,7 +145,9 @@ pub(super) fn json(rows: &[CounterRow]) -> Value {
             (row.0.clone(), values.into())
         })
         .collect();
-    json!({"version": VERSION, "subjects": subjects})
+    let ok = lost.is_empty();
+    let lost: Vec<Value> = lost.iter().map(Lost::json).collect();
+    json!({"version": VERSION, "ok": ok, "subjects": subjects, "lost": lost})
 }
 
 /// What a counter means, for `# HELP`.
@@ -287,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_begin_a_line_of_the_table() {
-        let out = text(&[row("a\nb\u{1b}[31m", [1, 2, 3, 4]), row("demo", [0, 0, 0, 7])]);
+        let out = text(&[row("a\nb\u{1b}[31m", [1, 2, 3, 4]), row("demo", [0, 0, 0, 7])], &[]);
         assert_eq!(out.lines().count(), 3, "{out}");
         assert!(!out.contains('\u{1b}'));
     }

@@ -18,7 +18,7 @@ pub(super) fn doctor(json: bool) -> u8 {
     } else {
         report.text()
     };
-    if let Err(failure) = written(&text) {
+    if let Err(failure) = written(text.as_bytes()) {
         eprintln!("{failure}");
         return failure.exit.code();
     }

@@ -23,6 +23,10 @@ Exit codes:
   7  a fault of nx's own";
 
 pub(in crate::sec) const PS: &str = "\
+Whose: the sessions of the user who asks, in that user's state directory ($XDG_STATE_HOME, or ~/.local/state). Root sees root's own
+and nobody else's: another user's directory is that user's alone, and what root finds there may be made to deceive it. Ask as that
+user: `sudo -u USER -i nx sec ps`.
+
 Examples:
   nx sec ps
   nx sec ps --json
@@ -41,7 +45,7 @@ Examples:
 Exit codes:
   0  said, also where no record matches
   2  the words are off
-  3  some lines are no records, or the chain does not hold
+  3  some lines are no records, or some records are missing in between, or the chain does not hold; or nobody knows the subject
   4  there is no journal to follow or to verify, or it cannot be read";
 
 pub(in crate::sec) const COUNTERS: &str = "\
@@ -54,7 +58,7 @@ Exit codes:
   0  said
   2  the words are off
   3  nobody knows the subject
-  4  the counters cannot be read";
+  4  the counters cannot be read, or say less than the journal: what was counted is lost, and that is said";
 
 pub(in crate::sec) const EXPORT: &str = "\
 Examples:
@@ -112,8 +116,8 @@ Exit codes:
   0  said, of what is in force
   2  the words are off
   3  policy has no such subject, or the kernel's filter is another than the one that was loaded
-  4  a session has ended or does not answer, or the filter cannot be read back
-  6  no session of the subject runs, so no filter is loaded; what policy says is said";
+  4  a session has ended or does not answer, or does not stop to have its filter read back; or of an entry nothing certain can be said
+  6  no session of the subject runs, so no filter is loaded; what policy says is said. Or `--read-back` without the right to";
 
 pub(in crate::sec) const SANDBOX: &str = "\
 Examples:
@@ -124,7 +128,7 @@ Exit codes:
   0  said, of what is in force
   2  the words are off
   3  policy has no such subject
-  4  a session has ended or does not answer
+  4  a session has ended or does not answer, or of an entry nothing certain can be said
   6  no session of the subject runs, so no view stands; what policy would show is said";
 
 pub(in crate::sec) const QUOTAS: &str = "\

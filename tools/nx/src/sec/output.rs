@@ -37,7 +37,12 @@ pub(crate) fn finish(said: Result<Said, Failure>, as_json: bool) -> u8 {
             return failure.exit.code();
         }
     };
-    match written(&text) {
+    print(text.as_bytes(), code)
+}
+
+/// Prints it, and gives the status that `nx` ends with: this one, unless it cannot be written.
+pub(crate) fn print(text: &[u8], code: u8) -> u8 {
+    match written(text) {
         Ok(()) => code,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "{failure}");
@@ -46,11 +51,24 @@ pub(crate) fn finish(said: Result<Said, Failure>, as_json: bool) -> u8 {
     }
 }
 
+/// Whether there is a standard output: nothing is found out for nobody, and no success is claimed of what nobody gets.
+pub(crate) fn has_stdout() -> Result<(), Failure> {
+    if nexus_sys::stdio::stdout_was_closed() {
+        let message = "cannot write what was found: standard output is closed".to_owned();
+        return Err(Failure::new(Exit::Missing, message).with_help("`>/dev/null` is for whoever wants to see nothing"));
+    }
+    Ok(())
+}
+
 /// Writes all of it to stdout. A reader that has seen enough is no failure; a full disk is one, since what is there then says
 /// less than was to be said.
-pub(crate) fn written(text: &str) -> Result<(), Failure> {
+pub(crate) fn written(text: &[u8]) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    has_stdout()?;
     let mut out = std::io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
             Exit::Missing,
             format!("cannot write what was found: {error}"),

@@ -3,7 +3,7 @@
 use super::about::{load, load_failure, subject};
 use super::args::PolicyShowArgs;
 use super::output::{Paint, Said, VERSION, places};
-use super::ps::{none_runs, session, sessions, trouble};
+use super::ps::{CLOSED, none_runs, session, sessions, still, trouble};
 use crate::policy::{self, Refusal};
 use crate::registry::{AskError, Live, Trouble, ask_all};
 use crate::run::{Exit, Failure, plain};
@@ -45,19 +45,13 @@ pub(super) fn show(args: &PolicyShowArgs) -> Result<Said, Failure> {
         let (live, left_out, troubles) = of_sessions(args.subject.as_deref())?;
         if live.is_empty() {
             let loaded = load(None)?;
-            let origin = format!("{}: {}{}", loaded.origin, none_runs(&troubles), of_whom(args));
+            let origin = format!("{}: {}", loaded.origin, none_runs(args.subject.as_deref(), &troubles));
             (files(&loaded.policy, origin)?, left_out, troubles)
         } else {
             (live, left_out, troubles)
         }
     };
     Ok(say(&all, left_out, &troubles, args.json))
-}
-
-fn of_whom(args: &PolicyShowArgs) -> String {
-    args.subject
-        .as_deref()
-        .map_or_else(String::new, |name| format!(" of `{name}`"))
 }
 
 fn refusal(refusal: Refusal) -> Failure {
@@ -103,8 +97,18 @@ fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize, Vec<Trouble>), 
         .iter()
         .filter_map(|lives| lives.iter().find(|live| !live.stopped).or_else(|| lives.first()));
     let answers = ask_all(&places.runtime, speakers.map(|live| &live.facts), Question::Policy);
+    let mut troubles = listing.troubles;
+    let gone = answers.iter().any(|answer| matches!(answer, Err(AskError::Gone)));
+    let still = if gone {
+        still(&places, &mut troubles)?
+    } else {
+        Vec::new()
+    };
     let shown = groups.into_iter().zip(answers).filter_map(|(lives, answer)| {
         let answer = match answer {
+            Err(AskError::Gone) if lives.iter().any(|live| still.contains(&live.facts.session)) => {
+                Err(CLOSED.to_owned())
+            }
             Err(AskError::Gone) => return None,
             other => other.map_err(|error| error.to_string()),
         };
@@ -113,14 +117,15 @@ fn of_sessions(name: Option<&str>) -> Result<(Vec<Shown>, usize, Vec<Trouble>), 
             answer,
         })
     });
-    Ok((shown.collect(), left_out, listing.troubles))
+    Ok((shown.collect(), left_out, troubles))
 }
 
 fn say(all: &[Shown], left_out: usize, troubles: &[Trouble], as_json: bool) -> Said {
     let silent = left_out > 0 || !troubles.is_empty() || all.iter().any(|shown| shown.answer.is_err());
     let code = if silent { Exit::Missing.code() } else { 0 };
     if as_json {
-        let views: Vec<Value> = all.iter().map(to_json).collect();
+        let doubt = !troubles.is_empty();
+        let views: Vec<Value> = all.iter().map(|shown| to_json(shown, doubt)).collect();
         return Said::json(
             &json!({
                 "version": VERSION,
@@ -162,7 +167,7 @@ fn say(all: &[Shown], left_out: usize, troubles: &[Trouble], as_json: bool) -> S
     Said { text: out, code }
 }
 
-fn to_json(shown: &Shown) -> Value {
+fn to_json(shown: &Shown, doubt: bool) -> Value {
     let (source, sessions, origin): (_, Vec<Value>, _) = match &shown.from {
         From::Sessions(lives) => (
             "session",
@@ -173,7 +178,8 @@ fn to_json(shown: &Shown) -> Value {
     };
     json!({
         "source": source,
-        "in_force": source == "session",
+        // Where an entry is in doubt, it may be.
+        "in_force": (source == "session" || !doubt).then_some(source == "session"),
         "sessions": sessions,
         "origin": origin,
         "why_not": shown.answer.as_ref().err(),

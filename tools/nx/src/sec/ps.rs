@@ -66,7 +66,7 @@ fn say(listing: &Listing, paint: Paint, as_json: bool) -> Said {
         return Said::json(&value, code);
     }
     let mut text = if listing.live.is_empty() {
-        format!("{}\n", none_runs(&listing.troubles))
+        format!("{}\n", none_runs(None, &listing.troubles))
     } else {
         let head = [
             "SUBJECT", "SESSION", "PID", "UID", "PROGRAM", "STATE", "MODE", "POLICY", "PROFILE", "SYSCALLS", "SANDBOX",
@@ -85,14 +85,30 @@ fn say(listing: &Listing, paint: Paint, as_json: bool) -> Said {
     }
 }
 
-/// That no session is shown; not that none runs, where an entry is in doubt.
-pub(super) const fn none_runs(troubles: &[Trouble]) -> &'static str {
-    if troubles.is_empty() {
-        "no session runs"
+/// That no session is shown, of this subject or of any; not that none runs, where an entry is in doubt, whose subject nobody
+/// vouches for either.
+pub(super) fn none_runs(subject: Option<&str>, troubles: &[Trouble]) -> String {
+    let of = subject.map_or_else(String::new, |name| format!(" of `{name}`"));
+    let doubt = if troubles.is_empty() {
+        ""
     } else {
-        "no session runs that can be vouched for"
-    }
+        " that can be vouched for"
+    };
+    format!("no session{of} runs{doubt}")
 }
+
+/// Looks again who runs, where somebody who was asked closed without a word: it has ended, most likely. Gives who runs on all the
+/// same, and adds of whom nothing certain can be said any more.
+pub(super) fn still(places: &Places, troubles: &mut Vec<Trouble>) -> Result<Vec<String>, Failure> {
+    let listing = listing(places)?;
+    troubles.extend(listing.troubles);
+    troubles.sort();
+    troubles.dedup();
+    Ok(listing.live.into_iter().map(|live| live.facts.session).collect())
+}
+
+/// What is said of one that runs on and closed without a word.
+pub(super) const CLOSED: &str = "the session's supervisor closed without an answer, and runs on";
 
 pub(super) fn trouble(trouble: &Trouble) -> Value {
     json!({"session": trouble.session, "why": trouble.why})

@@ -18,7 +18,7 @@ pub(super) fn quotas(about: &About, as_json: bool) -> Result<Said, Failure> {
     let (usage, silent) = look(&about.subject)?;
     show_with(about, Question::Quotas, as_json, &[("usage", usage.clone())], |shown| {
         // Somebody was asked and did not say: what is known is shown, and is not all.
-        shown.silent = silent;
+        shown.silent = silent || (!shown.lives.is_empty() && nobody_keeps(&usage));
         let counted = counted(shown);
         let text = text(shown, &usage, &counted, Paint::of_stdout());
         shown.source_json = (!counted.is_empty()).then(|| json!({"sessions": counted}));
@@ -83,6 +83,14 @@ fn counted_text(counted: &[Value]) -> String {
     out
 }
 
+/// Whether no file server was found; where a session runs there is one, and its socket is gone, or it ended meanwhile.
+fn nobody_keeps(usage: &Value) -> bool {
+    usage.get("areas").is_none_or(Value::is_null)
+}
+
+const NO_SERVER: &str =
+    "no file server of the subject runs: nobody keeps its ledger now, and the next session measures what is there";
+
 /// What is used, by the ledger that judges: the file server's, which all sessions of the subject share; and whether one runs
 /// that does not say.
 fn look(subject: &str) -> Result<(Value, bool), Failure> {
@@ -95,7 +103,7 @@ fn look(subject: &str) -> Result<(Value, bool), Failure> {
         Ok(None) => (
             json!({
                 "source": "unsupported",
-                "why": "no file server of the subject runs: nobody keeps its ledger now, and the next session measures what is there",
+                "why": NO_SERVER,
                 "areas": Value::Null,
             }),
             false,
@@ -228,6 +236,12 @@ fn text(shown: &Shown, usage: &Value, counted: &[Value], paint: Paint) -> String
     }
     let _ = writeln!(out, "{}", paint.head("used"));
     match items(usage, "areas") {
+        [] if !shown.lives.is_empty() && field(usage, "why") == NO_SERVER => {
+            out.push_str(
+                "  unknown: a session runs, so somebody keeps its ledger, and no file server of the subject is found: it ended just \
+                 now, or somebody removed its socket\n",
+            );
+        }
         [] => {
             let _ = writeln!(out, "  unsupported: {}", field(usage, "why"));
         }

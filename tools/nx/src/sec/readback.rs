@@ -16,8 +16,16 @@ const NOT_ASKED: &str = "not asked: `--read-back` asks it, and needs root";
 /// list was made of; without, the kernel still says whether a filter is on.
 pub(super) fn source(shown: &mut Shown, read_back: bool) {
     if shown.lives.is_empty() {
-        shown.source = Some("unsupported: no filter is loaded".to_owned());
-        shown.source_json = Some(json!({"source": "unsupported", "why": "no session runs"}));
+        let (words, why) = if shown.doubt {
+            (
+                "whether a filter is loaded is not known",
+                "no session runs that can be vouched for",
+            )
+        } else {
+            ("no filter is loaded", "no session runs")
+        };
+        shown.source = Some(format!("unsupported: {words}"));
+        shown.source_json = Some(json!({"source": "unsupported", "why": why}));
         return;
     }
     let loaded = shown
@@ -33,6 +41,11 @@ pub(super) fn source(shown: &mut Shown, read_back: bool) {
         let found = look(live, loaded.as_deref(), read_back, until);
         kernel &= found.read == Some(true);
         shown.differs |= found.read == Some(false) || found.on == Some(false);
+        if read_back && found.read.is_none() {
+            // What was asked for cannot be had here, or somebody who could give it does not.
+            shown.unsupported |= found.unsupported;
+            shown.silent |= !found.unsupported;
+        }
         each.push(json!({
             "session": live.facts.session,
             "filter_on": found.on,
@@ -62,6 +75,8 @@ struct Found {
     read: Option<bool>,
     words: String,
     why: Option<String>,
+    /// Nobody reads it back here.
+    unsupported: bool,
 }
 
 fn look(live: &Live, loaded: Option<&str>, read_back: bool, until: Instant) -> Found {
@@ -72,6 +87,7 @@ fn look(live: &Live, loaded: Option<&str>, read_back: bool, until: Instant) -> F
             read: None,
             words: why.clone(),
             why: Some(why),
+            unsupported: false,
         };
     };
     let on = program.filtered;
@@ -88,6 +104,7 @@ fn look(live: &Live, loaded: Option<&str>, read_back: bool, until: Instant) -> F
             read: None,
             words: says,
             why: Some(NOT_ASKED.to_owned()),
+            unsupported: false,
         };
     }
     let left = until.saturating_duration_since(Instant::now());
@@ -106,6 +123,7 @@ fn look(live: &Live, loaded: Option<&str>, read_back: bool, until: Instant) -> F
                 read: Some(same),
                 words,
                 why: None,
+                unsupported: false,
             }
         }
         (Ok(_), None) => Found {
@@ -113,27 +131,39 @@ fn look(live: &Live, loaded: Option<&str>, read_back: bool, until: Instant) -> F
             read: None,
             words: says,
             why: Some("the supervisor does not say what it loaded".to_owned()),
+            unsupported: false,
         },
         (Err(error), _) => {
-            let why = why_not(&error);
+            let (unsupported, why) = why_not(&error);
+            let what = if unsupported {
+                "reading the kernel's filter back is unsupported"
+            } else {
+                "the kernel's filter cannot be read back"
+            };
             Found {
                 on,
                 read: None,
-                words: format!("{says}; the kernel's filter cannot be read back: {why}"),
+                words: format!("{says}; {what}: {why}"),
                 why: Some(why),
+                unsupported,
             }
         }
     }
 }
 
-fn why_not(error: &std::io::Error) -> String {
+/// Whether it is this machine or user that cannot, and why.
+fn why_not(error: &std::io::Error) -> (bool, String) {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::ACCESS | Errno::PERM) => {
-            "that needs root outside of containers (CAP_SYS_ADMIN in the initial user namespace)".to_owned()
-        }
-        Some(Errno::IO | Errno::INVAL) => "this kernel was built without CONFIG_CHECKPOINT_RESTORE".to_owned(),
-        Some(Errno::TIMEDOUT) => "the program does not stop for it".to_owned(),
-        _ => error.to_string(),
+        Some(Errno::ACCESS | Errno::PERM) => (
+            true,
+            "that needs root outside of containers (CAP_SYS_ADMIN in the initial user namespace)".to_owned(),
+        ),
+        Some(Errno::IO | Errno::INVAL) => (
+            true,
+            "this kernel was built without CONFIG_CHECKPOINT_RESTORE".to_owned(),
+        ),
+        Some(Errno::TIMEDOUT) => (false, "the program does not stop for it".to_owned()),
+        _ => (false, error.to_string()),
     }
 }

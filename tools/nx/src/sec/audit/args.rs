@@ -66,6 +66,12 @@ impl AuditArgs {
         }
     }
 
+    /// Whether records are asked for, by number, that come before this one.
+    pub(super) fn asks_before(&self, seq: u64) -> bool {
+        self.seq
+            .is_some_and(|range| range.first.is_some_and(|first| first < seq))
+    }
+
     pub(super) fn wants(&self, reason: Reason) -> bool {
         self.reason.as_ref().is_none_or(|reasons| reasons.has(reason))
     }

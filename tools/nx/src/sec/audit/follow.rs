@@ -3,12 +3,10 @@
 use super::args::AuditArgs;
 use super::line::{self, Bad, say};
 use super::{Ended, journal};
-use crate::run::json_line;
-use crate::sec::output::VERSION;
+use crate::sec::known;
 use logd::{Entry, Followed, Follower};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
@@ -23,6 +21,12 @@ pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         say(
             "nx: this user follows as many directories already as it may (`sysctl fs.inotify`): the journal is looked at four times a second",
         );
+    }
+    if let Some(Err(unknown)) = args.subject.as_deref().map(known::without_record) {
+        say(&format!(
+            "nx: {}: its first record is waited for all the same",
+            unknown.message
+        ));
     }
     let stdout = std::io::stdout();
     let mut out = BufWriter::new(stdout.lock());
@@ -43,7 +47,7 @@ pub(super) fn follow(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
                     }
                 }
                 Followed::Unreadable(unreadable) => bad.one(&mut out, &unreadable, args.json)?,
-                Followed::Gap { after, next } => gap(&mut out, after, next, args.json)?,
+                Followed::Gap { after, next } => line::gap(&mut out, after, next, args.json)?,
             }
         }
         out.flush()?;
@@ -67,18 +71,6 @@ fn before(args: &AuditArgs, follower: &mut Follower) -> Result<VecDeque<Entry>, 
         }
     }
     Ok(last)
-}
-
-fn gap(out: &mut impl Write, after: u64, next: u64, as_json: bool) -> std::io::Result<()> {
-    if as_json {
-        let value = json!({"version": VERSION, "event": "gap", "after": after, "next": next});
-        return writeln!(out, "{}", json_line(&value));
-    }
-    out.flush()?;
-    say(&format!(
-        "nx: record {next} comes after record {after}: what is between them was rotated away before it was read, or is gone"
-    ));
-    Ok(())
 }
 
 /// Until there is something to look at, or nobody reads any more. Without a time: nothing is looked at in vain.

@@ -89,6 +89,19 @@ impl Bad {
     }
 }
 
+/// Between two records is a hole.
+pub(super) fn gap(out: &mut impl Write, after: u64, next: u64, as_json: bool) -> io::Result<()> {
+    if as_json {
+        let value = json!({"version": VERSION, "event": "gap", "after": after, "next": next});
+        return writeln!(out, "{}", json_line(&value));
+    }
+    out.flush()?;
+    say(&format!(
+        "nx: record {next} comes after record {after}: what is between them was rotated away before it was read, or is gone"
+    ));
+    Ok(())
+}
+
 /// Says it on stderr, for a person.
 pub(super) fn say(text: &str) {
     // Who closed stderr does not want to know.

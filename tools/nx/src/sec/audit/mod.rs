@@ -42,7 +42,8 @@ impl From<std::io::Error> for Ended {
 }
 
 pub(super) fn audit(args: &AuditArgs) -> u8 {
-    let done = journal::directory().map_err(Ended::Failed).and_then(|directory| {
+    let directory = output::has_stdout().and_then(|()| journal::directory());
+    let done = directory.map_err(Ended::Failed).and_then(|directory| {
         if args.verify {
             verify::verify(args, &directory)
         } else if args.follow {

@@ -8,7 +8,7 @@ mod scrub;
 
 use super::output::{Said, VERSION, places};
 use super::ps::{sessions, state};
-use super::{counters, journal as journal_of};
+use super::{counters, journal as journal_of, lost};
 use crate::doctor::State;
 use crate::registry::Live;
 use crate::run::{Exit, Failure, json_line, plain};
@@ -185,11 +185,15 @@ fn session(live: &Live, scrub: &Scrub) -> Value {
 }
 
 fn counted(scrub: &Scrub) -> Value {
-    match counters::all() {
-        Ok(mut rows) => {
+    // In this order: what is written down meanwhile is counted by then.
+    let recorded = journal_of::directory().map(|directory| lost::recorded(&directory).unwrap_or_default());
+    match recorded.and_then(|recorded| Ok((recorded, counters::all()?))) {
+        Ok((recorded, mut rows)) => {
+            let mut lost = lost::lost(&rows, &recorded);
+            lost.truncate(SUBJECTS_MAX);
             let left_out = rows.len().saturating_sub(SUBJECTS_MAX);
             rows.truncate(SUBJECTS_MAX);
-            let mut value = counters::json(&rows);
+            let mut value = counters::json(&rows, &lost);
             if let Some(object) = value.as_object_mut() {
                 object.remove("version");
                 object.insert("left_out".to_owned(), left_out.into());
