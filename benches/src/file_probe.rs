@@ -1,6 +1,6 @@
 //! What runs inside to measure files: does one thing many times and prints nanoseconds for each.
 //!
-//! `bench-files grow|overwrite|read DIR BYTES COUNT` · `bench-files churn DIR COUNT` ·
+//! `bench-files [only] grow|overwrite|read DIR BYTES COUNT` (`only`: opened only to write) · `bench-files churn DIR COUNT` ·
 //! `bench-files least pipe|copy grow|overwrite DIR BYTES COUNT`
 #![forbid(unsafe_code)]
 
@@ -22,8 +22,15 @@ fn main() -> Result<()> {
     let each = match args.as_slice() {
         ["churn", dir, count] => churn(Path::new(dir), count.parse()?)?,
         [what @ ("grow" | "overwrite" | "read"), dir, bytes, count] => {
-            file(what, Path::new(dir), bytes.parse()?, count.parse()?)?
+            file(what, Opened::Both, Path::new(dir), bytes.parse()?, count.parse()?)?
         }
+        ["only", what @ ("grow" | "overwrite"), dir, bytes, count] => file(
+            what,
+            Opened::OnlyToWrite,
+            Path::new(dir),
+            bytes.parse()?,
+            count.parse()?,
+        )?,
         ["least", way, what @ ("grow" | "overwrite"), dir, bytes, count] => {
             floor::least(way, what, Path::new(dir), bytes.parse()?, count.parse()?)?
         }
@@ -33,11 +40,20 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// How a program opens what it writes.
+#[derive(Clone, Copy)]
+enum Opened {
+    /// To read and to write (`O_RDWR`), as databases and linkers do.
+    Both,
+    /// Only to write (`O_WRONLY`), as `cp`, `tar`, a shell's `>` and most compilers do.
+    OnlyToWrite,
+}
+
 /// Writes or reads blocks of `bytes` one after the other.
-fn file(what: &str, dir: &Path, bytes: usize, count: u32) -> Result<u128> {
+fn file(what: &str, opened: Opened, dir: &Path, bytes: usize, count: u32) -> Result<u128> {
     let path = dir.join("bench-file");
     let file = OpenOptions::new()
-        .read(true)
+        .read(matches!(opened, Opened::Both))
         .write(true)
         .create(true)
         .truncate(true)

@@ -29,6 +29,7 @@ pub(crate) fn run(lie: &str, command: &[&str]) {
         "memory" => limit(libc::RLIMIT_DATA),
         "core" => limit(libc::RLIMIT_CORE),
         "queues" => limit(libc::RLIMIT_MSGQUEUE),
+        "mount-attributes" => (libc::SYS_mount_setattr, vec![]),
         other => {
             eprintln!("attacker: no kernel lies about `{other}`");
             std::process::exit(2)

@@ -2,6 +2,7 @@
 //! `NAME ok VALUE` or `NAME ERRNO`. Judging that is the tests' work; the same lines from a run without the sandbox show
 //! that an attack works where its guard is missing.
 
+mod areas;
 mod around;
 mod calls;
 mod crowd;
@@ -100,6 +101,11 @@ fn main() -> ExitCode {
             }
         }
         ("storm", [directory, secret, rounds]) => storm::run(directory, secret, number(rounds)),
+        ("areas-around", [directory]) => areas::around(directory),
+        ("areas-attributes", [directory]) => areas::attributes(directory),
+        ("areas-deep", [directory, depth]) => areas::deep(directory, number(depth)),
+        ("areas-killed", [directory, rounds]) => areas::killed_writers(directory, number(rounds)),
+        ("areas-unlinked", [directory, each]) => areas::unlinked(directory, number(each)),
         ("terminal", []) => terminal::run(),
         ("ticking-denied", [how]) => ticking::denied(how),
         ("ticking-sockets", [how]) => ticking::sockets(how),

@@ -184,6 +184,17 @@ fn names_that_would_speak_to_a_terminal_are_escaped_everywhere() {
         &["egress", "--subject", "x\u{1b}[31m\u{202e}y", "--json"],
         &["egress", "--subject", "build", "--session", "\u{9b}31m", "--json"],
         &["policy", "show", "--snapshot", "\u{1b}]0;x\u{7}"],
+        &["egress", "--subject", "x\n  help: all is well"],
+        &["quotas", "--subject", "x\nok  y"],
+        &["counters", "--subject", "x\nok  y"],
+        &[
+            "test",
+            "deny",
+            "--syscall",
+            "mount",
+            "--subject",
+            "x\n  help: all is well",
+        ],
     ] {
         let done = place.nx(&[&["sec"], words].concat());
         let text = [done.stdout, done.stderr].concat();
@@ -191,6 +202,14 @@ fn names_that_would_speak_to_a_terminal_are_escaped_everywhere() {
         assert!(!text.is_empty());
         assert!(!text.chars().any(|one| one.is_control() && one != '\n'), "{text:?}");
         assert!(!text.contains('\u{202e}'), "{text:?}");
+        // Nor does a name begin a line of its own, or is one advised that no subject can have.
+        assert!(
+            !text
+                .lines()
+                .any(|line| line.starts_with("ok") || line == "  help: all is well"),
+            "{text:?}"
+        );
+        assert!(!text.contains("[subject.x"), "{text:?}");
     }
 }
 
@@ -232,14 +251,108 @@ fn ten_thousand_subjects_are_no_reason_to_wait() {
         text
     });
     let began = std::time::Instant::now();
-    let said = place.says(&["egress", "--subject", "s9999", "--policy", "policy"], 0);
-    assert!(said.contains("subject      s9999"), "{said}");
-    let said = place.says(&["egress", "--subject", "s10000", "--policy", "policy"], 3);
-    assert!(said.len() < 4096, "the list of who there is stays short");
+    for (command, code) in [("egress", 0), ("quotas", 0), ("sandbox", 6), ("syscalls", 6)] {
+        let said = place.says(&[command, "--subject", "s9999", "--policy", "policy"], code);
+        assert!(said.contains("subject      s9999"), "{said}");
+        let said = place.says(&[command, "--subject", "s10000", "--policy", "policy"], 3);
+        assert!(said.len() < 4096, "the list of who there is stays short");
+    }
+    // All of them, and as many as a proof takes.
+    let said = place.says(&["policy", "show", "--policy", "policy"], 4);
+    let shown = said.lines().filter(|line| line.starts_with("subject ")).count();
+    assert_eq!(shown, 500);
+    assert!(said.ends_with("and 9502 more subjects: name one with `--subject NAME`\n"));
+    let said = place.says(&["test", "all", "--policy", "policy"], 2);
+    assert!(said.contains("10002 subjects, and one run proves 64 at most"), "{said}");
+    // Of each something was counted: as many as the counter file has room for are listed, and seen at once.
+    let journal = place.0.path().join("nexus/journal");
+    std::fs::create_dir_all(&journal).unwrap();
+    let counters = nexus_sys::counters::SharedCounters::open(&journal.join("counters")).unwrap();
+    let counted = (0..10_000)
+        .take_while(|number| counters.slot(&format!("s{number}")).is_ok())
+        .count();
+    assert!(counted > 1000, "{counted}");
+    let said = place.says(&["counters"], 0);
+    assert_eq!(said.lines().count(), counted + 1);
+    let said: serde_json::Value = serde_json::from_str(&place.says(&["top", "--json"], 0)).unwrap();
+    assert_eq!(said["subjects"].as_object().unwrap().len(), counted);
     // It takes some tenths of a second; this is for a machine that does ten things besides.
     assert!(
         began.elapsed() < std::time::Duration::from_secs(20),
         "{:?}",
         began.elapsed()
     );
+}
+
+/// With what differs from run to run and machine to machine under its name.
+fn masked(text: &str) -> String {
+    let me = std::process::id();
+    let status = std::fs::read_to_string(format!("/proc/{me}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    let masks = [
+        (format!("\"supervisor\":{me}"), "\"supervisor\":N"),
+        (format!("\"init\":{me}"), "\"init\":N"),
+        (format!("\"front\":{parent}"), "\"front\":N"),
+        (format!("\"uid\":{uid}"), "\"uid\":N"),
+        (format!("  {uid}  "), "  N  "),
+    ];
+    let text = masks
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    // How wide the column of users is.
+    text.lines()
+        .map(|line| {
+            line.split("  ")
+                .filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
+                .join("  ")
+                + "\n"
+        })
+        .collect()
+}
+
+#[test]
+fn who_runs_is_said_in_fixed_words_and_a_fixed_order_however_they_came() {
+    use nx::registry::{Backend, Mask, WorkFact, publish};
+    let backend = |what: &str, by: Option<&str>| Backend {
+        what: what.to_owned(),
+        by: by.map(str::to_owned),
+        how: None,
+        why_not: by.is_none().then(|| "this kernel has none".to_owned()),
+    };
+    let facts = |session: &str, subject: &str| {
+        let mut facts = nx_sec_host::facts(session, subject);
+        facts.syscalls = Mask {
+            allowed: 256,
+            conditional: 30,
+            denied: 97,
+        };
+        facts.backends = vec![
+            backend("files", Some("fuse")),
+            backend("second fence", None),
+            backend("calls", Some("seccomp")),
+        ];
+        facts
+    };
+    let mut said = Vec::new();
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        let place = Place::new();
+        let runtime = place.0.path().join("nexus/run");
+        let mut all = [
+            facts("0123456789ab", "fetch"),
+            facts("ffffffffffff", "build"),
+            facts("00000000000a", "build"),
+        ];
+        all[1].domain = Some("tools".to_owned());
+        all[2].work = Some(WorkFact {
+            path: "/work\u{1b}[2J".to_owned(),
+            kind: "ro".to_owned(),
+        });
+        let _held: Vec<_> = order.iter().map(|at| publish(&runtime, &all[*at]).unwrap()).collect();
+        said.push((place.says(&["ps"], 0), place.says(&["ps", "--json"], 0)));
+    }
+    assert_eq!(said[0], said[1]);
+    golden("ps-three.txt", &masked(&said[0].0));
+    golden("ps-three.json", &masked(&said[0].1));
 }

@@ -142,3 +142,11 @@ fn core_files_and_queues_whose_limits_are_not_set_are_seen() {
         )],
     );
 }
+
+#[test]
+fn mounts_on_which_set_id_counts_are_seen() {
+    is_caught(
+        "mount-attributes",
+        &[("set-id programs give nothing", "set-id programs count at /")],
+    );
+}

@@ -11,6 +11,7 @@ use nexus_policy::{MemoryTree, Policy};
 struct Host {
     filter: Program,
     guard: Guard,
+    lie: Lie,
 }
 
 /// What a call comes to.
@@ -22,7 +23,28 @@ enum Answer {
     Errno(u16, &'static str),
 }
 
+/// What the simulated host gets wrong, so that the same table has to fail.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    None,
+    /// The filter lets everything through.
+    NoFilter,
+    /// The filter does not look at arguments: it sees zeroes.
+    BlindFilter,
+    /// The supervisor lets go what the filter hands over.
+    SleepingGuard,
+    /// Every refusal has another errno.
+    OtherErrno,
+}
+
 impl Host {
+    fn lying(subject: &str, lie: Lie) -> Self {
+        Self {
+            lie,
+            ..Self::of(subject)
+        }
+    }
+
     fn of(subject: &str) -> Self {
         let policy = Policy::load(&MemoryTree::shipped()).unwrap();
         let rules = policy.subject(subject).unwrap();
@@ -30,19 +52,38 @@ impl Host {
         Self {
             filter: compile(&profiles, &[]).unwrap(),
             guard: Guard::new(&profiles).unwrap(),
+            lie: Lie::None,
         }
     }
 
     fn call(&self, name: &str, args: [u64; 6]) -> Answer {
         let call = Call::native(syscall::number(name).unwrap(), args);
-        match run(&self.filter, &call) {
+        let seen = match self.lie {
+            Lie::BlindFilter => Call::native(call.number, [0; 6]),
+            _ => call,
+        };
+        let filtered = match self.lie {
+            Lie::NoFilter => SECCOMP_RET_ALLOW,
+            _ => run(&self.filter, &seen),
+        };
+        match filtered {
             SECCOMP_RET_ALLOW => Answer::Kernel,
-            SECCOMP_RET_USER_NOTIF => match self.guard.judge(&Request::scalar(call), &NoFacts) {
-                Verdict::Deny { errno, reason, .. } => Answer::Errno(errno.raw(), reason.as_str()),
-                Verdict::Allow { .. } => Answer::Kernel,
+            SECCOMP_RET_USER_NOTIF => match (self.guard.judge(&Request::scalar(call), &NoFacts), self.lie) {
+                (Verdict::Allow { .. }, _) | (_, Lie::SleepingGuard) => Answer::Kernel,
+                (Verdict::Deny { errno, reason, .. }, Lie::OtherErrno) => {
+                    Answer::Errno(errno.raw() + 12, reason.as_str())
+                }
+                (Verdict::Deny { errno, reason, .. }, _) => Answer::Errno(errno.raw(), reason.as_str()),
             },
             other => panic!("the filter answers {other:#x}"),
         }
+    }
+
+    /// Which of the table's calls come to something else than it says, each with its first argument.
+    fn otherwise(&self) -> Vec<(&'static str, u64)> {
+        let cases = table().into_iter();
+        let other = cases.filter(|(name, args, expected)| self.call(name, *args) != *expected);
+        other.map(|(name, args, _)| (name, args[0])).collect()
     }
 }
 
@@ -76,10 +117,9 @@ const ALL: u64 = u64::MAX;
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 
-#[test]
-fn each_denied_call_has_one_error_code_and_its_nearest_allowed_neighbour_reaches_the_kernel() {
-    let host = Host::of("demo");
-    for (name, args, expected) in [
+/// What the shipped policy's `demo` gets, as its text says and no evaluator: each denied call beside its nearest allowed one.
+fn table() -> Vec<(&'static str, [u64; 6], Answer)> {
+    vec![
         ("unshare", [ALL; 6], Answer::Errno(EPERM, "abi.arg_mismatch")),
         // CLONE_FILES alone.
         ("unshare", [0x400, 0, 0, 0, 0, 0], Answer::Kernel),
@@ -97,9 +137,29 @@ fn each_denied_call_has_one_error_code_and_its_nearest_allowed_neighbour_reaches
         ("vmsplice", [ALL; 6], Answer::Errno(EPERM, "abi.no_rule")),
         ("getpid", [ALL; 6], Answer::Kernel),
         ("read", [ALL; 6], Answer::Kernel),
-    ] {
-        assert_eq!(host.call(name, args), expected, "{name}({args:x?})");
+    ]
+}
+
+#[test]
+fn each_denied_call_has_one_error_code_and_its_nearest_allowed_neighbour_reaches_the_kernel() {
+    assert_eq!(Host::of("demo").otherwise(), []);
+}
+
+#[test]
+fn a_host_that_lies_is_seen_by_the_calls_that_it_lies_about_and_no_others() {
+    let denied: Vec<(&str, u64)> = table()
+        .into_iter()
+        .filter(|(_, _, expected)| *expected != Answer::Kernel)
+        .map(|(name, args, _)| (name, args[0]))
+        .collect();
+    assert_eq!(denied.len(), 8);
+    for lie in [Lie::NoFilter, Lie::SleepingGuard, Lie::OtherErrno] {
+        assert_eq!(Host::lying("demo", lie).otherwise(), denied, "{lie:?}");
     }
+    // `unshare(0)` is allowed.
+    let by_argument = [("unshare", ALL), ("unshare", 0x1000_0000)];
+    assert_eq!(Host::lying("demo", Lie::BlindFilter).otherwise(), by_argument);
+    assert_eq!(Host::lying("demo", Lie::None).otherwise(), []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let report = nx::doctor::examine();
     let text = if std::env::args().nth(1).as_deref() == Some("--json") {
-        report.json().map(|json| json + "\n").unwrap_or_default()
+        report.json() + "\n"
     } else {
         report.text()
     };

@@ -1,5 +1,8 @@
 //! The whole screen of a terminal, given back whatever happens.
 
+mod guardian;
+
+use guardian::Guardian;
 use nexus_sys::signal::{SignalSet, descriptor, set_default, set_mask, take};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
@@ -13,18 +16,34 @@ const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[2J";
 /// Colours as they were, the cursor back, and the screen that was there before.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1049l";
 
-/// What ends a view, stops it, wakes it, or says that its window changed.
-const TAKEN: [Signal; 6] = [
+/// What ends a view, stops it, wakes it, or says that its window changed: every signal that would end or stop a process whose
+/// default it is, but for the faults of a program's own and for reading or writing in the background. signal(7).
+const TAKEN: [Signal; 18] = [
     Signal::TERM,
     Signal::INT,
     Signal::HUP,
     Signal::QUIT,
+    Signal::ABORT,
+    Signal::ALARM,
+    Signal::VTALARM,
+    Signal::PROF,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::XCPU,
+    Signal::XFSZ,
+    Signal::IO,
+    Signal::POWER,
+    Signal::TRAP,
     Signal::TSTP,
+    Signal::CONT,
     Signal::WINCH,
 ];
 
 /// The terminal as it was; `None` while it is as it was. For whoever gives it back, also in the middle of a panic.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Who gives the terminal back where this process can not; there as long as a [`Screen`] is.
+static GUARDIAN: Mutex<Option<Guardian>> = Mutex::new(None);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +52,8 @@ pub(crate) enum Asked {
     End(Signal),
     /// To stop until somebody continues it.
     Stop,
+    /// To take the screen over again: it was stopped without having been asked.
+    Continued,
     /// To draw again: the window has another size.
     Resized,
 }
@@ -75,6 +96,10 @@ impl Screen {
             set,
             mask_before,
         };
+        // A test's process has more threads than one, and cannot fork; the view with its guardian is seen from outside.
+        if !cfg!(test) {
+            *GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Guardian::start()?);
+        }
         take_over()?;
         Ok(screen)
     }
@@ -86,10 +111,15 @@ impl Screen {
             let new = match Signal::from_named_raw(signal.number) {
                 Some(Signal::WINCH) => Asked::Resized,
                 Some(Signal::TSTP) => Asked::Stop,
+                Some(Signal::CONT) => Asked::Continued,
                 Some(signal) => return Some(Asked::End(signal)),
                 None => continue,
             };
-            if asked != Some(Asked::Stop) {
+            // In this order: a stop gives everything back, and what is taken over again is drawn anew.
+            if !matches!(
+                (asked, new),
+                (Some(Asked::Stop), _) | (Some(Asked::Continued), Asked::Resized)
+            ) {
                 asked = Some(new);
             }
         }
@@ -107,6 +137,20 @@ impl Screen {
         while take(&self.set).is_some_and(|taken| taken.number != Signal::TSTP.as_raw()) {}
         kill_process(getpid(), Signal::STOP)?;
         take_over()
+    }
+
+    /// Takes the screen over once more, after a stop that nobody could give it back before (`SIGSTOP`): the shell may have set
+    /// the terminal otherwise since.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn again(&self) -> io::Result<()> {
+        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(mut raw) = before else { return Ok(()) };
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        write_all(ENTER)?;
+        Ok(())
     }
 
     /// Ends this process by this signal, with the screen given back.
@@ -129,6 +173,7 @@ impl AsFd for Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
+        drop(GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = set_mask(&self.mask_before);
     }
 }
@@ -138,6 +183,9 @@ fn take_over() -> io::Result<()> {
     let now = tcgetattr(&stdin)?;
     let mut raw = now.clone();
     raw.make_raw();
+    if let Some(guardian) = &mut *GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner) {
+        guardian.remember()?;
+    }
     // Before it is changed, so that it can be given back from here on.
     *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     tcsetattr(&stdin, OptionalActions::Now, &raw)?;
@@ -153,6 +201,9 @@ fn give_back() {
     // A terminal that has gone away needs neither. Not through `stdout`, whose lock a panic may be inside of.
     let _ = write_all(LEAVE);
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+    if let Some(guardian) = &mut *GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner) {
+        guardian.forget();
+    }
 }
 
 fn write_all(mut bytes: &[u8]) -> Result<(), Errno> {

@@ -65,6 +65,10 @@ impl NoSubject {
             Self::Undeclared {
                 nearest: Some(nearest), ..
             } => format!("did you mean `{nearest}`?"),
+            // Nor is it said once more: whoever chose it may want to speak to a terminal.
+            Self::Undeclared { name, nearest: None } if crate::scope::name_problem(name).is_some() => {
+                format!("no subject has such a name: {}", crate::scope::NAME_RULE)
+            }
             Self::Undeclared { name, nearest: None } => {
                 format!("declare `[subject.{name}]` in {}", crate::source::ROOT_FILE)
             }

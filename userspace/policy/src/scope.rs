@@ -90,6 +90,10 @@ impl Scopes {
     }
 }
 
+/// What a name is made of.
+pub(crate) const NAME_RULE: &str =
+    "use lower-case letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first";
+
 /// Why a name cannot be a subject's or domain's, if it cannot.
 pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
     let mut bytes = name.bytes();
@@ -139,7 +143,7 @@ pub(crate) fn scopes<'v, 't>(
                         quote(text),
                         stranger.unwrap_or_default()
                     ),
-                    "use lower-case letters, digits, `-`, `_` and `.`, at most 64, a letter or digit first",
+                    NAME_RULE,
                 );
                 continue;
             }

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::fs::xattr::is_of_an_area;
 use crate::server::{Start, run};
 use crate::{Identity, PlacePart, VfsdConfig, VfsdConnection, VfsdError, WorkConfig, layout};
 
@@ -253,6 +254,13 @@ pub(crate) fn reach(path: &Path) -> Result<Result<PacketSocket, Errno>, VfsdErro
 
 fn hello(config: &VfsdConfig, socket: &PacketSocket) -> Result<(), VfsdError> {
     if let Some(work) = &config.work {
+        // Its server would wait for another that may wait for it: killed at once, neither could end. We serve nothing and may ask.
+        if is_of_an_area(&work.directory) {
+            return Err(VfsdError::Work {
+                stage: "it lies in an area of a subject".to_owned(),
+                source: Errno::XDEV,
+            });
+        }
         say(socket, &ToVfsd::Work, &[work.directory.as_fd()])?;
         for (parent, name) in &work.held {
             let name = Bounded::cut(name);

@@ -27,8 +27,10 @@ enum Broken {
     Egress(PathBuf),
     /// Records are held back after the first.
     Rate,
-    /// The session begins this much later, or not at all.
+    /// The session begins this much later.
     Late(Duration),
+    /// The session does not begin.
+    Never,
 }
 
 impl nx::Tamper for Broken {
@@ -73,7 +75,16 @@ impl nx::Tamper for Broken {
                 rules.audit.burst = 1;
             }
             Self::Late(by) => std::thread::sleep(*by),
+            Self::Never => std::thread::sleep(Duration::from_secs(600)),
             Self::Journal | Self::Chain | Self::Counters => {}
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match self {
+            // As short as leaves room for the word that is said after two seconds.
+            Self::Never => Duration::from_secs(3),
+            _ => Duration::from_secs(20),
         }
     }
 
@@ -111,8 +122,8 @@ fn main() -> ExitCode {
         "counters" => Broken::Counters,
         "egress" => Broken::Egress(directory()),
         "rate" => Broken::Rate,
-        "late" => Broken::Late(Duration::from_secs(3)),
-        "never" => Broken::Late(Duration::from_secs(600)),
+        "late" => Broken::Late(Duration::from_millis(2300)),
+        "never" => Broken::Never,
         other => panic!("`{other}` cannot be broken"),
     };
     ExitCode::from(nx::prove_with(words, &broken))

@@ -3,6 +3,7 @@
 //! Beside each attack stands the same attack without its guard, and sees it succeed, so that a test that could not fail
 //! would be found out. Nothing here leaves the machine: destinations are loopback ones.
 
+mod areas;
 mod calls;
 mod crowd;
 mod datagrams;

@@ -1,78 +1,52 @@
 //! The report for programs.
 //!
-//! `{"version":1,"ready":bool,"findings":[{"what","state","required","needed_for","detail" | "why","mend"}]}` with
-//! `state` one of `available`, `degraded` and `missing`, and `mend` a list of `{"command":…}` or `{"words":…}`. Keys
-//! and names never change their meaning within a version; new ones may appear.
+//! `{"findings":[{"detail" | "why","mend","needed_for","required","state","what"}],"ok":bool,"ready":bool,"version":1}` with
+//! `state` one of `available`, `degraded` and `missing`, and `mend` a list of `{"command":…}` or `{"words":…}`; `ok` says
+//! the same as `ready`. Keys and names never change their meaning within a version; new ones may appear.
 
 use super::report::{Finding, Mend, Report, State};
-use serde::Serialize;
+use crate::run::json_line;
+use serde_json::{Value, json};
 
 /// The version of the shape.
 pub const JSON_VERSION: u32 = 1;
 
-#[derive(Serialize)]
-struct Document<'a> {
-    version: u32,
-    ready: bool,
-    findings: Vec<Item<'a>>,
-}
-
-#[derive(Serialize)]
-struct Item<'a> {
-    what: &'a str,
-    state: &'static str,
-    required: bool,
-    needed_for: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<Vec<Way<'a>>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Way<'a> {
-    Command(&'a str),
-    Words(&'a str),
-}
-
 impl Report {
     /// The report as one line of JSON, without a newline at the end.
-    ///
-    /// # Errors
-    /// None in practice: every key is a string.
-    pub fn json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Document {
-            version: JSON_VERSION,
-            ready: self.ready(),
-            findings: self.findings.iter().map(item).collect(),
-        })
+    #[must_use]
+    pub fn json(&self) -> String {
+        json_line(&json!({
+            "version": JSON_VERSION,
+            "ok": self.ready(),
+            "ready": self.ready(),
+            "findings": self.findings.iter().map(item).collect::<Vec<_>>(),
+        }))
     }
 }
 
-fn item(finding: &Finding) -> Item<'_> {
-    let (state, detail, lack) = match &finding.state {
-        State::Available { detail } => ("available", Some(detail.as_str()), None),
-        State::Degraded { why, mend } => ("degraded", None, Some((why.as_str(), mend))),
-        State::Missing { why, mend } => ("missing", None, Some((why.as_str(), mend))),
+fn item(finding: &Finding) -> Value {
+    let mut item = json!({
+        "what": finding.what,
+        "required": finding.required,
+        "needed_for": finding.needed_for,
+    });
+    let (state, key, text, mend) = match &finding.state {
+        State::Available { detail } => ("available", "detail", detail, None),
+        State::Degraded { why, mend } => ("degraded", "why", why, Some(mend)),
+        State::Missing { why, mend } => ("missing", "why", why, Some(mend)),
     };
-    Item {
-        what: finding.what,
-        state,
-        required: finding.required,
-        needed_for: finding.needed_for,
-        detail,
-        why: lack.map(|(why, _)| why),
-        mend: lack.map(|(_, mend)| mend.iter().map(way).collect()),
+    if let Some(fields) = item.as_object_mut() {
+        fields.insert("state".to_owned(), state.into());
+        fields.insert(key.to_owned(), text.as_str().into());
+        fields.extend(mend.map(|mend| ("mend".to_owned(), mend.iter().map(way).collect())));
     }
+    item
 }
 
-fn way(mend: &Mend) -> Way<'_> {
+fn way(mend: &Mend) -> Value {
     match mend {
-        Mend::Command(text) => Way::Command(text),
-        Mend::Words(text) => Way::Words(text),
+        Mend::Command(text) => json!({"command": text}),
+        Mend::Words(text) => json!({"words": text}),
     }
 }
 
@@ -99,12 +73,13 @@ mod tests {
             ],
         };
         assert_eq!(
-            report.json().unwrap(),
+            report.json(),
             concat!(
-                r#"{"version":1,"ready":true,"findings":["#,
-                r#"{"what":"a","state":"available","required":true,"needed_for":"x","detail":"seen"},"#,
-                r#"{"what":"b","state":"missing","required":false,"needed_for":"y","why":"\"gone\"\n","#,
-                r#""mend":[{"command":"c"},{"words":"w"}]}]}"#
+                r#"{"findings":["#,
+                r#"{"detail":"seen","needed_for":"x","required":true,"state":"available","what":"a"},"#,
+                r#"{"mend":[{"command":"c"},{"words":"w"}],"needed_for":"y","required":false,"state":"missing","what":"b","#,
+                r#""why":"\"gone\"\n"}],"#,
+                r#""ok":true,"ready":true,"version":1}"#
             )
         );
     }

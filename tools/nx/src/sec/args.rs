@@ -6,6 +6,7 @@ use super::counters::CountersArgs;
 use super::export::ExportArgs;
 use super::help;
 use super::test::TestCommand;
+use super::top::TopArgs;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -39,9 +40,9 @@ pub(crate) enum SecCommand {
     Export(ExportArgs),
     /// Watch it live: who runs, what of each budget is used, and each deny as it comes
     ///
-    /// Needs a terminal, of any size. `q` ends it; Ctrl-Z stops it as any job. Changes nothing.
+    /// Needs a terminal, of any size, but with `--json`. `q` ends it; Ctrl-Z stops it as any job. Changes nothing.
     #[command(after_long_help = help::TOP)]
-    Top,
+    Top(TopArgs),
     /// Try what this machine can give, and say how to mend what it lacks
     ///
     /// A line for each thing that a sandbox needs: available, degraded or missing, and what to do about it.

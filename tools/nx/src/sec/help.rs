@@ -63,6 +63,7 @@ Exit codes:
 pub(in crate::sec) const EXPORT: &str = "\
 Examples:
   nx sec export --output triage.json
+  nx sec export --output triage.json --json
 
 Exit codes:
   0  written
@@ -72,11 +73,13 @@ Exit codes:
 pub(in crate::sec) const TOP: &str = "\
 Examples:
   nx sec top
+  nx sec top --json
 
 Exit codes:
-  0  ended by its user
+  0  ended by its user, or said
   2  this is no terminal
-  4  the terminal or the sessions cannot be read";
+  4  the terminal cannot be used; with `--json`: something is not known, and what is known is said
+  128+n  ended by the signal n";
 
 pub(in crate::sec) const DOCTOR: &str = "\
 Examples:
@@ -104,7 +107,7 @@ Exit codes:
   0  said; the first line says of which session, tree or snapshot
   2  the words are off
   3  policy is invalid or has no such subject, or the snapshot is stale
-  4  there is no policy, or a session does not answer";
+  4  there is no policy, a session does not answer, or there are more subjects than are shown at once";
 
 pub(in crate::sec) const SYSCALLS: &str = "\
 Examples:

@@ -35,8 +35,8 @@ pub(crate) fn main(command: &SecCommand) -> u8 {
         SecCommand::Doctor { json } => doctor::doctor(*json),
         SecCommand::Policy(args::PolicyCommand::Show(args)) => output::finish(policy::show(args), args.json),
         SecCommand::Ps { json } => output::finish(ps::ps(*json), *json),
-        SecCommand::Export(args) => output::finish(export::export(args), false),
-        SecCommand::Top => output::finish(top::top(), false),
+        SecCommand::Export(args) => output::finish(export::export(args), args.says_json()),
+        SecCommand::Top(args) => output::finish(top::top(args), args.says_json()),
         SecCommand::Syscalls { about, all, read_back } => {
             output::finish(syscalls::syscalls(about, *all, *read_back, about.json), about.json)
         }

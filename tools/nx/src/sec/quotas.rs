@@ -119,7 +119,7 @@ fn look(subject: &str) -> Result<(Value, bool), Failure> {
     })
 }
 
-fn areas(usage: &VfsdUsage) -> Value {
+pub(super) fn areas(usage: &VfsdUsage) -> Value {
     let area = |name: &str, usage: &AreaUsage| {
         json!({
             "area": name, "used_bytes": usage.used_bytes, "used_inodes": usage.used_inodes,

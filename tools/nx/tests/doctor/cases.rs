@@ -74,7 +74,7 @@ fn a_report_names_everything_in_order_and_gives_words_for_every_lack() {
     }
     let blocked = report.findings.iter().any(|f| f.required && f.state.is_missing());
     assert_eq!(report.ready(), !blocked);
-    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!(json["version"], 1);
     assert_eq!(json["ready"], report.ready());
     assert_eq!(json["findings"].as_array().unwrap().len(), names().count());

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::handle::Seat;
 use super::node::{LOOK, Node, open_again, proc_path};
-use super::open::{backing_flags, truncates};
-use super::protocol::Attr;
+use super::open::{backing_flags, maps, truncates};
+use super::protocol::{Attr, opened};
 use super::{Vfs, one_part};
 
 /// The permissions that a file can have here: without set-id bits, which mean nothing on this mount and must mean
@@ -71,7 +71,7 @@ impl Vfs {
         })
     }
 
-    /// Makes and opens a file. Returns its handle.
+    /// Makes and opens a file. Returns its handle, and what the kernel is told of it.
     pub(crate) fn op_create(
         &self,
         parent: u64,
@@ -79,7 +79,7 @@ impl Vfs {
         mode: u32,
         flags: u32,
         pid: u32,
-    ) -> Result<(Attr, u64), Errno> {
+    ) -> Result<(Attr, u64, u32), Errno> {
         let (parent, name) = (self.parent(parent)?, one_part(name)?);
         // Before the file is made: nobody expects one that could not be opened.
         let seat = self.seat(parent.zone, name.to_bytes(), pid)?;
@@ -95,7 +95,9 @@ impl Vfs {
                 let node = self.table.intern(parent.zone, &stat, None, Some((&parent, name)))?;
                 self.places.made(&parent, name, node.key);
                 node.state().attributes = Some(0);
-                Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
+                let attr = self.attr(&node, &stat);
+                let (number, told) = self.hold(seat, node, file, flags)?;
+                Ok((attr, number, told))
             }
             Err(errno) => {
                 self.books.release(parent.zone.area(), Amount::INODE);
@@ -118,13 +120,15 @@ impl Vfs {
                     Ok(file)
                 });
                 let file = opened.inspect_err(|_| self.forget_node(node.id, 1))?;
-                Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
+                let attr = self.attr(&node, &stat);
+                let (number, told) = self.hold(seat, node, file, flags)?;
+                Ok((attr, number, told))
             }
         }
     }
 
     /// Makes and opens a file that has no name: `O_TMPFILE`. It may get one later, by `link`.
-    pub(crate) fn op_tmpfile(&self, parent: u64, mode: u32, flags: u32, pid: u32) -> Result<(Attr, u64), Errno> {
+    pub(crate) fn op_tmpfile(&self, parent: u64, mode: u32, flags: u32, pid: u32) -> Result<(Attr, u64, u32), Errno> {
         let parent = self.parent(parent)?;
         let seat = self.seat(parent.zone, b"", pid)?;
         let dir = self.fd(&parent)?;
@@ -148,13 +152,16 @@ impl Vfs {
             .inspect_err(|_| self.books.release(parent.zone.area(), Amount::INODE))?;
         node.state().attributes = Some(0);
         // If it cannot be held, closing and forgetting it gives back what it cost.
-        Ok((self.attr(&node, &stat), self.hold(seat, node, file)?))
+        let attr = self.attr(&node, &stat);
+        let (number, told) = self.hold(seat, node, file, flags)?;
+        Ok((attr, number, told))
     }
 
-    /// Gives an opened file a number; the kernel was told of the node just now and forgets it if this fails.
-    fn hold(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd) -> Result<u64, Errno> {
+    /// Gives an opened file a number, and what the kernel is told of it; the kernel was told of the node just now and forgets it if this fails.
+    fn hold(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, flags: u32) -> Result<(u64, u32), Errno> {
         let id = node.id;
         self.opened(&node).inspect_err(|_| self.forget_node(id, 1))?;
-        Ok(self.handles.insert(seat, node, file))
+        let told = opened::KEEP_CACHE | self.cached(&node, flags);
+        Ok((self.handles.insert(seat, node, file, maps(flags)), told))
     }
 }

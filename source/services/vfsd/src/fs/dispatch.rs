@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::attr::ttl;
-use super::protocol::{Answer, Attr, Header, Request, opened};
+use super::protocol::{Answer, Attr, Header, Request};
 use super::{ROOT_ID, Vfs};
 
 /// What became of a request.
@@ -88,14 +88,14 @@ impl Vfs {
             Request::Removexattr(name) => self.op_removexattr(id, name)?,
             Request::Readdir { handle, offset, size } => self.op_readdir(id, handle, offset, size, answer)?,
             Request::Create { name, mode, flags } => {
-                let (attr, handle) = self.op_create(id, name, mode, flags, pid)?;
+                let (attr, handle, told) = self.op_create(id, name, mode, flags, pid)?;
                 entry(answer, &attr);
-                answer.opened(handle, opened::KEEP_CACHE);
+                answer.opened(handle, told);
             }
             Request::Tmpfile { mode, flags } => {
-                let (attr, handle) = self.op_tmpfile(id, mode, flags, pid)?;
+                let (attr, handle, told) = self.op_tmpfile(id, mode, flags, pid)?;
                 entry(answer, &attr);
-                answer.opened(handle, opened::KEEP_CACHE);
+                answer.opened(handle, told);
             }
             Request::Fallocate {
                 handle,

@@ -18,6 +18,8 @@ pub(crate) struct Handle {
     pub(crate) file: OwnedFd,
     /// Where a directory's listing stands, as the host counts; `None` where it has to be sought.
     pub(crate) listing: Mutex<Option<u64>>,
+    /// It may be mapped to be written.
+    pub(crate) maps: bool,
     /// Whose program opened it.
     holder: Holder,
 }
@@ -113,12 +115,13 @@ impl Handles {
         Some(Seat { handles: self, holder })
     }
 
-    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd) -> u64 {
+    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, maps: bool) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             node,
             file,
             listing: Mutex::new(Some(0)),
+            maps,
             holder: seat.holder,
         };
         self.write().open.insert(number, Arc::new(handle));

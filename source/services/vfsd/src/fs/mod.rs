@@ -77,6 +77,8 @@ pub(crate) struct Vfs {
     owner: Identity,
     zones: [Arc<Node>; Zone::ALL.len()],
     trims: fallocate::Trims,
+    /// Whether this kernel keeps its copy of a file right when a write passes it by.
+    writes_pass: bool,
 }
 
 impl Vfs {
@@ -108,6 +110,7 @@ impl Vfs {
             owner,
             zones,
             trims: fallocate::Trims::default(),
+            writes_pass: false,
         })
     }
 

@@ -68,7 +68,9 @@ pub(crate) struct State {
     pub(crate) attributes: Option<u64>,
     /// Open handles.
     pub(crate) handles: u32,
-    /// How many of these are being closed.
+    /// How many of these may be mapped to be written.
+    pub(crate) mappers: u32,
+    /// How many are being closed.
     pub(crate) closing: u32,
     /// It has no name any more.
     pub(crate) unlinked: bool,

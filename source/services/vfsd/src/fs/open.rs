@@ -4,7 +4,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Vfs;
-use super::node::open_again;
+use super::node::{Node, open_again};
 use super::protocol::opened;
 
 /// The flags with which the host's file is opened: the access mode and what makes writes durable.
@@ -19,6 +19,15 @@ pub(crate) fn backing_flags(flags: u32) -> OFlags {
 /// Whether opening empties the file.
 pub(crate) fn truncates(flags: u32) -> bool {
     OFlags::from_bits_retain(flags).contains(OFlags::TRUNC)
+}
+
+/// Whether what is opened may be mapped to be written, which takes reading as well (mmap(2)).
+pub(crate) fn maps(flags: u32) -> bool {
+    OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::RDWR
+}
+
+fn only_writes(flags: u32) -> bool {
+    OFlags::from_bits_retain(flags) & OFlags::ACCMODE == OFlags::WRONLY
 }
 
 impl Vfs {
@@ -39,9 +48,27 @@ impl Vfs {
             self.truncate(&node, &fd, None, 0, pid)
                 .inspect_err(|_| self.closed(&node))?;
         }
-        let number = self.handles.insert(seat, node, file);
+        let kept = self.cached(&node, flags);
+        let number = self.handles.insert(seat, node, file, maps(flags));
         // Where only we change files, what the kernel has read of one stays true.
-        Ok((number, if unchanged { opened::KEEP_CACHE } else { 0 }))
+        Ok((number, if unchanged { kept | opened::KEEP_CACHE } else { kept }))
+    }
+
+    /// What the kernel is told of a file that is opened to be written and not read: to take what is written from the program's own pages, and
+    /// to forget what it held of that place. It spares the copy that nobody reads through this descriptor.
+    ///
+    /// Not where the file may be mapped to be written: a store there, between the kernel's forgetting and our writing, would bring the
+    /// page back as it was, and what we wrote in it would be lost when that one is written back.
+    pub(crate) fn cached(&self, node: &Node, flags: u32) -> u32 {
+        let mut state = node.state();
+        if maps(flags) {
+            state.mappers = state.mappers.saturating_add(1);
+        }
+        if self.writes_pass && only_writes(flags) && state.mappers == 0 {
+            opened::DIRECT_IO
+        } else {
+            0
+        }
     }
 
     pub(crate) fn op_opendir(&self, id: u64, pid: u32) -> Result<(u64, u32), Errno> {
@@ -58,13 +85,17 @@ impl Vfs {
             opened::KEEP_CACHE | opened::CACHE_DIR
         };
         self.opened(&node)?;
-        Ok((self.handles.insert(seat, node, file), flags))
+        Ok((self.handles.insert(seat, node, file, false), flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {
         if let Some(handle) = self.handles.remove(number) {
             self.closing(&handle.node);
             self.trim(&handle.node);
+            if handle.maps {
+                let mut state = handle.node.state();
+                state.mappers = state.mappers.saturating_sub(1);
+            }
             self.left(&handle.node);
         }
     }

@@ -23,6 +23,18 @@ const ATTRIBUTES_BYTES_MAX: u64 = 65536;
 /// The same, as a buffer.
 const LIST_BYTES_MAX: usize = 65536;
 
+/// The attribute by which whoever has a descriptor of an area can tell: every inode has it, it is listed nowhere and cannot be changed.
+pub(crate) const AREA: &CStr = c"system.nexus_area";
+
+/// What it says.
+const AREA_VALUE: &[u8] = b"1";
+
+/// Whether a descriptor is of some subject's area. Asks whoever serves it and waits for the answer: not for those who serve files.
+pub(crate) fn is_of_an_area(fd: &OwnedFd) -> bool {
+    // Who may not look into it cannot have it served either.
+    rustix::fs::getxattr_query(proc_path(fd).as_c_str(), AREA).is_ok()
+}
+
 /// Whether it is one of those that are served.
 fn ours(name: &CStr) -> bool {
     name.to_bytes()
@@ -176,12 +188,25 @@ impl Vfs {
     }
 
     pub(crate) fn op_getxattr(&self, id: u64, name: &CStr, size: u32, answer: &mut Answer) -> Result<(), Errno> {
+        let size = usize::try_from(size).map_err(|_| Errno::RANGE)?;
+        if name == AREA {
+            return match size {
+                0 => {
+                    answer.written(u32::try_from(AREA_VALUE.len()).map_err(|_| Errno::RANGE)?);
+                    Ok(())
+                }
+                room if room < AREA_VALUE.len() => Err(Errno::RANGE),
+                _ => {
+                    answer.bytes(AREA_VALUE);
+                    Ok(())
+                }
+            };
+        }
         if !ours(name) {
             return Err(Errno::OPNOTSUPP);
         }
         let fd = self.with_attributes(id)?;
         let path = proc_path(&fd);
-        let size = usize::try_from(size).map_err(|_| Errno::RANGE)?;
         if size == 0 {
             let count = rustix::fs::getxattr_query(path.as_c_str(), name)?;
             answer.written(u32::try_from(count).map_err(|_| Errno::RANGE)?);

@@ -18,6 +18,7 @@ mod locks;
 mod mapping;
 mod nameless;
 mod names;
+mod passing;
 mod places;
 mod random;
 mod sessions;
@@ -67,6 +68,7 @@ fn main() {
         hostile::CASES,
         corners::CASES,
         locks::CASES,
+        passing::CASES,
         random::CASES,
         trees::CASES,
         sessions::CASES,

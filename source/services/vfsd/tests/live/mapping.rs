@@ -132,3 +132,32 @@ pub(crate) fn open_by_handle(path: &CStr, below: &File, change: impl FnOnce(&mut
     }
     Ok(())
 }
+
+/// What write(2) of memory says that nobody has mapped.
+pub(crate) fn write_from_nowhere(file: &File, count: usize) -> io::Result<usize> {
+    // SAFETY: the kernel only reads there, and says so (`EFAULT`) where nothing is.
+    #[expect(unsafe_code, reason = "no safe call takes an address where nothing is")]
+    let written = unsafe { libc::write(file.as_raw_fd(), std::ptr::without_provenance(8), count) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// The same of two pages of which only the first is there.
+pub(crate) fn write_half_from_nowhere(file: &File) -> io::Result<usize> {
+    const PAGE: usize = 4096;
+    // SAFETY: a new mapping at an address that the kernel chooses touches nothing else.
+    #[expect(unsafe_code, reason = "a mapping cannot be made without")]
+    let start =
+        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 2 * PAGE, ProtFlags::READ, MapFlags::PRIVATE) }?;
+    let second = start.cast::<u8>().wrapping_add(PAGE);
+    // SAFETY: the second page of the mapping above, to which no reference was made.
+    #[expect(unsafe_code, reason = "a mapping cannot be removed without")]
+    unsafe { rustix::mm::munmap(second.cast(), PAGE) }?;
+    // SAFETY: the kernel only reads there; of the second page it says that nothing is there.
+    #[expect(unsafe_code, reason = "no safe call takes an address where nothing is")]
+    let written = unsafe { libc::write(file.as_raw_fd(), start, 2 * PAGE) };
+    let result = usize::try_from(written).map_err(|_| io::Error::last_os_error());
+    // SAFETY: what is left of the mapping, to which no reference was made.
+    #[expect(unsafe_code, reason = "a mapping cannot be removed without")]
+    unsafe { rustix::mm::munmap(start, PAGE) }?;
+    result
+}

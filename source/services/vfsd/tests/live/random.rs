@@ -173,6 +173,9 @@ fn step(numbers: &mut Numbers) -> Step {
 struct Side {
     dir: PathBuf,
     open: BTreeMap<u64, File>,
+    /// The same opened only to write, before the other: unless one was open already, what is written through it passes the
+    /// kernel's copy by.
+    writers: BTreeMap<u64, File>,
 }
 
 /// What a step came to: bytes that were read, or a number.
@@ -203,6 +206,9 @@ impl Side {
         let file = |name: &u64| self.open.get(name);
         Ok(match step {
             Step::Open(name) => {
+                let mut only = OpenOptions::new();
+                only.write(true).create(true).truncate(false);
+                self.writers.insert(*name, only.open(self.path(*name))?);
                 let mut how = OpenOptions::new();
                 let opened = how
                     .read(true)
@@ -213,13 +219,14 @@ impl Side {
                 self.open.insert(*name, opened);
                 Outcome::Nothing
             }
+            Step::Close(name) if self.writers.remove(name).is_none() => Outcome::Idle,
             Step::Close(name) => self.open.remove(name).map_or(Outcome::Idle, |_| Outcome::Nothing),
             Step::Write {
                 name,
                 offset,
                 length,
                 byte,
-            } => match file(name) {
+            } => match self.writers.get(name).filter(|_| byte % 2 == 1).or(file(name)) {
                 Some(file) => Outcome::Number(file.write_at(&vec![*byte; *length as usize], *offset)? as u64),
                 None => Outcome::Idle,
             },
@@ -423,10 +430,12 @@ fn compare(inside: &Path, bare: &Path, seed: u64, steps: u64, denied: i32) {
     let mut ours = Side {
         dir: inside.to_owned(),
         open: BTreeMap::new(),
+        writers: BTreeMap::new(),
     };
     let mut theirs = Side {
         dir: bare.to_owned(),
         open: BTreeMap::new(),
+        writers: BTreeMap::new(),
     };
     let mut denials = 0_u64;
     for number in 0..steps {

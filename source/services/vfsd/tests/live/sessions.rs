@@ -293,20 +293,20 @@ fn come_and_go(world: &World) {
 }
 
 /// Where the file server listens.
-fn socket_path(world: &World) -> PathBuf {
+pub(crate) fn socket_path(world: &World) -> PathBuf {
     let mut entries = fs::read_dir(world.subject_dir().join("../../../run")).unwrap();
     fs::canonicalize(entries.next().unwrap().unwrap().path()).unwrap()
 }
 
 /// Connects as no session does.
-fn knock(path: &Path) -> PacketSocket {
+pub(crate) fn knock(path: &Path) -> PacketSocket {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
     connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
     PacketSocket::from(socket)
 }
 
-const LITTLE: Budgets = Budgets {
+pub(crate) const LITTLE: Budgets = Budgets {
     tmp: Budget {
         soft_bytes: None,
         hard_bytes: 4096,
@@ -320,7 +320,7 @@ const LITTLE: Budgets = Budgets {
     work: Budget::NOTHING,
 };
 
-fn hello(subject: &[u8], budgets: Budgets) -> Vec<u8> {
+pub(crate) fn hello(subject: &[u8], budgets: Budgets) -> Vec<u8> {
     let hello = ToVfsd::Hello {
         subject: Bounded::cut(subject),
         budgets,
@@ -338,7 +338,7 @@ fn refused(refusal: Refusal) -> FromVfsd {
 }
 
 /// What is answered.
-fn answer(socket: &PacketSocket) -> FromVfsd {
+pub(crate) fn answer(socket: &PacketSocket) -> FromVfsd {
     FromVfsd::decode(socket.receive().unwrap().bytes()).unwrap()
 }
 

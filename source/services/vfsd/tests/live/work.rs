@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nexus_abi::{Area, Reason};
+use nexus_wire::vfs::{FromVfsd, ToVfsd};
+use rustix::io::Errno;
 use vfsd::{VfsdError, join};
 
 use crate::Case;
@@ -30,7 +32,8 @@ pub(crate) const CASES: &[Case] = &[
         owners,
     ),
     ("what_is_no_directory_or_no_name_is_refused", refused),
-    ("an_area_of_the_subject_is_no_work_directory_of_its", own_area),
+    ("an_area_is_nobodys_work_directory", an_area),
+    ("an_area_can_be_told_from_other_directories", told_from_others),
     (
         "a_number_that_others_reuse_for_another_kind_of_thing_is_another_thing",
         reused,
@@ -381,25 +384,60 @@ fn reused(world: &World) {
     });
 }
 
-fn own_area(world: &World) {
+fn an_area(world: &World) {
     let session = world.join_roomy();
-    for mount in [&session.tmp, &session.state, &session.shm] {
-        let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
-        config.budgets.work = budget(MIB, 10);
-        config.work = Some(vfsd::WorkConfig {
-            directory: std::sync::Arc::new(mount.try_clone().unwrap()),
-            held: Vec::new(),
-        });
-        // To measure it, the server would have to wait for itself.
-        let error = join(&config).unwrap_err();
-        assert!(error.to_string().contains("very subject"), "{error}");
+    let path = crate::sessions::socket_path(world);
+    // Of the subject itself, whose server would wait for itself, and of another, whose server may wait for this one.
+    for subject in ["demo", "another"] {
+        for mount in [&session.tmp, &session.state, &session.shm] {
+            let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
+            config.subject = subject.to_owned();
+            config.budgets.work = budget(MIB, 10);
+            config.work = Some(vfsd::WorkConfig {
+                directory: std::sync::Arc::new(mount.try_clone().unwrap()),
+                held: Vec::new(),
+            });
+            let error = join(&config).unwrap_err();
+            match error {
+                VfsdError::Work { source, .. } => assert_eq!(source, Errno::XDEV),
+                other => panic!("{other}"),
+            }
+        }
     }
-    let mut config = world.config(budget(MIB, 100), budget(MIB, 100));
-    config.subject = "another".to_owned();
-    config.budgets.work = budget(MIB, 10);
-    config.work = Some(vfsd::WorkConfig {
-        directory: std::sync::Arc::new(session.tmp.try_clone().unwrap()),
-        held: Vec::new(),
+    // The server itself takes nobody's word for it.
+    let socket = crate::sessions::knock(&path);
+    socket
+        .send(&ToVfsd::Work.encode(), &[std::os::fd::AsFd::as_fd(&session.tmp)])
+        .unwrap();
+    socket
+        .send(&crate::sessions::hello(b"demo", crate::sessions::LITTLE), &[])
+        .unwrap();
+    let answer = crate::sessions::answer(&socket);
+    let FromVfsd::Refused { stage, .. } = &answer else {
+        panic!("{answer:?}");
+    };
+    assert!(
+        String::from_utf8_lossy(stage.as_bytes()).contains("very subject"),
+        "{answer:?}"
+    );
+}
+
+fn told_from_others(world: &World) {
+    const AREA: &std::ffi::CStr = c"system.nexus_area";
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let file = dirs.state.join("f");
+        fs::write(&file, b"x").unwrap();
+        for path in [&dirs.tmp, &dirs.shm, &file] {
+            let mut value = [0; 8];
+            assert_eq!(rustix::fs::getxattr(path, AREA, &mut value).unwrap(), 1);
+            assert_eq!(rustix::fs::getxattr_query(path, AREA).unwrap(), 1);
+            // It costs nothing, is listed nowhere, and stays.
+            let flags = rustix::fs::XattrFlags::empty();
+            assert_eq!(rustix::fs::setxattr(path, AREA, b"0", flags), Err(Errno::OPNOTSUPP));
+            assert_eq!(rustix::fs::removexattr(path, AREA), Err(Errno::OPNOTSUPP));
+            assert_eq!(rustix::fs::listxattr(path, &mut [0_u8; 64]).unwrap(), 0);
+        }
     });
-    join(&config).unwrap();
+    assert!(rustix::fs::getxattr(world.work_dir(), AREA, &mut [0_u8; 8]).is_err());
 }

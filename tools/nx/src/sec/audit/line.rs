@@ -4,7 +4,7 @@ use crate::run::{json_line, plain};
 use crate::sec::output::VERSION;
 use logd::{Entry, Unreadable};
 use nexus_audit::{Judgement, line_of};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -36,10 +36,18 @@ pub(super) fn text(entry: &Entry) -> String {
     line
 }
 
+/// The journal's own line, with what every answer has: `ok`, the version of the shape, and fields sorted by name.
+fn json(entry: &Entry) -> io::Result<String> {
+    let mut fields: Map<String, Value> = serde_json::from_str(&line_of(entry.seq, &entry.record, entry.mac))?;
+    fields.insert("ok".to_owned(), true.into());
+    fields.insert("version".to_owned(), VERSION.into());
+    Ok(json_line(&Value::Object(fields)))
+}
+
 /// The record, as a person or a program wants it.
 pub(super) fn write(out: &mut impl Write, entry: &Entry, as_json: bool) -> io::Result<()> {
     if as_json {
-        writeln!(out, "{}", line_of(entry.seq, &entry.record, entry.mac))
+        writeln!(out, "{}", json(entry)?)
     } else {
         writeln!(out, "{}", text(entry))
     }
@@ -77,7 +85,7 @@ impl Bad {
         self.in_a_row = self.in_a_row.saturating_add(1);
         if as_json {
             let value = json!({
-                "version": VERSION, "event": "unreadable", "file": &*unreadable.file, "line": unreadable.line,
+                "version": VERSION, "ok": false, "event": "unreadable", "file": &*unreadable.file, "line": unreadable.line,
                 "problem": unreadable.problem.to_string(),
             });
             return writeln!(out, "{}", json_line(&value));
@@ -92,7 +100,7 @@ impl Bad {
 /// Between two records is a hole.
 pub(super) fn gap(out: &mut impl Write, after: u64, next: u64, as_json: bool) -> io::Result<()> {
     if as_json {
-        let value = json!({"version": VERSION, "event": "gap", "after": after, "next": next});
+        let value = json!({"version": VERSION, "ok": false, "event": "gap", "after": after, "next": next});
         return writeln!(out, "{}", json_line(&value));
     }
     out.flush()?;

@@ -37,6 +37,15 @@ pub(crate) struct ExportArgs {
     /// Take the journal's records in as they stand: names of files, sockets and hosts that programs asked for are in them
     #[arg(long)]
     objects: bool,
+    /// Say as one JSON object too that a file was written, or why not; the document is one in any case
+    #[arg(long)]
+    json: bool,
+}
+
+impl ExportArgs {
+    pub(super) const fn says_json(&self) -> bool {
+        self.json
+    }
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<Said, Failure> {
@@ -59,6 +68,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Said, Failure> {
         .collect();
     let document = json!({
         "version": VERSION,
+        "ok": true,
         "kind": "nx sec export",
         "nx": env!("CARGO_PKG_VERSION"),
         "posture": {"ready": posture.ready(), "findings": findings},
@@ -86,6 +96,13 @@ pub(super) fn export(args: &ExportArgs) -> Result<Said, Failure> {
         return Ok(Said::fine(text));
     }
     write(&args.output, text.as_bytes())?;
+    if args.json {
+        let output = args.output.to_string_lossy();
+        return Ok(Said::json(
+            &json!({"version": VERSION, "ok": true, "bytes": text.len(), "output": output}),
+            0,
+        ));
+    }
     Ok(Said::fine(format!(
         "wrote {} bytes to {}\n",
         text.len(),
@@ -196,6 +213,7 @@ fn counted(scrub: &Scrub) -> Value {
             let mut value = counters::json(&rows, &lost);
             if let Some(object) = value.as_object_mut() {
                 object.remove("version");
+                object.remove("ok");
                 object.insert("left_out".to_owned(), left_out.into());
             }
             value

@@ -224,3 +224,24 @@ fn second_fence(context: &Context, live: &mut Live) -> Result<Vec<(Claim, Seen)>
         ),
     ])
 }
+
+#[cfg(test)]
+mod namespace_tests {
+    use super::*;
+    use crate::sec::test::kernel::NAMESPACES;
+
+    /// No kernel can be made to lie about these without a session that does not begin: what is seen of a process that shares all.
+    #[test]
+    fn a_namespace_that_is_shared_with_who_started_it_is_no_namespace_of_its_own() {
+        let me = std::process::id().cast_signed();
+        let shares = Kernel::of_processes(me, me);
+        for kind in NAMESPACES {
+            let (claim, seen) = namespace(&shares, kind);
+            assert_eq!(claim.name, format!("a namespace of its own: {kind}"));
+            let [Err(lack)] = &seen.checks[..] else {
+                unreachable!("{:?}", seen.checks)
+            };
+            assert!(lack.starts_with(&format!("it shares {kind}:[")), "{lack}");
+        }
+    }
+}

@@ -164,6 +164,21 @@ fn set_id_mounts(text: &str) -> (usize, Vec<String>) {
 }
 
 #[cfg(test)]
+impl Kernel {
+    /// Of these processes, of which nothing else was looked at.
+    pub(super) fn of_processes(pid: i32, front: i32) -> Self {
+        Self {
+            pid,
+            front,
+            status: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            cgroup: None,
+            filters_around: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::evidence::Evidence;
 use super::scratch::Scratch;
-use super::{fences, network, tamper::Tamper};
+use super::{fences, interrupt, network, tamper::Tamper};
 use crate::cli::RunArgs;
 use crate::run::{Exit, Failure, Places, Prepared, plain, prove};
 use execd::{Access, Entry};
@@ -23,7 +23,10 @@ const PROBE: &str = "/nx-probe";
 
 /// How long a session may take to start, and to end. Its areas are empty, so that its file server has nothing to measure: what
 /// takes longer hangs, most likely in the file system that the state directory lies on.
-const START_WAIT: Duration = Duration::from_secs(20);
+pub(super) const START_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a session that is given up may take to end in order, before it is killed.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 /// After how long it is said what is waited for.
 const SILENT_WAIT: Duration = Duration::from_secs(2);
@@ -71,6 +74,10 @@ pub(super) struct Live {
     socket: Option<i64>,
     /// Whether a key lies in the session keyring that the session was started with.
     pub(super) keyed: bool,
+    /// Readable once somebody wants an end.
+    notice: OwnedFd,
+    /// [`START_WAIT`], but where a test waits less.
+    patience: Duration,
 }
 
 /// Why the probe says nothing.
@@ -94,8 +101,16 @@ impl std::fmt::Display for Lost {
 impl Live {
     /// Starts a session of the subject's and waits for the probe's first word.
     pub(super) fn start(setup: &Setup<'_>, state: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            let errno = error.raw_os_error();
+            let failure = Failure::internal(format!("cannot start a proof: {error}"));
+            failure.of_machine_or_limit(errno)
+        };
+        let notice = interrupt::notice().map_err(failed)?;
+        if readable(&notice, Instant::now()) {
+            return Err(interrupted());
+        }
         let scratch = Scratch::new(state)?;
-        let failed = |error: std::io::Error| Failure::internal(format!("cannot start a proof: {error}"));
         let pair = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
         let ((stdin, to), (from, stdout)) = (pair()?, pair()?);
         let (control, other) = PacketSocket::pair().map_err(|error| failed(error.into()))?;
@@ -103,6 +118,7 @@ impl Live {
         let child = match clone(CloneFlags::NONE).map_err(failed)? {
             Fork::Child => {
                 drop((to, from, control));
+                let _ = interrupt::as_before();
                 let code = match inside(setup, &scratch, &other, &stdin, &stdout, parent) {
                     Ok(code) => code,
                     Err(failure) => {
@@ -126,6 +142,8 @@ impl Live {
             sinks: Vec::new(),
             socket: None,
             keyed: false,
+            notice,
+            patience: setup.tamper.patience(),
         };
         live.greet(setup)?;
         Ok(live)
@@ -138,11 +156,11 @@ impl Live {
             drop(self.to.take());
         }
         self.patient(&self.from, "begin")?;
-        let mut hello = self.hear(START_WAIT);
+        let mut hello = self.hear(self.patience);
         if setup.mute {
             // It ends at the call that it may not make, before or after its first word.
             while hello.is_ok() {
-                hello = self.hear(START_WAIT);
+                hello = self.hear(self.patience);
             }
             hello = match hello {
                 Err(Lost::Ended) => Ok(Reply {
@@ -197,9 +215,18 @@ impl Live {
         Ok(made)
     }
 
+    /// Where calls are written to; nowhere once somebody wants an end.
+    fn to(&self) -> Result<&OwnedFd, Lost> {
+        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        if readable(&self.notice, Instant::now()) {
+            return Err(Lost::Ended);
+        }
+        Ok(to)
+    }
+
     /// Makes one call in the sandbox.
     pub(super) fn call(&mut self, frame: &Frame<'_>) -> Result<Reply, Lost> {
-        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        let to = self.to()?;
         // Shorter than PIPE_BUF, and the probe has read the one before: written whole.
         match rustix::io::write(to, &frame.encode()) {
             Ok(FRAME_BYTES) => self.hear(CALL_WAIT),
@@ -214,7 +241,7 @@ impl Live {
         others: &[usize],
         mut work: impl FnMut(&OwnedFd),
     ) -> Result<Reply, Lost> {
-        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        let to = self.to()?;
         if rustix::io::write(to, &frame.encode()) != Ok(FRAME_BYTES) {
             return Err(Lost::Ended);
         }
@@ -227,6 +254,7 @@ impl Live {
             }
             let mut fds = vec![PollFd::new(&self.from, PollFlags::IN)];
             fds.extend(others.iter().map(|other| PollFd::new(*other, PollFlags::IN)));
+            fds.push(PollFd::new(&self.notice, PollFlags::IN));
             match poll(&mut fds, Some(&Timespec::try_from(left).unwrap_or_default())) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Err(Lost::Ended),
@@ -234,6 +262,9 @@ impl Live {
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             for (other, _) in others.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
                 work(other);
+            }
+            if ready.last().is_some_and(|wanted| *wanted) {
+                return Err(Lost::Ended);
             }
             if ready.first().is_some_and(|heard| *heard) {
                 return self.hear(CALL_WAIT);
@@ -244,7 +275,7 @@ impl Live {
     /// Makes several calls, one after another, and gives what each returned; at most [`BATCH_MAX`]. Faster than one by one:
     /// the probe goes from one to the next without waiting to be told.
     pub(super) fn calls(&mut self, frames: &[Frame<'_>]) -> Result<Vec<Reply>, Lost> {
-        let to = self.to.as_ref().ok_or(Lost::Ended)?;
+        let to = self.to()?;
         let frames = frames.get(..frames.len().min(BATCH_MAX)).unwrap_or_default();
         for frame in frames {
             if rustix::io::write(to, &frame.encode()) != Ok(FRAME_BYTES) {
@@ -257,18 +288,24 @@ impl Live {
     /// Waits for what the session does, and says so where it takes long.
     fn patient(&self, fd: &OwnedFd, what: &str) -> Result<(), Failure> {
         let began = Instant::now();
-        if readable(fd, began + SILENT_WAIT) {
+        if self.comes(fd, began + SILENT_WAIT) {
             return Ok(());
         }
+        if readable(&self.notice, Instant::now()) {
+            return Err(interrupted());
+        }
         let place = plain(&self.scratch.state().to_string_lossy());
-        let seconds = START_WAIT.as_secs();
+        let seconds = self.patience.as_secs();
         // Who closed stderr does not want to know.
         let _ = writeln!(
             std::io::stderr(),
             "nx: the proof's session does not {what} yet: waiting up to {seconds} s for its file server and its journal in `{place}`"
         );
-        if readable(fd, began + START_WAIT) {
+        if self.comes(fd, began + self.patience) {
             return Ok(());
+        }
+        if readable(&self.notice, Instant::now()) {
+            return Err(interrupted());
         }
         let why = format!(
             "the proof's session did not {what} within {seconds} s: its file server or its journal in `{place}` hangs"
@@ -277,12 +314,30 @@ impl Live {
             .with_help("see whether that file system answers, and whether something stops processes of nx's"))
     }
 
+    /// Waits until there is something to read, or an end is seen; not once somebody wants an end.
+    fn comes(&self, fd: &OwnedFd, until: Instant) -> bool {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).unwrap_or_default();
+            let mut both = [PollFd::new(fd, PollFlags::IN), PollFd::new(&self.notice, PollFlags::IN)];
+            match poll(&mut both, Some(&timeout)) {
+                Ok(0) => return false,
+                Ok(_) => {
+                    let [_, notice] = both;
+                    return notice.revents().is_empty();
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     fn hear(&self, wait: Duration) -> Result<Reply, Lost> {
         let until = Instant::now() + wait;
         let mut bytes = [0_u8; FRAME_BYTES];
         let mut length = 0;
         while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            if !readable(&self.from, until) {
+            if !self.comes(&self.from, until) {
                 return Err(Lost::Waits);
             }
             match rustix::io::read(&self.from, rest) {
@@ -316,11 +371,14 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        // The probe ends with what it reads, and everything of the session in order after it.
         drop(self.to.take());
-        let over = readable(&self.child.pidfd, Instant::now());
-        if !over {
-            // Everything of the session ends with it.
+        let has_begun = !self.session.is_empty();
+        let wait = if has_begun { END_WAIT } else { Duration::ZERO };
+        if !readable(&self.child.pidfd, Instant::now() + wait) {
+            // Everything of the session ends with it, each a moment later.
             let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
+            self.scratch.killed();
         }
         let _ = rustix::process::waitid(
             rustix::process::WaitId::PidFd(self.child.pidfd.as_fd()),
@@ -340,6 +398,11 @@ pub(super) fn readable(fd: impl AsFd, until: Instant) -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Nobody is told: the command ends by the signal.
+fn interrupted() -> Failure {
+    Failure::internal("the proof was given up: somebody asked for an end".into())
 }
 
 fn tell(control: &PacketSocket, failure: &Failure) {

@@ -13,6 +13,7 @@ mod deny;
 mod egress;
 mod evidence;
 mod fences;
+mod interrupt;
 mod ipc;
 mod kernel;
 mod limits;
@@ -38,6 +39,7 @@ use claim::{Claim, Finding, Status};
 use context::Context;
 use egress::Target;
 use evidence::Evidence;
+use interrupt::Interrupt;
 use live::{Live, Setup};
 use nexus_abi::{Area, Protocol};
 use nexus_policy::parse_argument;
@@ -58,6 +60,13 @@ pub(crate) struct Found {
 
 /// Does what the command line says, and gives the status that `nx` ends with.
 pub(crate) fn main(command: &TestCommand, tamper: &dyn Tamper) -> u8 {
+    let interrupt = match Interrupt::begin() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            let failure = Failure::internal(format!("signals cannot be blocked: {error}"));
+            return output::finish(Err(failure), false);
+        }
+    };
     let (result, format) = match command {
         TestCommand::Deny(args) => (deny(args, tamper), args.common.how.format()),
         TestCommand::Egress(args) => (egress(args, tamper), args.common.how.format()),
@@ -68,6 +77,10 @@ pub(crate) fn main(command: &TestCommand, tamper: &dyn Tamper) -> u8 {
         text: report::write(&found, format),
         code: code(&found),
     });
+    // What was found until then is no proof, and nobody is told.
+    if let Some(code) = interrupt.end() {
+        return code;
+    }
     output::finish(said, format == Format::Json)
 }
 

@@ -1,7 +1,7 @@
 //! Where a proof keeps its journal, its counters, its areas and its probe: a directory of its own beside those of real
 //! sessions, on the same file system, gone when the proof is over.
 
-use crate::run::{Exit, Failure};
+use crate::run::{Exit, Failure, plain};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use std::fs::DirBuilder;
 use std::io::Write;
@@ -23,7 +23,10 @@ const SWEPT_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Scratch {
     path: PathBuf,
-    _lock: OwnedFd,
+    /// Until this is dropped.
+    lock: Option<OwnedFd>,
+    /// Whether its session was killed, whose processes may be about to make something yet.
+    is_killed: bool,
 }
 
 impl Scratch {
@@ -31,11 +34,8 @@ impl Scratch {
     pub(super) fn new(state: &Path) -> Result<Self, Failure> {
         let proofs = state.join(PROOFS);
         let failed = |what: &str, path: &Path, error: std::io::Error| {
-            Failure::new(
-                Exit::Missing,
-                format!("a proof's directory `{}` cannot be {what}: {error}", path.display()),
-            )
-            .with_help("a proof needs room beside the subjects' own areas: see that the directory can be written")
+            let message = format!("a proof's directory `{}` cannot be {what}: {error}", path.display());
+            Failure::new(Exit::Missing, message).with_help(help(&error, path))
         };
         // One at a time: a directory that is being made looks like one that was left.
         let _alone = enter(&proofs).map_err(|(what, error)| failed(what, &proofs, error))?;
@@ -53,10 +53,19 @@ impl Scratch {
         let Some(lock) = lock else {
             return Err(failed("locked", &path, std::io::ErrorKind::WouldBlock.into()));
         };
-        let scratch = Self { path, _lock: lock };
+        let scratch = Self {
+            path,
+            lock: Some(lock),
+            is_killed: false,
+        };
         let probe = scratch.probe();
         write_probe(&probe).map_err(|error| failed("given a probe", &probe, error))?;
         Ok(scratch)
+    }
+
+    /// Its session was killed.
+    pub(super) fn killed(&mut self) {
+        self.is_killed = true;
     }
 
     /// The state directory of the proof's session.
@@ -89,6 +98,29 @@ impl Scratch {
     }
 }
 
+/// What to do about it.
+fn help(error: &std::io::Error, path: &Path) -> String {
+    use rustix::io::Errno;
+    let place = plain(&path.to_string_lossy());
+    match Errno::from_io_error(error) {
+        Some(Errno::NOTDIR | Errno::LOOP | Errno::EXIST) => {
+            format!("what stands there is no directory, and nx made none of it: look at `{place}`, and move it away")
+        }
+        Some(Errno::MFILE) => crate::run::open_files::help(),
+        Some(Errno::NFILE) => "this machine has no more open files to give: see `/proc/sys/fs/file-nr`".into(),
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            format!("the file system of `{place}` is full: make room, or name another with `XDG_STATE_HOME`")
+        }
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+            format!("this user cannot write to `{place}`: see whose it is, or name another place with `XDG_STATE_HOME`")
+        }
+        Some(Errno::WOULDBLOCK) => {
+            format!("another proof holds `{place}`: let it go on if somebody stopped it, as `fuser -v` on it tells")
+        }
+        _ => format!("a proof needs room beside the subjects' own areas: see that `{place}` can be written"),
+    }
+}
+
 fn write_probe(path: &Path) -> std::io::Result<()> {
     let program = nexus_sys::probe::program()?;
     let mut options = std::fs::OpenOptions::new();
@@ -100,6 +132,11 @@ fn write_probe(path: &Path) -> std::io::Result<()> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        drop(self.lock.take());
+        let until = Instant::now() + ALONE_WAIT;
+        while self.is_killed && is_held(&self.path) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         remove(&self.path);
         // The last one puts the light out. Who makes another one now holds the lock, and removes it in the end.
         if let Some(proofs) = self.path.parent()
@@ -114,13 +151,14 @@ impl Drop for Scratch {
 /// Removes a proof's directory. The file server ends a moment after its last session and removes what was in `tmp` itself:
 /// what it is quicker at is gone, and what it makes meanwhile is found at the next try.
 fn remove(path: &Path) {
-    const TRIES_MAX: u32 = 64;
-    for _ in 0..TRIES_MAX {
-        match std::fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::yield_now(),
-            // What still cannot be removed is swept by the next proof.
-            _ => return,
+    const WAIT: Duration = Duration::from_secs(2);
+    let until = Instant::now() + WAIT;
+    while std::fs::remove_dir_all(path).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) {
+        // What still cannot be removed is swept by the next proof.
+        if Instant::now() > until {
+            return;
         }
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 
@@ -173,13 +211,19 @@ fn sweep(proofs: &Path) {
     for entry in entries.flatten().take(SWEPT_MAX) {
         let path = entry.path();
         // One without a lock was left by a proof that was killed before it had one.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let held = openat(CWD, path.join(LOCK), flags, Mode::empty())
-            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+        let held = is_held(&path);
         if !held {
             remove(&path);
         }
     }
+}
+
+/// Whether a process of this proof lives.
+fn is_held(path: &Path) -> bool {
+    // Not waiting for whoever writes what somebody put in its place.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    openat(CWD, path.join(LOCK), flags, Mode::empty())
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
 fn lock(path: &Path) -> Result<Option<OwnedFd>, rustix::io::Errno> {
@@ -242,5 +286,41 @@ mod tests {
         std::os::unix::fs::symlink(elsewhere.path(), state.path().join(PROOFS).join("link")).unwrap();
         drop(Scratch::new(state.path()).unwrap());
         assert!(elsewhere.path().join("kept").exists());
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named_with_what_to_do_and_nothing_waits_for_it() {
+        use rustix::fs::mkfifoat;
+        type Put = fn(&Path);
+        let file: Put = |path| std::fs::write(path, "").unwrap();
+        let pipe: Put = |path| mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+        let link: Put = |path| std::os::unix::fs::symlink("/nowhere", path).unwrap();
+        for put in [file, pipe, link] {
+            let state = tempfile::tempdir().unwrap();
+            put(&state.path().join(PROOFS));
+            let failure = Scratch::new(state.path()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Missing);
+            let help = failure.help.unwrap_or_default();
+            assert!(
+                help.contains("is no directory") && help.contains("move it away"),
+                "{help}"
+            );
+        }
+        // A lock that is a pipe has no writer, and is waited for by nobody.
+        let state = tempfile::tempdir().unwrap();
+        let left = state.path().join(PROOFS).join("0badf00d");
+        std::fs::create_dir_all(&left).unwrap();
+        pipe(&left.join(LOCK));
+        drop(Scratch::new(state.path()).unwrap());
+        assert!(!left.exists());
+        for (errno, word) in [
+            (rustix::io::Errno::MFILE, "ulimit -n"),
+            (rustix::io::Errno::NOSPC, "make room"),
+            (rustix::io::Errno::ACCESS, "XDG_STATE_HOME"),
+            (rustix::io::Errno::WOULDBLOCK, "fuser -v"),
+        ] {
+            let said = help(&errno.into(), Path::new("/a\nb"));
+            assert!(said.contains(word) && !said.contains('\n'), "{said}");
+        }
     }
 }

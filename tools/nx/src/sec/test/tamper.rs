@@ -4,12 +4,18 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a test breaks.
 pub trait Tamper {
     /// Changes what is enforced, after it was decided and before anything starts.
     fn decided(&self, plan: &mut execd::Plan, judges: &mut netd::Judges, rules: &mut nexus_policy::SubjectPolicy) {
         let _ = (plan, judges, rules);
+    }
+
+    /// How long the session may take to begin, and to end.
+    fn patience(&self) -> Duration {
+        super::live::START_WAIT
     }
 
     /// Changes what was written down in this state directory, once the session is over.
@@ -27,4 +33,14 @@ impl Tamper for Honest {}
 #[must_use]
 pub fn prove_with(arguments: impl IntoIterator<Item = OsString>, tamper: &dyn Tamper) -> u8 {
     crate::cli::prove_with(arguments, tamper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_not_a_test_waits_less_or_longer_than_twenty_seconds() {
+        assert_eq!(Honest.patience(), Duration::from_secs(20));
+    }
 }

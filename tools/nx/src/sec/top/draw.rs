@@ -1,6 +1,6 @@
 //! The lines of the view: the same model and size give the same lines.
 
-use super::model::{Model, Subject, TROUBLES_TOLD, Usage};
+use super::model::{Journal, Model, Subject, TROUBLES_TOLD, Usage};
 use crate::run::plain;
 use logd::Entry;
 use nexus_audit::Judgement;
@@ -33,14 +33,23 @@ const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
 pub(super) fn lines(model: &Model, width: u16, height: u16, paint: Paint) -> Vec<Line<'static>> {
     let (width, height) = (usize::from(width), usize::from(height));
     let running: usize = model.subjects.values().map(|subject| subject.sessions).sum();
-    let title = format!(
-        "nx sec top  {}, {}   {KEYS}",
-        count(running, "session"),
-        count(model.subjects.len(), "subject")
-    );
+    let doubt = match model.in_doubt {
+        0 => String::new(),
+        some => format!(" and {some} in doubt"),
+    };
+    let title = if model.sessions_unknown {
+        format!("nx sec top  unknown who runs   {KEYS}")
+    } else {
+        let subjects = count(model.subjects.len(), "subject");
+        format!("nx sec top  {}{doubt}, {subjects}   {KEYS}", count(running, "session"))
+    };
     let mut out = vec![Line::styled(title, HEAD)];
     for trouble in model.troubles.iter().take(TROUBLES_TOLD) {
         out.push(Line::styled(plain(trouble), paint.of(Color::Red)));
+    }
+    if let Some(more) = model.troubles.len().checked_sub(TROUBLES_TOLD).filter(|more| *more > 0) {
+        let more = format!("and {more} more that cannot be told here; `nx sec ps` does");
+        out.push(Line::styled(more, paint.of(Color::Red)));
     }
     // Both lists get a half of what is left; what one does not need is the other's.
     let left = height.saturating_sub(out.len()).saturating_sub(2);
@@ -51,17 +60,23 @@ pub(super) fn lines(model: &Model, width: u16, height: u16, paint: Paint) -> Vec
     // Never past the end: the last page stays full.
     let from = model.scroll.min(wanted.saturating_sub(for_subjects));
     for (name, subject) in model.in_order().skip(from).take(for_subjects) {
-        out.push(columns.row(name, subject, paint));
+        out.push(columns.row(name, subject, model.sessions_unknown, paint));
     }
     let shown = height.saturating_sub(out.len()).saturating_sub(1);
-    let heading = if model.reading {
-        "DENIES (reading the journal …)"
-    } else if model.records.is_empty() {
-        "DENIES: none yet"
-    } else {
-        "DENIES, the last one at the end"
+    let (heading, style) = match &model.journal {
+        Journal::Reading => ("DENIES (reading the journal …)".to_owned(), HEAD),
+        Journal::Absent | Journal::Read if model.records.is_empty() => ("DENIES: none yet".to_owned(), HEAD),
+        Journal::Absent | Journal::Read => ("DENIES, the last one at the end".to_owned(), HEAD),
+        Journal::Partly(why) => (
+            format!("DENIES, not all: {}", plain(why)),
+            HEAD.patch(paint.of(Color::Red)),
+        ),
+        Journal::Unknown(why) => (
+            format!("DENIES: unknown: {}", plain(why)),
+            HEAD.patch(paint.of(Color::Red)),
+        ),
     };
-    out.push(Line::styled(heading, HEAD));
+    out.push(Line::styled(heading, style));
     let skip = model.records.len().saturating_sub(shown);
     out.extend(model.records.iter().skip(skip).map(|entry| record(entry, paint)));
     out.resize(height, Line::default());
@@ -128,13 +143,14 @@ impl Columns {
         )
     }
 
-    fn row(&self, name: &str, subject: &Subject, paint: Paint) -> Line<'static> {
+    fn row(&self, name: &str, subject: &Subject, sessions_unknown: bool, paint: Paint) -> Line<'static> {
         let (width, area) = (self.name, self.area());
-        let mut spans = vec![Span::raw(format!(
-            "{:width$} {:>3} ",
-            cut(&plain(name), width),
-            subject.sessions
-        ))];
+        let sessions = if sessions_unknown {
+            "?".to_owned()
+        } else {
+            subject.sessions.to_string()
+        };
+        let mut spans = vec![Span::raw(format!("{:width$} {sessions:>3} ", cut(&plain(name), width)))];
         match (&subject.usage, subject.wrong) {
             (_, Some(wrong)) => spans.push(Span::styled(
                 format!("{:both$} ", cut(wrong, area * 2 + 1), both = area * 2 + 1),
@@ -154,11 +170,12 @@ impl Columns {
             }
             (None, None) => spans.push(Span::raw(format!("{:area$} {:area$} ", "-", "-"))),
         }
-        let [quota, egress, abi] = subject.denies;
-        spans.push(Span::raw(if self.kinds {
-            format!("{quota:>7} {egress:>7} {abi:>7}")
-        } else {
-            format!("{:>6}", quota.saturating_add(egress).saturating_add(abi))
+        spans.push(Span::raw(match (subject.denies, self.kinds) {
+            (Some([quota, egress, abi]), true) => format!("{quota:>7} {egress:>7} {abi:>7}"),
+            (Some([quota, egress, abi]), false) => format!("{:>6}", quota.saturating_add(egress).saturating_add(abi)),
+            // Never a zero where nobody counted.
+            (None, true) => format!("{:>7} {:>7} {:>7}", "?", "?", "?"),
+            (None, false) => format!("{:>6}", "?"),
         }));
         Line::from(spans)
     }

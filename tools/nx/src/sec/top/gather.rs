@@ -1,11 +1,12 @@
 //! Looking at what changes: nothing here waits for anybody whom the view must not wait for.
 
-use super::model::{Model, Usage};
+use super::model::{Journal, Model, Usage};
 use super::usage::Usages;
 use crate::run::Failure;
 use crate::sec::{counters, journal, output, ps};
 use logd::{Filter, Followed, Follower};
 use nexus_audit::Counter;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,10 @@ pub(super) struct Gather {
     usages: Usages,
     follower: Option<Follower>,
     followed_at: Option<Instant>,
-    /// What was wrong with the journal at the last try.
-    journal_trouble: Option<String>,
+    /// Whether the last try to follow the journal failed.
+    failed: bool,
+    /// What of the journal cannot be read, as long as it is followed.
+    partly: Option<String>,
 }
 
 impl Gather {
@@ -31,7 +34,8 @@ impl Gather {
             usages: Usages::start(&output::places()?)?,
             follower: None,
             followed_at: None,
-            journal_trouble: None,
+            failed: false,
+            partly: None,
         })
     }
 
@@ -42,10 +46,11 @@ impl Gather {
 
     /// Who runs, and the counters.
     pub(super) fn look(&mut self, model: &mut Model) {
-        let mut troubles: Vec<String> = self.journal_trouble.iter().cloned().collect();
+        let mut troubles = Vec::new();
         for subject in model.subjects.values_mut() {
-            (subject.sessions, subject.wrong) = (0, None);
+            (subject.sessions, subject.wrong, subject.denies) = (0, None, None);
         }
+        (model.sessions_unknown, model.in_doubt) = (false, 0);
         match output::places().and_then(|places| ps::sessions(&places)) {
             Ok(listing) => {
                 for live in &listing.live {
@@ -56,55 +61,70 @@ impl Gather {
                         subject.wrong = Some(state);
                     }
                 }
+                model.in_doubt = listing.troubles.len();
                 for trouble in &listing.troubles {
                     troubles.push(format!("session {}: {}", trouble.session, trouble.why));
                 }
             }
-            Err(failure) => troubles.push(failure.message),
+            Err(failure) => {
+                model.sessions_unknown = true;
+                troubles.push(format!("unknown who runs: {}", failure.message));
+            }
         }
         match counters::all() {
             Ok(rows) => {
                 for (name, values) in rows {
                     let of = |counter: Counter| values.get(counter.index()).copied().unwrap_or(0);
                     let subject = model.subjects.entry(name).or_default();
-                    subject.denies = [
+                    subject.denies = Some([
                         of(Counter::QuotaDenies),
                         of(Counter::EgressDenies),
                         of(Counter::AbiDenies),
-                    ];
+                    ]);
+                }
+                // A session's row is there before its program is: where it is not, the file was taken away or begun again.
+                let uncounted = model
+                    .subjects
+                    .values()
+                    .filter(|subject| subject.denies.is_none())
+                    .count();
+                if uncounted > 0 {
+                    troubles.push(format!(
+                        "counts unknown: the counter file has nothing of {uncounted} of the subjects: somebody removed or replaced it"
+                    ));
                 }
             }
-            Err(failure) => troubles.push(failure.message),
+            Err(failure) => troubles.push(format!("counts unknown: {}", failure.message)),
         }
-        let running: Vec<String> = model
-            .subjects
-            .iter()
-            .filter(|(_, subject)| subject.sessions > 0)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let known = self.usages.of(running);
-        for (name, subject) in &mut model.subjects {
-            subject.usage = if subject.sessions > 0 {
-                known.get(name).cloned()
-            } else {
-                None
-            };
-        }
+        let known = self.usages.of(running(model));
+        used(model, known);
         model.troubles = troubles;
+    }
+
+    /// Waits until every file server said what is used, or until then.
+    pub(super) fn settle(&self, model: &mut Model, until: Instant) {
+        let running = running(model);
+        let mut known = self.usages.all_of(&running, until);
+        for name in running {
+            known
+                .entry(name)
+                .or_insert_with(|| unknown("its file server did not say in time"));
+        }
+        used(model, known);
     }
 
     /// Takes in what the journal has, for a moment; whether there is more to read at once.
     pub(super) fn read(&mut self, model: &mut Model) -> bool {
         let until = Instant::now() + READ_AT_ONCE;
         if let Err(trouble) = self.open(model) {
-            self.give_up(trouble);
+            self.give_up(model, trouble);
             return false;
         }
         let Some(follower) = &mut self.follower else {
             return false;
         };
         if let Err(error) = follower.look() {
-            self.give_up(Some(journal::whole(&error)));
+            self.give_up(model, Some(journal::whole(&error)));
             return false;
         }
         while Instant::now() < until {
@@ -115,16 +135,16 @@ impl Gather {
                         model.record(*entry);
                     }
                 }
-                Ok(Some(Followed::Unreadable(unreadable))) => self.journal_trouble = Some(unreadable.to_string()),
+                Ok(Some(Followed::Unreadable(unreadable))) => self.partly = Some(unreadable.to_string()),
                 Ok(Some(Followed::Gap { after, next })) => {
-                    self.journal_trouble = Some(format!("the journal has nothing between records {after} and {next}"));
+                    self.partly = Some(format!("the journal has nothing between records {after} and {next}"));
                 }
                 Ok(None) => {
-                    model.reading = false;
+                    model.journal = self.partly.clone().map_or(Journal::Read, Journal::Partly);
                     return false;
                 }
                 Err(error) => {
-                    self.give_up(Some(journal::whole(&error)));
+                    self.give_up(model, Some(journal::whole(&error)));
                     return false;
                 }
             }
@@ -135,7 +155,7 @@ impl Gather {
     fn open(&mut self, model: &mut Model) -> Result<(), Option<String>> {
         let now = Instant::now();
         let waits = |at: Instant| now.saturating_duration_since(at) < TRY_AGAIN;
-        if self.follower.is_some() || self.journal_trouble.is_some() && self.followed_at.is_some_and(waits) {
+        if self.follower.is_some() || self.failed && self.followed_at.is_some_and(waits) {
             return Ok(());
         }
         self.followed_at = Some(now);
@@ -144,8 +164,8 @@ impl Gather {
             Ok(follower) => {
                 // What was there before is read again from its start.
                 model.records.clear();
-                model.reading = true;
-                (self.follower, self.journal_trouble) = (Some(follower), None);
+                model.journal = Journal::Reading;
+                (self.follower, self.failed, self.partly) = (Some(follower), false, None);
                 Ok(())
             }
             // Nothing ever ran: it will be made.
@@ -154,9 +174,29 @@ impl Gather {
         }
     }
 
-    fn give_up(&mut self, trouble: Option<String>) {
+    /// Without a trouble where there is no journal, which is as it should be as long as nobody runs.
+    fn give_up(&mut self, model: &mut Model, trouble: Option<String>) {
         self.follower = None;
-        self.journal_trouble = trouble.map(|why| format!("the journal cannot be followed: {why}"));
+        self.failed = trouble.is_some();
+        model.journal = match trouble {
+            Some(why) => Journal::Unknown(format!("the journal cannot be followed: {why}")),
+            None if model.subjects.is_empty() => Journal::Absent,
+            None => Journal::Unknown(
+                "there is no journal, and something runs or was counted: somebody removed it".to_owned(),
+            ),
+        };
+    }
+}
+
+/// The subjects of which a session runs, in order.
+fn running(model: &Model) -> Vec<String> {
+    let running = model.subjects.iter().filter(|(_, subject)| subject.sessions > 0);
+    running.map(|(name, _)| name.clone()).collect()
+}
+
+fn used(model: &mut Model, mut known: BTreeMap<String, Usage>) {
+    for (name, subject) in &mut model.subjects {
+        subject.usage = known.remove(name).filter(|_| subject.sessions > 0);
     }
 }
 

@@ -4,6 +4,7 @@ mod draw;
 mod gather;
 mod keys;
 mod model;
+mod once;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -38,12 +39,31 @@ enum Ended {
     Signal(rustix::process::Signal),
 }
 
-pub(super) fn top() -> Result<Said, Failure> {
+/// `nx sec top`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    /// Say what one look shows as one JSON object, which needs no terminal
+    #[arg(long)]
+    json: bool,
+}
+
+impl TopArgs {
+    pub(super) const fn says_json(&self) -> bool {
+        self.json
+    }
+}
+
+pub(super) fn top(args: &TopArgs) -> Result<Said, Failure> {
+    if args.json {
+        return once::once();
+    }
     if !screen::is_there() {
         return Err(Failure::usage(
             "`nx sec top` needs a terminal to draw on and to read keys from, and not one of the kind `dumb`".to_owned(),
         )
-        .with_help("`nx sec ps`, `nx sec counters` and `nx sec audit --follow` say the same to a pipe or a file"));
+        .with_help(
+            "`nx sec top --json` says one look, and `nx sec audit --follow` each deny as it comes, to a pipe or a file",
+        ));
     }
     let failed = |error: io::Error| Failure::new(Exit::Missing, format!("the terminal cannot be used: {error}"));
     let screen = Screen::enter().map_err(failed)?;
@@ -82,6 +102,10 @@ fn watch(screen: &Screen, mut gather: Gather) -> io::Result<Ended> {
         match screen.asked() {
             Some(Asked::End(signal)) => return Ok(Ended::Signal(signal)),
             Some(Asked::Stop) => stop(screen, &mut terminal)?,
+            Some(Asked::Continued) => {
+                screen.again()?;
+                anew(&mut terminal)?;
+            }
             Some(Asked::Resized) | None => {}
         }
         if !has_key {

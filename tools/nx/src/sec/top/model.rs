@@ -27,8 +27,24 @@ pub(super) struct Subject {
     /// What is not as it should be with one of them, in a word.
     pub(super) wrong: Option<&'static str>,
     pub(super) usage: Option<Usage>,
-    /// Quota, egress and syscall denies; all that ever were.
-    pub(super) denies: [u64; 3],
+    /// Quota, egress and syscall denies, all that ever were; `None` where nobody can say.
+    pub(super) denies: Option<[u64; 3]>,
+}
+
+/// What is known of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Journal {
+    /// It was not looked at yet, or is being read for the first time.
+    #[default]
+    Reading,
+    /// Nothing was ever written, nor should have been.
+    Absent,
+    /// What is shown is what it has.
+    Read,
+    /// What is shown is not all, and why.
+    Partly(String),
+    /// Nobody can say what it has, and why.
+    Unknown(String),
 }
 
 /// Everything.
@@ -38,9 +54,12 @@ pub(super) struct Model {
     pub(super) subjects: BTreeMap<String, Subject>,
     /// Oldest first.
     pub(super) records: VecDeque<Entry>,
-    /// The journal is still being read for the first time.
-    pub(super) reading: bool,
-    /// What cannot be told, and why.
+    pub(super) journal: Journal,
+    /// Whether nobody can say who runs.
+    pub(super) sessions_unknown: bool,
+    /// How many entries of sessions nothing certain can be said of.
+    pub(super) in_doubt: usize,
+    /// What else cannot be told, and why.
     pub(super) troubles: Vec<String>,
     /// How far the list of subjects is moved up.
     pub(super) scroll: usize,
@@ -52,6 +71,15 @@ impl Model {
             self.records.pop_front();
         }
         self.records.push_back(entry);
+    }
+
+    /// Whether something of it is not known, or not as it should be.
+    pub(super) fn is_partial(&self) -> bool {
+        let unknown_usage =
+            |subject: &Subject| subject.denies.is_none() || matches!(subject.usage, Some(Usage::Unknown(_)));
+        !self.troubles.is_empty()
+            || matches!(self.journal, Journal::Partly(_) | Journal::Unknown(_))
+            || self.subjects.values().any(unknown_usage)
     }
 
     /// Those that run first, each by the bytes of its name.

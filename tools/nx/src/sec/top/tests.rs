@@ -1,5 +1,5 @@
 use super::draw::{Paint, lines};
-use super::model::{Model, RECORDS_KEPT, Subject, Usage};
+use super::model::{Journal, Model, RECORDS_KEPT, Subject, Usage};
 use logd::Entry;
 use nexus_abi::{Errno, Operation, Reason};
 use nexus_audit::{Judgement, Mac, Record, UnixMillis};
@@ -47,7 +47,10 @@ fn area(used_bytes: u64, hard_bytes: u64) -> AreaUsage {
 }
 
 fn model(subjects: usize, records: u64) -> Model {
-    let mut model = Model::default();
+    let mut model = Model {
+        journal: Journal::Read,
+        ..Model::default()
+    };
     for n in 0..subjects {
         let usage = Usage::Known(VfsdUsage {
             tmp: area(n as u64 * 4096, 16 * 4096),
@@ -58,7 +61,7 @@ fn model(subjects: usize, records: u64) -> Model {
             sessions: n % 3,
             wrong: None,
             usage: Some(usage),
-            denies: [1, 2, n as u64],
+            denies: Some([1, 2, n as u64]),
         };
         model.subjects.insert(format!("s\u{1b}[{n:05}"), subject);
     }
@@ -181,4 +184,45 @@ fn ten_thousand_subjects_scroll_to_the_last_one_and_not_past_it() {
 #[test]
 fn no_more_records_are_kept_than_any_screen_shows() {
     assert_eq!(model(0, 5000).records.len(), RECORDS_KEPT);
+}
+
+#[test]
+fn what_was_not_counted_is_a_question_mark_and_never_a_zero() {
+    let mut one = model(2, 0);
+    assert!(!one.is_partial());
+    let name = one.subjects.keys().nth(1).unwrap().clone();
+    one.subjects.get_mut(&name).unwrap().denies = None;
+    for width in [20, 60, 80, 120] {
+        let shown = drawn(&one, width, 24)[2].clone();
+        assert!(shown.ends_with('?') && !shown.contains(" 0"), "{shown}");
+    }
+    assert!(one.is_partial());
+    one.sessions_unknown = true;
+    let shown = drawn(&one, 80, 24);
+    assert!(
+        shown[0].starts_with("nx sec top  unknown who runs") && shown[2].contains("    ? ["),
+        "{shown:#?}"
+    );
+}
+
+#[test]
+fn none_yet_is_said_of_a_journal_that_was_read_and_of_no_other() {
+    let heading = |journal: Journal| {
+        let mut one = model(0, 0);
+        one.journal = journal;
+        let partial = one.is_partial();
+        (drawn(&one, 80, 24)[2].clone(), partial)
+    };
+    for journal in [Journal::Absent, Journal::Read] {
+        assert_eq!(heading(journal), ("DENIES: none yet".to_owned(), false));
+    }
+    assert_eq!(heading(Journal::Reading).0, "DENIES (reading the journal …)");
+    assert_eq!(
+        heading(Journal::Unknown("it\nis gone".to_owned())),
+        ("DENIES: unknown: it\\nis gone".to_owned(), true)
+    );
+    assert_eq!(
+        heading(Journal::Partly("a gap".to_owned())),
+        ("DENIES, not all: a gap".to_owned(), true)
+    );
 }

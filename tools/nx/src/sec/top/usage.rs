@@ -5,6 +5,7 @@ use super::model::Usage;
 use crate::run::{Exit, Failure, Places};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 /// What the view asks, and what was found.
 #[derive(Default)]
@@ -42,8 +43,17 @@ impl Usages {
         let mut board = self.shared.board.lock().unwrap_or_else(PoisonError::into_inner);
         board.found.retain(|name, _| subjects.binary_search(name).is_ok());
         board.wanted = Some(subjects);
-        self.shared.changed.notify_one();
+        self.shared.changed.notify_all();
         board.found.clone()
+    }
+
+    /// What is known of these, asked for by [`Usages::of`], once it is known of all, or by then.
+    pub(super) fn all_of(&self, subjects: &[String], until: Instant) -> BTreeMap<String, Usage> {
+        let board = self.shared.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.saturating_duration_since(Instant::now());
+        let lacks = |board: &mut Board| subjects.iter().any(|name| !board.found.contains_key(name));
+        let waited = self.shared.changed.wait_timeout_while(board, left, lacks);
+        waited.unwrap_or_else(PoisonError::into_inner).0.found.clone()
     }
 }
 
@@ -58,6 +68,7 @@ fn ask_for_ever(shared: &Shared, places: &Places) {
             let usage = ask(places, &subject);
             let mut board = shared.board.lock().unwrap_or_else(PoisonError::into_inner);
             board.found.insert(subject, usage);
+            shared.changed.notify_all();
         }
     }
 }

@@ -156,7 +156,7 @@ fn without_the_charge_a_write_would_pass_the_limit() {
     let scratch = Scratch::new();
     let (vfs, books) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
-    let (_, handle) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (_, handle, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     let write = |offset| {
         let head = super::super::protocol::WriteHead {
             handle,
@@ -180,7 +180,7 @@ fn what_is_written_back_ends_at_the_length() {
     let scratch = Scratch::new();
     let (vfs, books) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
-    let (_, handle) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (_, handle, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
     let write = |offset, data: &[u8], back| {
         let head = super::super::protocol::WriteHead {
@@ -211,7 +211,7 @@ fn of_two_closes_at_once_one_lets_go_of_the_room_past_the_end() {
     let scratch = Scratch::new();
     let (vfs, books) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
-    let (attr, one) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (attr, one, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     vfs.op_open(attr.id, 2, 0).unwrap();
     match vfs.op_fallocate(one, 0, 4 * 4096, KEEP_SIZE, 0) {
         // No such room on this host: nothing to let go of.
@@ -237,7 +237,7 @@ fn between_areas_nothing_is_linked_or_moved() {
     let (vfs, books) = vfs(&scratch);
     let of = |zone| vfs.zones.iter().find(|node| node.zone == zone).unwrap().id;
     let (tmp, state) = (of(Zone::Tmp), of(Zone::State));
-    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (attr, _, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     vfs.op_create(state, c"g", 0o600, 2, 0).unwrap();
     assert_eq!(vfs.op_link(attr.id, state, c"h", 0), Err(Errno::XDEV));
     for (name, flags) in [(c"h", 0), (c"h", 1), (c"g", 0), (c"g", 2)] {
@@ -282,7 +282,7 @@ fn a_handle_of_another_file_shortens_only_the_one_that_was_named() {
     let (vfs, books) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
     let made = [c"f", c"g"].map(|name| {
-        let (attr, handle) = vfs.op_create(tmp, name, 0o600, 2, 0).unwrap();
+        let (attr, handle, _) = vfs.op_create(tmp, name, 0o600, 2, 0).unwrap();
         let head = super::super::protocol::WriteHead {
             handle,
             offset: 0,
@@ -316,7 +316,7 @@ fn what_others_put_in_a_files_place_is_never_taken_for_it() {
     let (vfs, _) = vfs(&scratch);
     let state = vfs.zones.iter().find(|node| node.zone == Zone::State).unwrap().id;
     // Without a handle on the inode until one is needed.
-    let (attr, _) = vfs.op_create(state, c"f", 0o600, 2, 0).unwrap();
+    let (attr, _, _) = vfs.op_create(state, c"f", 0o600, 2, 0).unwrap();
     let place = scratch.0.join(&*Zone::State.name()).join("f");
     let other = scratch.0.join("other");
     std::fs::write(&other, b"others").unwrap();
@@ -342,7 +342,7 @@ fn a_file_is_given_to_nobody_else() {
     let scratch = Scratch::new();
     let (vfs, _) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
-    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (attr, _, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     let to = |uid, gid| super::super::protocol::Changes {
         uid,
         gid,
@@ -365,7 +365,7 @@ fn attributes_are_those_of_users_alone() {
     let scratch = Scratch::new();
     let (vfs, _) = vfs(&scratch);
     let tmp = vfs.zones.first().unwrap().id;
-    let (attr, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let (attr, _, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
     for name in [
         c"security.capability",
         c"security.selinux",

@@ -11,6 +11,10 @@ const MINOR_MIN: u32 = 31;
 /// The newest minor version that was looked at: everything until then that is not asked for stays off.
 const MINOR: u32 = 41;
 
+/// From this minor version on (Linux 6.18) the kernel forgets what it holds of a place also *after* a direct write to it (commit
+/// b359af8275a9): before, who read meanwhile could leave there what had been.
+const WRITES_PASS: u32 = 45;
+
 /// How many requests the kernel sends ahead of answers: read-ahead, and releases.
 const BACKGROUND_MAX: u16 = 64;
 
@@ -64,7 +68,10 @@ pub(crate) enum InitError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Agreed {
     /// Requests.
-    Yes,
+    Yes {
+        /// A write may pass the kernel's copy of a file by, and the copy stays right.
+        writes_pass: bool,
+    },
     /// Another first word, of our major version.
     AskAgain,
 }
@@ -99,7 +106,9 @@ pub(crate) fn agree(
     answer.u16(u16::try_from(pages).unwrap_or(u16::MAX));
     answer.u16(0);
     answer.bytes(&[0; 32]);
-    Ok(Agreed::Yes)
+    Ok(Agreed::Yes {
+        writes_pass: minor >= WRITES_PASS,
+    })
 }
 
 #[cfg(test)]
@@ -109,10 +118,18 @@ mod tests {
     #[test]
     fn the_oldest_kernel_is_served_and_the_one_before_is_not() {
         let mut answer = Answer::new();
-        assert_eq!(agree(&mut answer, 7, MINOR_MIN, 0, u32::MAX), Ok(Agreed::Yes));
+        let old = Agreed::Yes { writes_pass: false };
+        assert_eq!(agree(&mut answer, 7, MINOR_MIN, 0, u32::MAX), Ok(old));
         assert_eq!(answer.body_len(), 64);
         assert_eq!(agree(&mut answer, 7, MINOR_MIN - 1, 0, 0), Err(InitError::Version));
         assert_eq!(agree(&mut answer, 8, 0, 0, 0), Ok(Agreed::AskAgain));
+    }
+
+    #[test]
+    fn writes_pass_the_cache_from_the_first_kernel_on_that_keeps_it_right() {
+        let agreed = |minor| agree(&mut Answer::new(), 7, minor, 0, u32::MAX);
+        assert_eq!(agreed(WRITES_PASS - 1), Ok(Agreed::Yes { writes_pass: false }));
+        assert_eq!(agreed(WRITES_PASS), Ok(Agreed::Yes { writes_pass: true }));
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub(crate) const REQUEST_BYTES_MAX: usize = DATA_BYTES_MAX + REQUEST_EXTRA_BYTES
 
 /// What is said of an opened file or directory (`FOPEN_*`).
 pub(crate) mod opened {
+    /// What is written through this descriptor comes from the program's own pages and passes the kernel's copy of the file by, which
+    /// loses what it held of that place.
+    pub(crate) const DIRECT_IO: u32 = 1;
     /// What the kernel has read of the file stays true.
     pub(crate) const KEEP_CACHE: u32 = 1 << 1;
     /// The kernel may remember the directory's listing until it changes the directory itself.

@@ -32,7 +32,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Shakes hands with the kernel, which has asked for it by the time that the device is mounted.
-    pub(crate) fn new(device: OwnedFd, vfs: Vfs) -> Result<Self, Errno> {
+    pub(crate) fn new(device: OwnedFd, mut vfs: Vfs) -> Result<Self, Errno> {
         let mut buffer = vec![0; REQUEST_BYTES_MAX];
         let mut answer = Answer::new();
         loop {
@@ -55,7 +55,10 @@ impl Server {
             let result = agreed.map(drop).map_err(|_| Errno::PROTO);
             rustix::io::write(&device, answer.finish(header.unique, result))?;
             match agreed {
-                Ok(Agreed::Yes) => return Ok(Self { device, vfs }),
+                Ok(Agreed::Yes { writes_pass }) => {
+                    vfs.writes_pass = writes_pass;
+                    return Ok(Self { device, vfs });
+                }
                 Ok(Agreed::AskAgain) => {}
                 Err(_) => return Err(Errno::PROTO),
             }

@@ -1,0 +1,306 @@
+//! Files that are opened only to be written: what is written passes the kernel's copy of the file by, and nobody can tell.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{IoSlice, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+
+use crate::Case;
+use crate::mapping::Mapping;
+use crate::world::{KIB, MIB, World, budget, errno};
+
+pub(crate) const CASES: &[Case] = &[
+    (
+        "what_is_only_written_is_seen_at_once_by_readers_and_mappings",
+        seen_at_once,
+    ),
+    (
+        "a_write_beside_stores_through_a_mapping_of_the_same_page_is_never_lost",
+        beside_stores,
+    ),
+    (
+        "a_reader_that_races_with_a_writer_is_not_left_with_what_was",
+        racing_reader,
+    ),
+    ("what_is_written_from_a_mapping_of_the_file_itself_arrives", from_itself),
+    (
+        "a_write_of_many_pieces_or_from_nowhere_is_what_it_is_on_any_file",
+        pieces_and_nowhere,
+    ),
+    (
+        "a_write_that_does_not_fit_is_refused_whole_and_a_long_one_ends_at_the_limit",
+        at_the_limit,
+    ),
+    ("what_the_kernel_moves_into_a_file_arrives", moved_in),
+    ("writing_takes_set_id_bits_from_a_file_of_the_users", set_id),
+];
+
+fn writer(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+fn both(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+/// Runs `act` beside this process until it is told to end.
+fn beside(act: impl Fn()) -> rustix::process::Pid {
+    match clone(CloneFlags::NONE).unwrap() {
+        Fork::Child => loop {
+            act();
+        },
+        Fork::Parent(child) => rustix::process::Pid::from_raw(child.pid).unwrap(),
+    }
+}
+
+fn end(child: rustix::process::Pid) {
+    rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+    rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).unwrap();
+}
+
+fn seen_at_once(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        writer.write_all_at(&[1; 20_000], 0).unwrap();
+        let reader = File::open(&path).unwrap();
+        let both = both(&path);
+        let mut mapping = Mapping::new(&both, 0, 20_000).unwrap();
+        for round in 2..200_u8 {
+            let mut bytes = [0; 20_000];
+            reader.read_exact_at(&mut bytes, 0).unwrap();
+            // Inside a page whose other bytes were stored through the mapping a moment ago, and over the edge of two.
+            mapping.bytes_mut()[4096] = round;
+            writer.write_all_at(&[round; 5000], 4097).unwrap();
+            assert_eq!(mapping.bytes()[4096..9097], [round; 5001]);
+            assert_eq!(mapping.bytes()[9097], 1);
+            reader.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(bytes[4096..9097], [round; 5001]);
+            assert_eq!(bytes[4095], 1);
+        }
+        // Longer at once, and shorter, for all who have it open.
+        writer.write_all_at(&[7; 10], 50_001).unwrap();
+        assert_eq!(reader.metadata().unwrap().len(), 50_011);
+        let mut bytes = [9; 40];
+        assert_eq!(reader.read_at(&mut bytes, 49_991).unwrap(), 20);
+        assert_eq!(bytes[..10], [0; 10]);
+        assert_eq!(bytes[10..20], [7; 10]);
+        writer.set_len(3).unwrap();
+        writer.write_all_at(b"z", 5).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"\x01\x01\x01\0\0z");
+        rustix::fs::fsync(&writer).unwrap();
+    });
+    let on_disk = fs::read(world.subject_dir().join("state/f")).unwrap();
+    assert_eq!(on_disk, b"\x01\x01\x01\0\0z");
+}
+
+fn beside_stores(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        fs::write(&path, [0; 4096]).unwrap();
+        let both = both(&path);
+        let mapping = Mapping::new(&both, 0, 4096).unwrap();
+        let writer = writer(&path);
+        let child = beside(|| mapping.poke(0, 1));
+        let mut lost = 0;
+        for round in 0..3000_u32 {
+            writer.write_all_at(&round.to_ne_bytes(), 8).unwrap();
+            let mut back = [0; 4];
+            both.read_exact_at(&mut back, 8).unwrap();
+            lost += u32::from(back != round.to_ne_bytes());
+        }
+        end(child);
+        assert_eq!(lost, 0, "writes were lost");
+    });
+}
+
+fn racing_reader(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        writer.write_all_at(&[0; 4096], 0).unwrap();
+        let reader = File::open(&path).unwrap();
+        let child = beside(|| {
+            let _ = reader.read_at(&mut [0; 4096], 0);
+        });
+        for round in 0..3000_u32 {
+            writer.write_all_at(&round.to_ne_bytes(), 8).unwrap();
+            let mut back = [0; 4];
+            reader.read_exact_at(&mut back, 8).unwrap();
+            assert_eq!(back, round.to_ne_bytes(), "what was is still there");
+        }
+        end(child);
+    });
+}
+
+fn from_itself(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        let data: Vec<u8> = (0..MIB).map(|at| (at / 4096) as u8).collect();
+        writer.write_all_at(&data, 0).unwrap();
+        let both = both(&path);
+        let mapping = Mapping::new(&both, 0, MIB as usize).unwrap();
+        // Its pages are in nobody's memory: the kernel reads them from the server while it holds the file.
+        for shift in [0, 4096, 12_345] {
+            rustix::fs::fadvise(&both, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            let before = fs::read(&path).unwrap();
+            rustix::fs::fadvise(&both, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            writer.write_all_at(&mapping.bytes()[..500_000], shift).unwrap();
+            let after = fs::read(&path).unwrap();
+            let shift = shift as usize;
+            if shift == 0 {
+                assert!(before == after);
+            } else {
+                // A piece that was written may be the source of the next.
+                assert!(after[..shift] == before[..shift]);
+                assert!(after[shift..shift + 4096] == before[..4096]);
+                assert!(after[shift + 500_000..] == before[shift + 500_000..]);
+            }
+        }
+    });
+}
+
+fn pieces_and_nowhere(world: &World) {
+    let connection = world.join_roomy();
+    let bare = world.bare_dir();
+    world.inside(&connection, |dirs| {
+        let said: Vec<_> = [&bare, &dirs.state]
+            .map(|dir| {
+                let path = dir.join("f");
+                let mut writer = writer(&path);
+                let small: Vec<Vec<u8>> = (0..1024_u32).map(|at| at.to_ne_bytes()[..3].to_vec()).collect();
+                let slices: Vec<IoSlice<'_>> = small.iter().map(|piece| IoSlice::new(piece)).collect();
+                let count = writer.write_vectored(&slices).unwrap();
+                let nothing = writer.write(&[]).unwrap();
+                let nowhere = errno(crate::mapping::write_from_nowhere(&writer, 4096).map(|_| ()));
+                let half = crate::mapping::write_half_from_nowhere(&writer).unwrap();
+                let unaligned = vec![5; 3 * MIB as usize + 1];
+                writer.write_all(&unaligned[1..]).unwrap();
+                (count, nothing, nowhere, half, fs::read(&path).unwrap())
+            })
+            .into();
+        assert_eq!(said[0].0, 3072);
+        assert_eq!((said[0].2, said[0].3), (14, 4096));
+        assert!(
+            said[0] == said[1],
+            "{:?} {:?}",
+            (said[0].0, said[0].3),
+            (said[1].0, said[1].3)
+        );
+    });
+}
+
+fn at_the_limit(world: &World) {
+    const EDQUOT: i32 = 122;
+    let mut connection = world.join(budget(0, 0), budget(MIB, 10));
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let mut writer = writer(&path);
+        writer.write_all(&vec![1; (MIB - 8 * KIB) as usize]).unwrap();
+        assert_eq!(errno(writer.write(&[2; 8193])), EDQUOT);
+        assert_eq!(fs::metadata(&path).unwrap().len(), MIB - 8 * KIB);
+        writer.write_all(&[2; 8192]).unwrap();
+        // What is there may be written again; one byte more may not.
+        writer.write_all_at(&[3; 4096], MIB - 4096).unwrap();
+        assert_eq!(errno(writer.write(&[4])), EDQUOT);
+        writer.set_len(0).unwrap();
+        // In requests of half a mebibyte, cut where the program's own pages end: the third does not fit.
+        let reached = writer.write_at(&vec![5; 3 * MIB as usize], 0).unwrap() as u64;
+        assert!((MIB - 4096..=MIB).contains(&reached), "{reached}");
+        assert_eq!(errno(writer.write_at(&[6; 4097], MIB - 4096)), EDQUOT);
+        assert!(fs::read(&path).unwrap() == vec![5; reached as usize]);
+        // Many at once, each at the end: whole records, none over another.
+        writer.set_len(0).unwrap();
+        let record = 100_usize;
+        let children: Vec<_> = (0..4_u8)
+            .map(|who| match clone(CloneFlags::NONE).unwrap() {
+                Fork::Child => {
+                    let mut log = OpenOptions::new().append(true).open(&path).unwrap();
+                    for _ in 0..200 {
+                        log.write_all(&vec![who + 1; record]).unwrap();
+                    }
+                    exit_now(0)
+                }
+                Fork::Parent(child) => child.pid,
+            })
+            .collect();
+        for child in children {
+            let pid = rustix::process::Pid::from_raw(child);
+            rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+        }
+        let log = fs::read(&path).unwrap();
+        assert_eq!(log.len(), 4 * 200 * record);
+        assert!(log.chunks(record).all(|one| one.iter().all(|byte| *byte == one[0])));
+    });
+    crate::hostile::agrees(world, &mut connection);
+}
+
+fn moved_in(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let from = dirs.tmp.join("from");
+        let data: Vec<u8> = (0..700_000_u32).map(|at| (at / 997) as u8).collect();
+        fs::write(&from, &data).unwrap();
+        let source = File::open(&from).unwrap();
+        for how in 0..3 {
+            let path = dirs.state.join(format!("to{how}"));
+            let target = writer(&path);
+            let mut sent = 0;
+            while sent < data.len() {
+                let rest = data.len() - sent;
+                let count = match how {
+                    0 => rustix::fs::sendfile(&target, &source, Some(&mut (sent as u64)), rest).unwrap(),
+                    1 => {
+                        let (mut at, mut to) = (sent as u64, sent as u64);
+                        rustix::fs::copy_file_range(&source, Some(&mut at), &target, Some(&mut to), rest).unwrap()
+                    }
+                    _ => {
+                        let (out, into) = std::io::pipe().unwrap();
+                        let flags = rustix::pipe::SpliceFlags::empty();
+                        let mut at = sent as u64;
+                        let held = rustix::pipe::splice(&source, Some(&mut at), &into, None, rest, flags).unwrap();
+                        let mut at = sent as u64;
+                        rustix::pipe::splice(&out, None, &target, Some(&mut at), held, flags).unwrap()
+                    }
+                };
+                assert!(count > 0);
+                sent += count;
+            }
+            assert!(fs::read(&path).unwrap() == data, "way {how}");
+            // Asked for by the program itself, and given up again.
+            let flags = rustix::fs::OFlags::DIRECT;
+            rustix::fs::fcntl_setfl(&target, flags).unwrap();
+            rustix::fs::fcntl_setfl(&target, rustix::fs::OFlags::empty()).unwrap();
+            rustix::fs::flock(&target, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            target.write_all_at(b"!", 5).unwrap();
+            assert_eq!(fs::read(&path).unwrap()[5], b'!');
+            // It is for writing alone, as it was opened.
+            assert_eq!(errno(target.read_at(&mut [0], 0)), 9);
+            assert_eq!(errno(Mapping::new(&target, 0, 4096).map(drop)), 13);
+        }
+    });
+}
+
+fn set_id(world: &World) {
+    let work = world.work_dir();
+    let path = work.join("tool");
+    fs::write(&path, b"x").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
+    let connection = world.join_work(&work, budget(MIB, 100));
+    world.inside(&connection, |dirs| {
+        let path = dirs.work.join("tool");
+        let mut options = OpenOptions::new();
+        let file = options.write(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
+        file.write_all_at(b"y", 0).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o6000, 0);
+    });
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+}
