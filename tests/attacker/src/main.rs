@@ -17,6 +17,7 @@ mod sockets;
 mod storm;
 mod terminal;
 mod ticking;
+mod turn;
 mod udp;
 mod unix;
 mod without_internet;
@@ -66,6 +67,12 @@ fn main() -> ExitCode {
         }
         ("race-descriptor", [open, forbidden, path, rounds]) => {
             race::descriptor(number(open), number(forbidden), path, number(rounds));
+        }
+        ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
+        ("turn-held", [host, open, path, rounds]) => turn::held(number(host), number(open), path, number(rounds)),
+        ("turn-killed", [full, forbidden]) => turn::killed(number(full), number(forbidden)),
+        ("turn-swap", [full, open, forbidden, path, rounds]) => {
+            turn::swap(number(full), number(open), number(forbidden), path, number(rounds));
         }
         ("pointers", [port, directory]) => memory::pointers(number(port), directory),
         ("reopen", []) => files::reopen(),

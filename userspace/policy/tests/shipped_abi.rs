@@ -249,6 +249,7 @@ fn sockets_are_unix_tcp_and_udp_and_nothing_else() {
         (1, 5, 0),
         (2, 1, 0),
         (2, 1, 6),
+        (2, 1, 262),
         (2, 2, 17),
         (10, 0x80801, 0),
         (10, 0x80002, 0),
@@ -283,7 +284,6 @@ fn sockets_are_unix_tcp_and_udp_and_nothing_else() {
             Reason::EgressFamily,
         );
     }
-    demo.answers(nr::socket, &[2, 1, 262], Errno::EPROTONOSUPPORT, Reason::AbiDenyRule);
 }
 
 #[test]
@@ -337,8 +337,12 @@ fn options_of_sockets_are_the_ordinary_ones() {
         demo.denies(nr::setsockopt, &[3, level | 7 << 32, option | 9 << 32]);
         demo.denies(nr::getsockopt, &[3, level, option]);
     }
-    demo.allows(nr::getsockopt, &[3, 6, 11]);
-    demo.denies(nr::setsockopt, &[3, 6, 11]);
+    // To be read only; of MPTCP that there is none.
+    for (level, option) in [(6, 11), (284, 1)] {
+        demo.allows(nr::getsockopt, &[3, level, option]);
+        demo.denies(nr::setsockopt, &[3, level, option]);
+    }
+    demo.denies(nr::getsockopt, &[3, 284, 2]);
 }
 
 #[test]

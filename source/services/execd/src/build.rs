@@ -238,8 +238,8 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
         calls.push(("bind", vec![]));
         calls.push(("listen", vec![]));
     }
+    let families = [AddressFamily::INET, AddressFamily::INET6].map(|family| u64::from(family.as_raw()));
     for (opens, kind) in [(tcp, SocketType::STREAM), (udp, SocketType::DGRAM)] {
-        let families = [AddressFamily::INET, AddressFamily::INET6].map(|family| u64::from(family.as_raw()));
         let kind = ArgTest::Masked {
             mask: SOCK_TYPE_MASK,
             value: u64::from(kind.as_raw()),
@@ -248,6 +248,14 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
             calls.push(("socket", vec![arg(0, ArgTest::OneOf(families.into())), arg(1, kind)]));
         }
     }
+    // The kernel makes nobody one of these: who asks for MPTCP gets TCP, on the side where its others are.
+    calls.push((
+        "socket",
+        vec![
+            arg(0, ArgTest::OneOf(families.into())),
+            arg(2, ArgTest::Equal(u64::from(rustix::net::ipproto::MPTCP.as_raw().get()))),
+        ],
+    ));
     if udp || handed {
         // A datagram socket of the host's side sends to whatever address it is given: one in a register, and whatever may
         // lie in memory. What goes to a peer without an address is the kernel's.

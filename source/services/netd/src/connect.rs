@@ -1,10 +1,10 @@
 //! connect(2)
 
 use crate::caller::Caller;
+use crate::connecting::Connecting;
 use crate::local::plain;
 use crate::route::{judge, judge_without_destination};
 use crate::side::{Move, Side, Traits, swap};
-use crate::worker::Connecting;
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -82,13 +82,13 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     }
     // A call that is made again after a signal goes on with the connection that the first one began.
     effects.egress_allowed = u64::from(wanted == Side::Host && sys::is_tcp_closed(&socket)?);
-    if rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK) {
-        return finish(sys::connect(&socket, &bytes));
-    }
+    // Any of the program's threads may change this before the kernel looks, so who does not mean to wait is no more trusted
+    // with the turn than who does.
+    let passes = rustix::fs::fcntl_getfl(&socket)?.contains(rustix::fs::OFlags::NONBLOCK);
     // A call with a timeout would begin to count again: it ends with `EINTR` instead, signal(7). When its time is over it says
     // that it began the connection, so it has to.
     let untimed = socket_timeout(&socket, Timeout::Send)?.is_none();
-    if plain(ip).is_loopback() || netd.is_host_address(ip)? {
+    if passes || plain(ip).is_loopback() || netd.is_host_address(ip)? {
         return Ok(Answer::Here(Connecting {
             workers: netd.workers.clone(),
             id: call.id,
@@ -96,9 +96,11 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             socket,
             address: bytes,
             restarts: untimed,
+            passes,
         }));
     }
-    netd.workers.connect((call.id, call.tid), socket, bytes, untimed)?;
+    netd.workers
+        .connect((call.id, call.tid), socket, bytes, (untimed, passes))?;
     Ok(Answer::Later)
 }
 
@@ -151,9 +153,7 @@ pub(crate) fn protocol_of(socket: &OwnedFd, domain: i32) -> Result<Option<Protoc
     let protocol = sys::protocol(socket)?.cast_unsigned();
     let is_protocol = |known: rustix::net::Protocol| protocol == known.as_raw().get();
     Ok(match kind {
-        SocketType::STREAM if is_protocol(rustix::net::ipproto::TCP) || is_protocol(rustix::net::ipproto::MPTCP) => {
-            Some(Protocol::Tcp)
-        }
+        SocketType::STREAM if is_protocol(rustix::net::ipproto::TCP) => Some(Protocol::Tcp),
         SocketType::DGRAM if is_protocol(rustix::net::ipproto::UDP) => Some(Protocol::Udp),
         _ => None,
     })

@@ -13,6 +13,7 @@ mod bind;
 mod broker;
 mod caller;
 mod connect;
+mod connecting;
 mod control;
 mod epoll;
 mod gather;
@@ -37,13 +38,14 @@ mod unix;
 mod worker;
 
 pub use broker::Broker;
+pub use connecting::Connecting;
 pub use local::is_ephemeral;
 pub use pins::{OpenName, OpenNames};
 #[doc(hidden)]
 pub use resolver::read_any_message;
 pub use resolver::{listed_addresses, name_servers};
 pub use turns::Turns;
-pub use worker::{Connecting, LateDenial};
+pub use worker::LateDenial;
 
 use host::Host;
 use nexus_abi::{Errno, Operation, Reason, RuleRef};

@@ -2,14 +2,13 @@
 //! thread that is done waits a while for the next call: most connects are short, and making a thread costs more than they.
 
 use crate::away::{Away, look};
+use crate::connecting::connect_once;
 use crate::stream::Work;
 use crate::taken::Taken;
-use crate::turns::Turns;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
-use nexus_sys::socket as sys;
 use nexus_wire::broker::{Reply, UnixAction};
 use nexus_wire::packet::PacketSocket;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +23,10 @@ use std::time::{Duration, Instant};
 /// How many calls may wait at once. Each has a blocked thread of the program behind it, so only a program with more
 /// threads than this meets it; each costs this side a thread with a small stack.
 const WAITING_MAX: usize = 4096;
+
+/// How many more may be under way of those that said that they do not wait, which is so but for a program that takes its word
+/// back meanwhile: who keeps to it must not be told that others wait.
+const PASSING_MAX: usize = 64;
 
 /// What tells init's child to give up; what it says does not matter, only that it arrives.
 const GIVE_UP: &[u8] = b"give up";
@@ -47,11 +50,11 @@ pub type LateDenial = Arc<dyn Fn(Denial) + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) struct Workers {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    listener: Arc<Listener>,
+pub(crate) struct Shared {
+    pub(crate) listener: Arc<Listener>,
     late: LateDenial,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     changed: Condvar,
@@ -102,7 +105,7 @@ impl GiveWay {
 }
 
 /// What a call that waited ends with.
-enum Ended {
+pub(crate) enum Ended {
     /// It returns this.
     Value(usize),
     /// What init's child said.
@@ -156,6 +159,25 @@ impl Workers {
         Ok(Self { shared })
     }
 
+    /// Notes that this thread waits for a call that it answers itself.
+    pub(crate) fn note(&self, (id, tid): (u64, u32), thread: Option<ThreadHandle>, give_way: Arc<GiveWay>) {
+        let entry = Waiting {
+            tid,
+            thread,
+            give_way,
+            interruptible: true,
+        };
+        self.shared.waiting().insert(id, entry);
+        self.shared.changed.notify_one();
+        // Without a thread for that it waits for its peer alone.
+        let _ = self.watch();
+    }
+
+    /// It is over.
+    pub(crate) fn forget(&self, id: u64) {
+        self.shared.waiting().remove(&id);
+    }
+
     /// Starts looking after waiting calls, with the first of them.
     fn watch(&self) -> std::io::Result<()> {
         if self.shared.watched.swap(true, Ordering::AcqRel) {
@@ -168,25 +190,27 @@ impl Workers {
         })
     }
 
-    /// Connects a blocking socket: in the kernel's own way, on the judged bytes, until it is done or the caller is
-    /// called away.
+    /// Connects: in the kernel's own way, on the judged bytes, until it is done or the caller is called away. `passes`
+    /// where it did not mean to wait.
     pub(crate) fn connect(
         &self,
-        caller: (u64, u32),
+        (id, tid): (u64, u32),
         socket: Taken,
         address: Vec<u8>,
-        restarts: bool,
+        (restarts, passes): (bool, bool),
     ) -> std::io::Result<()> {
-        let connect = move |_: &GiveWay| sys::connect(&socket, &address).map(|()| Ended::Value(0));
-        self.wait_for(
-            caller,
-            Wait {
-                call: connect,
-                denial: None,
-                interruptible: true,
-                restarts,
-            },
-        )
+        let connect = move |give_way: &GiveWay| {
+            let done = connect_once(&socket, &address, || give_way.get().is_none());
+            done.map(|()| Ended::Value(0))
+        };
+        let places = WAITING_MAX.saturating_add(if passes { PASSING_MAX } else { 0 });
+        let wait = Wait {
+            call: connect,
+            denial: None,
+            interruptible: true,
+            restarts,
+        };
+        self.wait_at((id, tid), wait, places)
     }
 
     /// Sends what has to wait for the other side; `work` says how much it sent.
@@ -250,14 +274,23 @@ impl Workers {
 
     fn wait_for(
         &self,
+        caller: (u64, u32),
+        wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended> + Send + 'static>,
+    ) -> std::io::Result<()> {
+        self.wait_at(caller, wait, WAITING_MAX)
+    }
+
+    fn wait_at(
+        &self,
         (id, tid): (u64, u32),
         wait: Wait<impl FnMut(&GiveWay) -> std::io::Result<Ended> + Send + 'static>,
+        places: usize,
     ) -> std::io::Result<()> {
         self.watch()?;
         let give_way = Arc::new(GiveWay::default());
         {
             let mut waiting = self.shared.waiting();
-            if waiting.len() >= WAITING_MAX {
+            if waiting.len() >= places {
                 return Err(std::io::Error::from_raw_os_error(i32::from(Errno::EAGAIN.raw())));
             }
             let entry = Waiting {
@@ -341,7 +374,7 @@ impl Shared {
     }
 
     /// Answers a call that is done or gives way.
-    fn tell(
+    pub(crate) fn tell(
         &self,
         id: u64,
         result: std::io::Result<Ended>,
@@ -370,75 +403,6 @@ impl Shared {
             }
             Err(error) => self.listener.fail(id, errno_of(error.raw_os_error()).raw()),
         };
-    }
-}
-
-/// A connect of a stream to this machine: it is mostly over before it would wait.
-#[derive(Debug)]
-pub struct Connecting {
-    pub(crate) workers: Workers,
-    pub(crate) id: u64,
-    pub(crate) tid: u32,
-    pub(crate) socket: Taken,
-    pub(crate) address: Vec<u8>,
-    pub(crate) restarts: bool,
-}
-
-impl Connecting {
-    /// Connects and answers, in this thread. Gives the turn back if nobody took it meanwhile.
-    #[must_use]
-    pub fn make<T: Send + 'static>(self, turns: &Arc<Turns<T>>, turn: T) -> Option<T> {
-        let Self {
-            workers,
-            id,
-            tid,
-            socket,
-            address,
-            restarts,
-        } = self;
-        if !turns.are_watched() {
-            if let Err(error) = workers.connect((id, tid), socket, address, restarts) {
-                // A caller that is gone hears nothing.
-                let _ = workers.shared.listener.fail(id, errno_of(error.raw_os_error()).raw());
-            }
-            return Some(turn);
-        }
-        let give_way = Arc::new(GiveWay::default());
-        let taken = {
-            let (workers, give_way) = (workers.clone(), Arc::clone(&give_way));
-            move |thread| {
-                let entry = Waiting {
-                    tid,
-                    thread,
-                    give_way,
-                    interruptible: true,
-                };
-                workers.shared.waiting().insert(id, entry);
-                workers.shared.changed.notify_one();
-                // Without a thread for that it waits for its peer alone.
-                let _ = workers.watch();
-            }
-        };
-        let connect = || {
-            loop {
-                match sys::connect(&socket, &address) {
-                    Err(error)
-                        if error.kind() == std::io::ErrorKind::Interrupted
-                            && give_way.get().is_none()
-                            && !turns.are_over() => {}
-                    other => break other,
-                }
-            }
-        };
-        let (turn, result) = turns.without(turn, taken, connect);
-        if turn.is_none() {
-            workers.shared.waiting().remove(&id);
-        }
-        // Before its caller goes on, who may be about to close it: then it is the last.
-        drop(socket);
-        let result = result.map(|()| Ended::Value(0));
-        workers.shared.tell(id, result, restarts, None, &give_way);
-        turn
     }
 }
 

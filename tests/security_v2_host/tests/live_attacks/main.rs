@@ -16,6 +16,7 @@ mod shared_tmp;
 mod sockets;
 mod storm;
 mod terminal;
+mod turn;
 mod unix;
 mod wire;
 mod words;

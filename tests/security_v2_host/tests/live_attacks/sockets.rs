@@ -16,7 +16,7 @@ fn only_tcp_udp_and_unix_sockets_with_a_peer_can_be_made() {
     for user in users() {
         let attack = Attack::with_egress(user, &open(1));
         let (answers, _) = attack.run(&["families"]);
-        answers.assert_only(&["tcp", "tcp6", "udp", "unix-stream"], 36);
+        answers.assert_only(&["mptcp", "mptcp6", "tcp", "tcp6", "udp", "unix-stream"], 40);
         attack
             .bare(&["families"])
             .assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
@@ -243,7 +243,7 @@ pub(crate) fn listening() -> Vec<u16> {
 }
 
 /// Reads what the attacker says until it is ready, looks, and lets it end.
-fn while_ready(mut command: std::process::Command, look: impl FnOnce(&Answers)) {
+pub(crate) fn while_ready(mut command: std::process::Command, look: impl FnOnce(&Answers)) {
     let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
     let mut said = String::new();
     for line in BufReader::new(child.stdout.take().unwrap())
@@ -369,7 +369,7 @@ fn a_socket_that_was_passed_on_is_judged_as_before() {
 }
 
 /// A race without a guard is won sooner or later, and no machine says how soon.
-fn race_bare(attack: &Attack, words: &[&str], forbidden: &Catcher) {
+pub(crate) fn race_bare(attack: &Attack, words: &[&str], forbidden: &Catcher) {
     const TRIES: usize = 200;
     for _ in 0..TRIES {
         attack.bare(words);

@@ -173,6 +173,22 @@ told("forked", lambda: child.recv(9))
 }
 
 #[test]
+fn a_connected_socket_keeps_its_peer_and_sends_nothing_to_the_own_loopback_besides() {
+    for user in users_with_python() {
+        let port = echo();
+        let text = r#"
+one = datagram(); one.connect(("127.0.0.1", PORT)); other = datagram(("127.0.0.1", 0)); other.settimeout(0.2)
+told("besides", lambda: one.sendto(b"x", other.getsockname()))
+told("heard", lambda: other.recv(9))
+told("kept", lambda: (one.getpeername() == ("127.0.0.1", PORT), one.send(b"a"), one.recv(9)))
+"#;
+        let done = script(user, ALLOW, port, text);
+        let expected = ["besides ENETUNREACH", "heard timed out", "kept (True, 1, b'A')"];
+        assert_eq!(lines(&done), expected, "{done}");
+    }
+}
+
+#[test]
 fn errors_of_the_other_side_come_back_as_they_do_without_us() {
     for user in users_with_python() {
         // A port at which nobody is.

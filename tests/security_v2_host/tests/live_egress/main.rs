@@ -4,6 +4,7 @@ mod bind;
 mod datagrams;
 mod host;
 mod sends;
+mod shared;
 mod streams;
 
 use std::net::UdpSocket;

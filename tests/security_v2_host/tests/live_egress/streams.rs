@@ -105,6 +105,11 @@ waits = stream(); waits.setblocking(False)
 told("under-way", lambda: (waits.connect_ex(full) == errno.EINPROGRESS, waits.connect_ex(full) == errno.EALREADY))
 told("listens", lambda: waits.listen())
 told("still-under-way", lambda: waits.connect_ex(full) == errno.EALREADY)
+# Who has a peer, or is on its way to one, keeps it when it turns to somebody of the own loopback.
+told("elsewhere-under-way", lambda: waits.connect_ex(listener.getsockname()) == errno.EALREADY)
+kept = stream(); kept.connect(there)
+told("elsewhere", lambda: kept.connect(listener.getsockname()))
+told("kept", lambda: (kept.getpeername() == there, kept.send(b"k"), kept.recv(9)))
 timed = stream(); timed.setsockopt(1, 21, struct.pack("ll", 0, 100000))
 start = time.monotonic(); told("timed", lambda: timed.connect(full)); told("in-time", lambda: 0.09 < time.monotonic() - start < 20)
 class Enough(Exception): pass
@@ -169,6 +174,62 @@ fn a_stream_is_told_what_it_is_told_without_a_session() {
         assert!(bare.len() > 50, "{bare:#?}");
         assert_eq!(lines(&done), bare, "{done}");
         done.assert_nothing_left();
+    }
+}
+
+/// What a program is told that asks for MPTCP, and where it gets with that.
+const MULTIPATH: &str = r#"
+def multipath(family=socket.AF_INET, kind=socket.SOCK_STREAM): return socket.socket(family, kind, 262)
+for family in (socket.AF_INET, socket.AF_INET6):
+    told("made", lambda: multipath(family).getsockopt(1, 38))
+told("flags", lambda: (lambda one: (fcntl.fcntl(one, fcntl.F_GETFL) & os.O_NONBLOCK > 0, one.get_inheritable()))(multipath(kind=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)))
+told("datagrams", lambda: multipath(kind=socket.SOCK_DGRAM))
+def asked(one): return one.getsockopt(284, 1)
+told("is-it", lambda: asked(multipath()))
+def passes(to):
+    one = multipath(); one.settimeout(30); one.connect(to); one.send(b"abc"); return one.recv(9)
+told("open", lambda: passes(("127.0.0.1", PORT)))
+told("closed", lambda: passes(("127.0.0.2", PORT)))
+listener = multipath(); listener.bind(("127.0.0.1", 0)); listener.listen()
+def serve():
+    peer = listener.accept()[0]; peer.send(peer.recv(9).upper())
+threading.Thread(target=serve, daemon=True).start()
+told("own", lambda: passes(listener.getsockname()))
+"#;
+
+#[test]
+fn who_asks_for_mptcp_gets_tcp_that_reaches_what_tcp_reaches() {
+    for user in users_with_python() {
+        let port = echo();
+        let text = format!("import fcntl\n{MULTIPATH}");
+        // With and without a rule for the outside: then its sockets are inside.
+        for (rule, open) in [
+            (r#"allow = ["127.0.0.1:PORT"]"#, "open b'ABC'"),
+            ("", "open ECONNREFUSED"),
+        ] {
+            let done = crate::script(user, rule, port, &text);
+            let expected = [
+                "made 6",
+                "made 6",
+                "flags (True, False)",
+                "datagrams EPROTONOSUPPORT",
+                "is-it ENOTSUP",
+                open,
+                // The session's own loopback, where nobody listens.
+                "closed ECONNREFUSED",
+                "own b'ABC'",
+            ];
+            assert_eq!(lines(&done), expected, "{done}");
+            done.assert_nothing_left();
+        }
+        let done = crate::script(
+            user,
+            r#"allow = ["203.0.113.7:PORT"]"#,
+            port,
+            "told('far', lambda: socket.socket(2, 1, 262).connect(('203.0.113.8', PORT)))",
+        );
+        assert_eq!(lines(&done), ["far EPERM"], "{done}");
+        assert_eq!(done.records_for("egress.no_rule").len(), 1, "{done}");
     }
 }
 

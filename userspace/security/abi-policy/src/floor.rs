@@ -40,8 +40,6 @@ enum Says {
     Probed,
     /// Not where one of these holds.
     Not(&'static [Pattern]),
-    /// The same, with an errno that callers fall back from.
-    NotWith(Errno, &'static [Pattern]),
     /// Only where one of these holds.
     Only(&'static [Pattern]),
 }
@@ -296,7 +294,9 @@ static ENTRIES: &[Entry] = &[
                         SOCK_DGRAM[3],
                     ]),
                 ),
-                (2, Is::In(&[0, IPPROTO_TCP, IPPROTO_UDP])),
+                // MPTCP is made as TCP by the supervisor, never by the kernel: its peer names further addresses, to which the
+                // kernel then connects by itself.
+                (2, Is::In(&[0, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_MPTCP])),
             ],
         ]),
     },
@@ -304,16 +304,6 @@ static ENTRIES: &[Entry] = &[
         name: "floor:sockets",
         calls: &[nr::socketpair],
         says: Says::Only(&[UNIX_WITH_A_PEER]),
-    },
-    // An MPTCP peer names further addresses, to which the kernel then connects by itself. The errno is that of a kernel
-    // without it, from which Go falls back.
-    Entry {
-        name: "floor:mptcp",
-        calls: &[nr::socket],
-        says: Says::NotWith(
-            Errno::EPROTONOSUPPORT,
-            &[&[(0, Is::In(&[AF_INET, AF_INET6])), (2, Is::Equal(IPPROTO_MPTCP))]],
-        ),
     },
     // Data in the first packet connects without a connect. The option that does the same is not in the list below.
     Entry {
@@ -474,7 +464,7 @@ pub fn floor() -> Profile {
     for (entry, place) in ENTRIES.iter().zip(1..) {
         for number in entry.calls.iter().copied().filter(|number| *number != syscall::ABSENT) {
             entry.add(number, rule_of(place), &mut profile);
-            if !matches!(entry.says, Says::Not(_) | Says::NotWith(..)) {
+            if !matches!(entry.says, Says::Not(_)) {
                 spoken_of.push(number);
             }
         }
@@ -508,7 +498,6 @@ impl Entry {
         match &self.says {
             Says::Closed => add(Effect::Deny, Errno::EPERM, &[]),
             Says::Not(patterns) => patterns.iter().for_each(|one| add(Effect::Deny, Errno::EPERM, one)),
-            Says::NotWith(errno, patterns) => patterns.iter().for_each(|one| add(Effect::Deny, *errno, one)),
             Says::Only(patterns) => patterns.iter().for_each(|one| add(Effect::Allow, Errno::EPERM, one)),
             Says::Probed => profile.probed.push(number),
         }

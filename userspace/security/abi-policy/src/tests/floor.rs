@@ -178,7 +178,6 @@ fn every_entry_keeps_the_bounds_and_has_a_name_of_its_own_kind() {
         "floor:keyrings",
         "floor:machine",
         "floor:mounts",
-        "floor:mptcp",
         "floor:namespaces",
         "floor:open",
         "floor:other-processes",

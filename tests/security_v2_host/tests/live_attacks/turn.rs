@@ -1,0 +1,167 @@
+//! The judge makes connects to this machine itself. What makes its own last, changes under it, or ends it in the middle, opens
+//! nothing and holds up nobody.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use security_v2_host::{DEADLINE, Output, eventually, spawn, users};
+
+use crate::kit::{Answers, Attack, Catcher, open_to_all};
+use crate::sockets::{race_bare, supervisor_of, while_ready};
+
+/// How many connects to each who takes nobody the attacks make.
+const HELD: usize = 8;
+
+/// Somebody of the host's who takes nobody.
+struct Full {
+    listener: TcpListener,
+    port: u16,
+    _queue: Vec<TcpStream>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _queue = vec![TcpStream::connect(("127.0.0.1", port)).unwrap()];
+        Self { listener, port, _queue }
+    }
+}
+
+/// Threads that never rest are enough for a machine one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Attacks in a session, however slow the machine is.
+fn run(attack: &Attack, words: &[&str]) -> (Answers, Output) {
+    let done = attack.prepare(words).deadline(DEADLINE * 4).run();
+    (Answers::of(&done.out()), done)
+}
+
+fn open(ports: &[u16]) -> Vec<String> {
+    ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+}
+
+#[test]
+fn a_connect_that_says_that_it_does_not_wait_and_then_does_holds_up_nobody() {
+    let _alone = alone();
+    for user in users() {
+        let (full, near) = (Full::new(), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
+        let words = ["turn-flags", &full.port.to_string(), &near.port().to_string(), "200"];
+        let (answers, done) = run(&attack, &words);
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 3 * 200), "{done}");
+        // Both were seen, or nothing raced.
+        answers.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
+        done.assert_nothing_left();
+        let bare = attack.bare(&words);
+        assert_eq!(bare.value("beside"), 3 * 200, "{bare}");
+        bare.assert_ok(&["held-ECONNRESET", "held-EINPROGRESS"]);
+    }
+}
+
+#[test]
+fn sockets_that_are_swapped_shut_and_closed_under_a_connect_that_lasts_reach_nobody_else() {
+    let _alone = alone();
+    for user in users() {
+        let (full, near, forbidden) = (Full::new(), Catcher::tcp("127.0.0.1"), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
+        let path = attack.home.work().join("host.sock");
+        let host = Catcher::unix(&path);
+        let path = path.to_string_lossy();
+        let ports = [full.port, near.port(), forbidden.port()].map(|port| port.to_string());
+        let words = ["turn-swap", &ports[0], &ports[1], &ports[2], &path, "400"];
+        let (answers, done) = run(&attack, &words);
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), 400), "{done}");
+        assert!(answers.value("ended") > 0, "{done}");
+        forbidden.assert_nothing();
+        host.assert_nothing();
+        done.assert_nothing_left();
+        race_bare(&attack, &words, &forbidden);
+    }
+}
+
+#[test]
+fn who_connects_to_everybody_that_takes_nobody_holds_up_neither_itself_nor_another_session() {
+    let _alone = alone();
+    for user in users() {
+        let (full, near) = (Full::new(), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(&[full.port, near.port()]));
+        let other = Attack::with_egress(user, &open(&[near.port()]));
+        let (full_port, port) = (full.port.to_string(), near.port().to_string());
+        let each = |answers: &Answers| {
+            assert_eq!(
+                (answers.value("connected"), answers.value("bound")),
+                (200, 200),
+                "{answers}"
+            );
+            assert_eq!(usize::try_from(answers.value("waiting")), Ok(4 * HELD), "{answers}");
+        };
+        let words = ["turn-held", &full_port, &port, "/tmp/full.sock", "200"];
+        while_ready(attack.prepare(&words).command(), |answers| {
+            each(answers);
+            let (answers, done) = other.run(&["parallel", &port, "100"]);
+            assert_eq!(answers.value("connected"), 100, "{done}");
+            answers.assert_ok(&["after"]);
+        });
+        attack.home.assert_nothing_left();
+        let place = tempfile::tempdir().unwrap();
+        open_to_all(place.path());
+        let path = place.path().join("full.sock");
+        let words = ["turn-held", &full_port, &port, &path.to_string_lossy(), "200"];
+        while_ready(attack.bare_command(&words), each);
+    }
+}
+
+#[test]
+fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
+    let _alone = alone();
+    for user in users() {
+        let (full, forbidden) = (Full::new(), Catcher::tcp("127.0.0.1"));
+        let attack = Attack::with_egress(user, &open(&[full.port]));
+        let words = ["turn-killed", &full.port.to_string(), &forbidden.port().to_string()];
+        let mut command = attack.prepare(&words).command();
+        let streams = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = spawn(streams).unwrap();
+        // The first by the judge itself.
+        eventually("its connects last", || {
+            assert!(child.try_wait().unwrap().is_none());
+            on_the_way(full.port) == HELD
+        });
+        let judge = supervisor_of(child.id()).expect("a supervisor");
+        rustix::process::kill_process(judge, rustix::process::Signal::KILL).unwrap();
+        eventually("it ends", || child.try_wait().unwrap().is_some());
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
+        forbidden.assert_nothing();
+        // Whoever still was on the way says nothing any more.
+        full.listener.set_nonblocking(true).unwrap();
+        drop(full._queue);
+        while let Ok((mut stream, _)) = full.listener.accept() {
+            stream.set_nonblocking(false).unwrap();
+            let mut said = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut stream, &mut said);
+            assert_eq!(said, b"");
+        }
+        attack.home.assert_nothing_left();
+    }
+}
+
+/// How many connections to this port of the host's loopback are on the way. proc_net_tcp.rst
+fn on_the_way(port: u16) -> usize {
+    const SYN_SENT: &str = "02";
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!("0100007F:{port:04X}");
+    let ways = text.lines().filter(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(2);
+        fields.next() == Some(&to) && fields.next() == Some(SYN_SENT)
+    });
+    ways.count()
+}
