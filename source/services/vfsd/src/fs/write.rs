@@ -99,7 +99,7 @@ impl Vfs {
         let wanted = u64::try_from(kept).map_err(|_| Errno::FBIG)?;
         let end = offset.saturating_add(wanted);
         let counts = state.passed.counts(offset..end);
-        let whole = counts == [offset..end];
+        let whole = matches!(&*counts, [one] if *one == (offset..end));
         if kept > 0 && whole && data.write_to(&handle.file, offset, kept)? < wanted {
             return Err(Errno::NOSPC);
         }
