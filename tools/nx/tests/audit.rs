@@ -636,7 +636,7 @@ fn a_hole_in_the_numbers_is_told_by_the_list_whatever_is_listed() {
     }
     let done = place.nx(&["audit", "--json"]);
     assert_eq!(done.status.code(), Some(3));
-    let gap = format!("{{\"after\":{after},\"event\":\"gap\",\"next\":{next},\"version\":1}}");
+    let gap = format!("{{\"after\":{after},\"event\":\"gap\",\"next\":{next},\"ok\":false,\"version\":1}}");
     assert!(out(&done).lines().any(|line| line == gap), "{}", out(&done));
     // The oldest that is kept comes after nothing: that is rotation's work, and told where older ones are asked for.
     let later: String = lines[at..].iter().map(|line| format!("{line}\n")).collect();
