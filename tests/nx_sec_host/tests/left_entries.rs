@@ -2,8 +2,13 @@
 
 use nx::registry::{self, Listener, Process, ProcessFact, SESSIONS, list, publish};
 use nx_sec_host::{ended, facts, lives};
-use security_v2_host::no_child_is_starting;
+use security_v2_host::{no_child_is_starting, spawn};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
+
+/// A user who is neither root nor who runs the tests.
+const SOMEBODY: u32 = 64_998;
 
 fn place() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -122,15 +127,23 @@ fn a_later_process_of_the_first_ones_number_or_another_users_keeps_no_entry() {
         ..init
     };
     leave(place.path(), &later);
-    if !rustix::process::geteuid().is_root() {
-        let mut others = dead("b");
-        others.init = Process::of(1).unwrap().fact();
-        leave(place.path(), &others);
-    }
+    // Root's own is the first process of all, so root makes one of another user.
+    let mut somebody_elses = rustix::process::geteuid().is_root().then(|| {
+        let mut command = Command::new("/bin/sleep");
+        spawn(command.arg("1000").uid(SOMEBODY).gid(SOMEBODY)).unwrap()
+    });
+    let number = somebody_elses
+        .as_ref()
+        .map_or(1, |child| i32::try_from(child.id()).unwrap());
+    let mut others = dead("b");
+    others.init = Process::of(number).unwrap().fact();
+    leave(place.path(), &others);
     assert_eq!(names(place.path()), [""; 0]);
     assert_eq!(files(place.path()), [""; 0]);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    for child in somebody_elses.iter_mut().chain([&mut child]) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

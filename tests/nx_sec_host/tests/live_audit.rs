@@ -118,3 +118,29 @@ fn where_the_kernel_tells_of_no_changes_any_more_it_says_so_and_follows_all_the_
         assert_eq!(follow.wait().unwrap().code(), Some(0));
     });
 }
+
+#[test]
+fn a_journal_that_somebody_removed_is_not_said_never_to_have_been() {
+    as_everybody(|home| {
+        // Nothing ran yet.
+        for words in [&["audit"][..], &["counters"]] {
+            let said = sec(home, words);
+            assert_eq!(said.code, Some(0), "{words:?}: {said}");
+        }
+        let _ = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.1/443").run();
+        std::fs::remove_dir_all(home.state().join("nexus/journal")).unwrap();
+        for words in [
+            &["audit"][..],
+            &["audit", "--subject", "demo"],
+            &["audit", "--json"],
+            &["counters"],
+            &["counters", "--subject", "demo"],
+            &["counters", "--json"],
+            &["counters", "--prometheus"],
+        ] {
+            let said = sec(home, words);
+            assert_eq!(said.code, Some(4), "{words:?}: {said}");
+            assert!(format!("{said}").contains("somebody removed them"), "{words:?}: {said}");
+        }
+    });
+}

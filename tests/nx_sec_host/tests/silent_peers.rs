@@ -240,6 +240,23 @@ fn an_entry_in_doubt_is_told_by_every_command_that_speaks_of_who_runs() {
         assert!(said.contains("session aaaaaa: "), "{words:?}: {said}");
         assert!(said.contains("runs that can be vouched for"), "{words:?}: {said}");
     }
+    // Nor does a subject that the tree lacks say that nobody runs as it: the session may be under another tree.
+    for command in [
+        &["policy", "show"][..],
+        &["syscalls"],
+        &["sandbox"],
+        &["quotas"],
+        &["egress"],
+    ] {
+        let words = [command, &["--subject", "nobody", "--json"]].concat();
+        let (code, said) = nx(&words);
+        let value: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((code, &value["exit"]), (Some(4), &4.into()), "{words:?}: {said}");
+        let message = value["message"].as_str().unwrap();
+        for part in ["declares no subject `nobody`", "is not known: session aaaaaa: "] {
+            assert!(message.contains(part), "{words:?}: {said}");
+        }
+    }
     let (code, said) = nx(&["policy", "show", "--json"]);
     let value: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &value["ok"]), (Some(4), &false.into()), "{said}");

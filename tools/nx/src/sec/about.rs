@@ -234,7 +234,8 @@ fn find(about: &About, question: Question) -> Result<Found, Failure> {
         }
     }
     if lives.is_empty() {
-        return Ok((vec![configured(about, question)?], listing.troubles, 0));
+        let shown = configured(about, question).map_err(|failure| doubted(failure, &listing.troubles))?;
+        return Ok((vec![shown], listing.troubles, 0));
     }
     let left_out = lives.len().saturating_sub(ASKED_MAX);
     lives.truncate(ASKED_MAX);
@@ -242,9 +243,31 @@ fn find(about: &About, question: Question) -> Result<Found, Failure> {
     let all = asked(&places, lives, question, &mut troubles)?;
     if all.is_empty() {
         // They ended while they were asked.
-        return Ok((vec![configured(about, question)?], troubles, left_out));
+        let shown = configured(about, question).map_err(|failure| doubted(failure, &troubles))?;
+        return Ok((vec![shown], troubles, left_out));
     }
     Ok((all, troubles, left_out))
+}
+
+/// What policy lacks is not all that there is to say where an entry is in doubt: the session may be one of another policy, which
+/// has it.
+pub(super) fn doubted(failure: Failure, troubles: &[Trouble]) -> Failure {
+    let Some((first, rest)) = troubles.split_first() else {
+        return failure;
+    };
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(", and {more} more entries"),
+    };
+    let doubt = format!(
+        "whether a session runs under another policy is not known: session {}: {}{more}",
+        first.session, first.why
+    );
+    Failure {
+        exit: Exit::Missing,
+        message: format!("{}; {doubt}", failure.message),
+        ..failure
+    }
 }
 
 /// Asks them all at once; sessions that give the same answer stand together.

@@ -34,7 +34,10 @@ pub(super) fn counters(args: &CountersArgs) -> Result<Said, Failure> {
     let directory = journal::directory()?;
     // First: what is written down while this is read is counted by then.
     let recorded = match lost::recorded(&directory) {
-        Err(error) if journal::is_absent(&error) => Ok(Recorded::new()),
+        Err(error) if journal::is_absent(&error) => {
+            journal::never_was()?;
+            Ok(Recorded::new())
+        }
         other => other,
     };
     let mut rows = all()?;

@@ -1,6 +1,7 @@
 //! Where the journal and the counters are, and what is said where they cannot be read.
 
 use super::output::places;
+use crate::registry::SESSIONS;
 use crate::run::{Exit, Failure};
 use logd::JournalError;
 use std::error::Error;
@@ -36,6 +37,23 @@ fn no_journal(error: &JournalError) -> Failure {
 /// Whether it is only that nothing was ever written.
 pub(super) fn is_absent(error: &JournalError) -> bool {
     matches!(error, JournalError::Io { what: "open the directory", errno, .. } if *errno == rustix::io::Errno::NOENT)
+}
+
+/// Nothing was ever written where there is no journal, unless something shows that a session was there: its subject's areas, or an
+/// entry of who runs.
+pub(super) fn never_was() -> Result<(), Failure> {
+    let places = places()?;
+    let holds = |directory: PathBuf| std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+    if !holds(places.subjects()) && !holds(places.runtime.join(SESSIONS)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Missing,
+        "there is no journal, and no counters, though something ran here: somebody removed them".to_owned(),
+    )
+    .with_help(
+        "what was denied before is gone; a session that runs writes where nobody finds it: end it and begin it anew",
+    ))
 }
 
 /// An error and what it comes from, in one line.

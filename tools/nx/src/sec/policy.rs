@@ -1,6 +1,6 @@
 //! `nx sec policy show`
 
-use super::about::{load, load_failure, subject};
+use super::about::{doubted, load, load_failure, subject};
 use super::args::PolicyShowArgs;
 use super::output::{Paint, Said, VERSION, places};
 use super::ps::{CLOSED, none_runs, session, sessions, still, trouble};
@@ -45,14 +45,12 @@ pub(super) fn show(args: &PolicyShowArgs) -> Result<Said, Failure> {
     } else {
         let (live, left_out, troubles) = of_sessions(args.subject.as_deref())?;
         if live.is_empty() {
-            let loaded = load(None)?;
+            let in_doubt = |failure| doubted(failure, &troubles);
+            let loaded = load(None).map_err(in_doubt)?;
             let origin = format!("{}: {}", loaded.origin, none_runs(args.subject.as_deref(), &troubles));
             let beyond = beyond(&loaded.policy, args);
-            (
-                files(&loaded.policy, origin)?,
-                left_out.saturating_add(beyond),
-                troubles,
-            )
+            let shown = files(&loaded.policy, origin).map_err(in_doubt)?;
+            (shown, left_out.saturating_add(beyond), troubles)
         } else {
             (live, left_out, troubles)
         }

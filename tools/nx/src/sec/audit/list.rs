@@ -15,6 +15,7 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let records = match logd::read(directory, Filter::default()) {
         Ok(records) => records,
         Err(error) if journal::is_absent(&error) => {
+            journal::never_was()?;
             if let Some(subject) = &args.subject {
                 known::without_record(subject)?;
             }
