@@ -87,6 +87,37 @@ fn a_deny_of_a_running_program_is_counted_and_followed_while_it_runs() {
 }
 
 #[test]
+fn denies_of_a_flood_that_are_held_back_are_told_while_it_runs_and_written_at_its_end() {
+    as_everybody(|home| {
+        let script =
+            "for n in {1..400}; do (exec 3<>/dev/tcp/192.0.2.7/443); done 2> /dev/null; echo done; exec sleep 1000";
+        let mut running = Running::start(home, &[], &["/bin/bash", "-c", script]);
+        assert_eq!(running.line(), "done");
+        let listed = sec(home, &["audit", "--subject", "demo", "--reason", "egress.no_rule"]);
+        let unseen = 400_u64.checked_sub(listed.out.lines().count() as u64).unwrap();
+        let (before, _) = listed
+            .err
+            .split_once(" more denies of `demo` are counted and not in the journal")
+            .expect("what is held back is told");
+        // Beside these what the shell was refused for each of them.
+        let more: u64 = before.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(listed.code == Some(0) && unseen > 0 && more >= unseen, "{listed}");
+        let json = sec(home, &["audit", "--json"]);
+        let says = format!(r#"{{"count":{more},"event":"not_written","ok":true,"subject":"demo","version":1}}"#);
+        assert!(json.out.lines().any(|line| line == says), "{json}");
+        running.signal(Signal::TERM);
+        let _ = running.end();
+        let after = sec(home, &["audit", "--subject", "demo"]);
+        assert!(!after.err.contains("more denies"), "{after}");
+        let written = after.out.lines().filter_map(|line| {
+            let (before, _) = line.split_once(" not written")?;
+            before.rsplit_once('+')?.1.parse::<u64>().ok()
+        });
+        assert_eq!(written.sum::<u64>(), more, "{after}");
+    });
+}
+
+#[test]
 fn where_the_kernel_tells_of_no_changes_any_more_it_says_so_and_follows_all_the_same() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
