@@ -1,6 +1,6 @@
 //! What is left of an entry at which nobody listens: told while its first process lives, or nobody knows, and else removed.
 
-use nx::registry::{self, Listener, Process, ProcessFact, SESSIONS, list, publish};
+use nx::registry::{self, Listener, Process, ProcessFact, SESSIONS, SESSIONS_MAX, list, publish};
 use nx_sec_host::{ended, facts, lives};
 use security_v2_host::{no_child_is_starting, spawn};
 use std::os::unix::process::CommandExt;
@@ -277,4 +277,39 @@ fn what_a_killed_supervisor_left_of_its_own_session_is_cleared_and_others_stay()
     registry::clear(place.path(), "b");
     assert_eq!(files(place.path()), [".new-a", ".new-a.json", "a", "a.json"]);
     registry::clear(&place.path().join("not there"), "b");
+}
+
+#[test]
+fn a_directory_of_more_than_is_looked_at_is_told_and_one_of_fewer_is_not() {
+    // What begins with a dot was begun and has no name yet, what ends so are facts; the third is no socket.
+    for (prefix, suffix, few, many) in [
+        (".new-", "", 16, 2 * SESSIONS_MAX + 2),
+        ("", ".json", 16, 2 * SESSIONS_MAX + 2),
+        ("", "", 16, SESSIONS_MAX + 1),
+    ] {
+        let place = place();
+        let (entry, _socket) = publish(place.path(), &facts("here", "s")).unwrap();
+        let sessions = place.path().join(SESSIONS);
+        let mut made = 0;
+        for (up_to, told) in [(few, false), (many, true)] {
+            for number in made..up_to {
+                // Of one inode, which costs the least.
+                let name = sessions.join(format!("{prefix}{number:012}{suffix}"));
+                if number % 1000 == 0 {
+                    std::fs::write(&name, "").unwrap();
+                } else {
+                    let first = sessions.join(format!("{prefix}{:012}{suffix}", number / 1000 * 1000));
+                    std::fs::hard_link(first, &name).unwrap();
+                }
+            }
+            made = up_to;
+            let listing = list(place.path()).unwrap();
+            let found = listing
+                .troubles
+                .iter()
+                .any(|trouble| trouble.why.contains("there are more than"));
+            assert_eq!(found, told, "{prefix}…{suffix}, {up_to}");
+        }
+        drop(entry);
+    }
 }

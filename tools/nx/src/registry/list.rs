@@ -109,10 +109,12 @@ pub fn list(runtime: &Path) -> io::Result<Listing> {
     }
     let mut out = Listing::default();
     let names = names(&sessions)?;
-    if names.sessions.len() > SESSIONS_MAX {
+    if names.cut || names.sessions.len() > SESSIONS_MAX {
         out.troubles.push(Trouble {
             session: "…".to_owned(),
-            why: format!("there are more than {SESSIONS_MAX} entries, and no more are looked at"),
+            why: format!(
+                "there are more than {SESSIONS_MAX} entries or what was left of them, and no more are looked at"
+            ),
         });
     }
     for name in names.unfinished.into_iter().take(SESSIONS_MAX) {
@@ -145,6 +147,8 @@ struct Names {
     sessions: Vec<String>,
     /// Files that somebody began and did not give their name.
     unfinished: Vec<String>,
+    /// There is more, which was not read.
+    cut: bool,
 }
 
 fn names(sessions: &OwnedFd) -> io::Result<Names> {
@@ -163,6 +167,7 @@ fn names(sessions: &OwnedFd) -> io::Result<Names> {
             names.sessions.push(name);
         }
         if names.sessions.len() > SESSIONS_MAX || names.unfinished.len().max(facts.len()) > 2 * SESSIONS_MAX {
+            names.cut = true;
             return Ok(names);
         }
     }
