@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::handle::Seat;
 use super::node::{LOOK, Node, open_again, proc_path};
-use super::open::{backing_flags, truncates};
+use super::open::{backing_flags, durable, truncates};
 use super::protocol::{Attr, opened};
 use super::{Vfs, one_part};
 
@@ -163,6 +163,6 @@ impl Vfs {
         self.opened(&node).inspect_err(|_| self.forget_node(id, 1))?;
         let way = self.way(&node, flags);
         let told = opened::KEEP_CACHE | way.told();
-        Ok((self.handles.insert(seat, node, file, way), told))
+        Ok((self.handles.insert(seat, node, file, way, durable(flags)), told))
     }
 }

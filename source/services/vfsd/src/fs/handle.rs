@@ -31,6 +31,8 @@ pub(crate) struct Handle {
     pub(crate) listing: Mutex<Option<u64>>,
     /// What the kernel keeps of it.
     pub(crate) way: Way,
+    /// What is written to `file` is on the disk when the call returns.
+    pub(crate) durable: bool,
     /// Whose program opened it.
     holder: Holder,
 }
@@ -126,13 +128,14 @@ impl Handles {
         Some(Seat { handles: self, holder })
     }
 
-    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, way: Way) -> u64 {
+    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, way: Way, durable: bool) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             node,
             file,
             listing: Mutex::new(Some(0)),
             way,
+            durable,
             holder: seat.holder,
         };
         self.write().open.insert(number, Arc::new(handle));

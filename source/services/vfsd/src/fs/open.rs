@@ -17,7 +17,12 @@ pub(crate) fn backing_flags(flags: u32) -> OFlags {
     OFlags::from_bits_retain(flags) & kept
 }
 
-/// Whether opening empties the file.
+/// Whether what is written is to be on the disk at once.
+pub(crate) fn durable(flags: u32) -> bool {
+    OFlags::from_bits_retain(flags).contains(OFlags::DSYNC)
+}
+
+/// Whether opening empties the file. The kernel says so only where it makes one, and somebody else has.
 pub(crate) fn truncates(flags: u32) -> bool {
     OFlags::from_bits_retain(flags).contains(OFlags::TRUNC)
 }
@@ -60,7 +65,7 @@ impl Vfs {
                 .inspect_err(|_| self.closed(&node))?;
         }
         let way = self.way(&node, flags);
-        let number = self.handles.insert(seat, node, file, way);
+        let number = self.handles.insert(seat, node, file, way, durable(flags));
         // Where only we change files, what the kernel has read of one stays true.
         let kept = if unchanged { opened::KEEP_CACHE } else { 0 };
         Ok((number, way.told() | kept))
@@ -97,7 +102,7 @@ impl Vfs {
             opened::KEEP_CACHE | opened::CACHE_DIR
         };
         self.opened(&node)?;
-        Ok((self.handles.insert(seat, node, file, Way::Kept), flags))
+        Ok((self.handles.insert(seat, node, file, Way::Kept, false), flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {

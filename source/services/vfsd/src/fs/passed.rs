@@ -7,36 +7,46 @@
 //!
 //! The kernel's lock of the inode lets one write be under way at a time (`inode_lock`, fs/fuse/file.c), so the last one is all that has to be known.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The kernel's pages. Those of other sizes hold whole ones of this, on every machine that nx runs on.
 const PAGE: u64 = 4096;
 
-/// How many pieces a write may be in. Each is split by the reading of a page in it that a mapping brings back while it is under way; what
-/// is past this many is treated as read.
-const PIECES_MAX: usize = 64;
+/// One call writes no more (`MAX_RW_COUNT`, write(2)).
+const CALL_BYTES_MAX: u64 = 1 << 31;
 
 /// What the write that is under way, or was the last, has written and nobody has read since.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     /// Through which handle it came, and to where.
     last: Option<(u64, u64)>,
-    pieces: Vec<Range<u64>>,
+    /// Where each piece starts, and where it ends. A reading of a page splits one, so there are at most half as many as the file has pages, and all of
+    /// these are paid for.
+    pieces: BTreeMap<u64, u64>,
 }
 
 impl Passed {
     /// A write through `handle`, from one place to another. Where it goes on where that handle's last one ended, it may be the same call's: a long
     /// write is several requests, and the kernel lets go once, after all of them.
     pub(crate) fn wrote(&mut self, handle: u64, range: Range<u64>) {
-        let end = range.end;
-        if self.last != Some((handle, range.start)) {
+        let Range { start, end } = range;
+        if self.last != Some((handle, start)) {
             self.pieces.clear();
         }
-        match self.pieces.last_mut() {
-            Some(piece) if piece.end == range.start => piece.end = end,
-            _ => self.pieces.push(range),
-        }
         self.last = Some((handle, end));
+        let far = end.saturating_sub(CALL_BYTES_MAX);
+        while self.pieces.first_key_value().is_some_and(|(_, end)| *end <= far) {
+            self.pieces.pop_first();
+        }
+        match self.pieces.last_entry() {
+            Some(mut piece) if *piece.get() == start => {
+                piece.insert(end);
+            }
+            _ => {
+                self.pieces.insert(start, end);
+            }
+        }
     }
 
     /// Another write, through the kernel's copy: the one before it is over.
@@ -47,29 +57,34 @@ impl Passed {
 
     /// The kernel reads these pages into its copy.
     pub(crate) fn read(&mut self, offset: u64, size: usize) {
-        if self.pieces.is_empty() {
-            return;
-        }
         let size = u64::try_from(size).unwrap_or(u64::MAX);
         let end = offset.saturating_add(size);
         // To the end of the last page, which is filled with zeros past the file's end.
         let end = end.checked_next_multiple_of(PAGE).unwrap_or(end);
-        let mut left = Vec::with_capacity(self.pieces.len().saturating_add(1));
-        for piece in self.pieces.drain(..) {
-            let before = piece.start..piece.end.min(offset);
-            let after = piece.start.max(end)..piece.end;
-            left.extend([before, after].into_iter().filter(|piece| !piece.is_empty()));
+        // From the last piece that begins before the end backwards, as long as they reach into it.
+        while let Some((&start, &stop)) = self.pieces.range(..end).next_back() {
+            if stop <= offset {
+                break;
+            }
+            self.pieces.remove(&start);
+            if stop > end {
+                self.pieces.insert(end, stop);
+            }
+            if start < offset {
+                self.pieces.insert(start, offset);
+                break;
+            }
         }
-        left.truncate(PIECES_MAX);
-        self.pieces = left;
     }
 
     /// What of a page that is written back counts, in order.
     pub(crate) fn counts(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut counts = Vec::new();
         let mut at = range.start;
-        for piece in &self.pieces {
-            let (start, end) = (piece.start.max(at), piece.end.min(range.end));
+        let before = self.pieces.range(..range.start).next_back();
+        let inside = self.pieces.range(range.start..range.end);
+        for (&start, &end) in before.into_iter().chain(inside) {
+            let (start, end) = (start.max(at), end.min(range.end));
             if start < end {
                 if at < start {
                     counts.push(at..start);
@@ -154,12 +169,30 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_however_many_pages_are_read_in_between() {
+    fn a_write_of_many_pages_of_which_every_other_is_read_is_known_page_for_page() {
         let mut passed = Passed::default();
         passed.wrote(1, 0..10_000 * PAGE);
         for page in (1..10_000).step_by(2) {
             passed.read(page * PAGE, 4096);
         }
-        assert!(passed.pieces.len() <= PIECES_MAX);
+        for page in 0..10_000 {
+            let read = page % 2 == 1;
+            let whole = (page * PAGE, (page + 1) * PAGE);
+            assert_eq!(
+                counts(&passed, whole.0, whole.1),
+                if read { vec![whole] } else { Vec::new() }
+            );
+        }
+    }
+
+    #[test]
+    fn what_no_call_can_have_written_any_more_is_forgotten() {
+        let mut passed = Passed::default();
+        let step = 64 << 20;
+        for at in (0..5 * CALL_BYTES_MAX).step_by(step as usize) {
+            passed.wrote(1, at..at + step);
+            passed.read(at, 4096);
+        }
+        assert!(passed.pieces.len() <= usize::try_from(CALL_BYTES_MAX / step).unwrap() + 1);
     }
 }

@@ -11,7 +11,7 @@ use super::books::Asker;
 use super::handle::Way;
 use super::node::{Node, State};
 use super::protocol::{Write, WriteHead};
-use super::serve::Pipe;
+use super::serve::{Pipe, aside};
 
 /// What the host's file system takes at most of a length that only we know to be charged.
 fn end_of(offset: u64, count: usize) -> Result<u64, Errno> {
@@ -84,7 +84,14 @@ impl Vfs {
             (Way::Passes, Err(_)) => {}
             (Way::Kept | Way::Maps, _) => state.passed.over(),
         }
-        result.map(|written| u32::try_from(written).unwrap_or(u32::MAX))
+        drop(state);
+        let written = result?;
+        if head.durable && handle.way == Way::Passes && !handle.durable {
+            // Through its own copy the kernel would ask for it once it is written there.
+            aside();
+            rustix::fs::fdatasync(&handle.file)?;
+        }
+        Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }
 
     /// Writes back what was written through a mapping: only what is inside the length, which is `INVARIANT(paid-for)`.

@@ -25,6 +25,18 @@ pub(crate) const CASES: &[Case] = &[
         before_it_was_mapped,
     ),
     (
+        "a_long_write_beside_stores_into_many_of_its_pages_loses_none",
+        beside_many_stores,
+    ),
+    (
+        "a_store_into_a_page_that_was_read_after_the_write_counts_also_through_a_direct_descriptor",
+        direct_mapping,
+    ),
+    (
+        "who_appends_while_others_empty_the_file_goes_on_at_its_end",
+        emptied_by_others,
+    ),
+    (
         "a_reader_that_races_with_a_writer_is_not_left_with_what_was",
         racing_reader,
     ),
@@ -159,6 +171,74 @@ fn before_it_was_mapped(world: &World) {
     assert_eq!(on_disk[4104..4108], 2999_u32.to_ne_bytes());
     assert_eq!(on_disk[8190..8194], 2999_u32.to_ne_bytes());
     assert_eq!((on_disk[4200], on_disk[4096] > 0), (2999_u32 as u8, true));
+}
+
+fn beside_many_stores(world: &World) {
+    const PAGES: usize = 512;
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        writer.write_all_at(&vec![0; PAGES * 4096], 0).unwrap();
+        let both = both(&path);
+        let mapping = Mapping::new(&both, 0, PAGES * 4096).unwrap();
+        // Every third page, in no order, so that each is read by itself.
+        let child = beside(|| (0..PAGES).for_each(|page| mapping.poke(page * 97 % PAGES / 3 * 3 * 4096 + 100, 1)));
+        let mut lost = 0;
+        for round in 1..40_u8 {
+            writer.write_all_at(&vec![round; PAGES * 4096], 0).unwrap();
+            let mut back = [0; 1];
+            for page in 0..PAGES as u64 {
+                both.read_exact_at(&mut back, page * 4096 + 200).unwrap();
+                lost += u32::from(back != [round]);
+            }
+        }
+        end(child);
+        assert_eq!(lost, 0, "pages were lost");
+    });
+}
+
+fn direct_mapping(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let writer = writer(&path);
+        writer.write_all_at(&[1; 8192], 0).unwrap();
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
+        let direct = options.open(&path).unwrap();
+        let mapping = Mapping::new(&direct, 0, 8192).unwrap();
+        mapping.poke(100, 2);
+        mapping.poke(5000, 2);
+        drop(mapping);
+        rustix::fs::fsync(&direct).unwrap();
+    });
+    let on_disk = fs::read(world.subject_dir().join("state/f")).unwrap();
+    assert_eq!(
+        (on_disk[99], on_disk[100], on_disk[5000]),
+        (1, 2, 2),
+        "a store was lost"
+    );
+}
+
+fn emptied_by_others(world: &World) {
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let append = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let children = [(); 2].map(|()| beside(|| (&append).write_all(&[b'x'; 16]).unwrap()));
+        let holes = (0..300).filter(|_| {
+            drop(File::create(&path).unwrap());
+            std::thread::sleep(std::time::Duration::from_micros(300));
+            fs::read(&path).unwrap().contains(&0)
+        });
+        let holes = holes.count();
+        children.map(end);
+        assert_eq!(holes, 0, "records were written at an end that was no more");
+    });
 }
 
 fn racing_reader(world: &World) {

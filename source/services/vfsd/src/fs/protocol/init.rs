@@ -28,16 +28,13 @@ const PAGE_BYTES: usize = 4096;
 ///
 /// Not wanted, and never asked for: the write-back cache, which grows files unasked; locks, which the kernel keeps right
 /// by itself while it is the only one; attribute-driven invalidation, which would throw away the page cache after each
-/// write of our own.
+/// write of our own; `O_TRUNC` with the open, which the kernel does without its lock of the inode: who appends meanwhile goes on at the old end; and
+/// direct I/O that is split and sent at once, of which several could be under way (`Passed`).
 mod flag {
     /// Several reads at once.
     pub(super) const ASYNC_READ: u32 = 1;
-    /// `open` is told of `O_TRUNC` and does it: one request instead of two.
-    pub(super) const ATOMIC_O_TRUNC: u32 = 1 << 3;
     /// Writes of more than a page.
     pub(super) const BIG_WRITES: u32 = 1 << 5;
-    /// Direct I/O may be split and sent at once.
-    pub(super) const ASYNC_DIO: u32 = 1 << 15;
     /// Look-ups and listings in one directory at once.
     pub(super) const PARALLEL_DIROPS: u32 = 1 << 18;
     /// The number of pages of a request is agreed upon.
@@ -49,9 +46,7 @@ mod flag {
 }
 
 const WANTED: u32 = flag::ASYNC_READ
-    | flag::ATOMIC_O_TRUNC
     | flag::BIG_WRITES
-    | flag::ASYNC_DIO
     | flag::PARALLEL_DIROPS
     | flag::MAX_PAGES
     | flag::CACHE_SYMLINKS

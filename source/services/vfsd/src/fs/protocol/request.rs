@@ -46,7 +46,7 @@ pub(crate) struct ReadHead {
     pub(crate) handle: u64,
     pub(crate) offset: u64,
     pub(crate) size: u32,
-    /// For the program's own memory, and not for the kernel's copy of the file (`O_DIRECT`).
+    /// For the program's own memory, and not for the kernel's copy of the file.
     pub(crate) passes: bool,
 }
 
@@ -59,6 +59,8 @@ pub(crate) struct WriteHead {
     pub(crate) size: usize,
     /// From the page cache, on nobody's behalf.
     pub(crate) back: bool,
+    /// It is to be on the disk when it is answered: the file was opened so, or this very write asked for it (`RWF_DSYNC`, pwritev2(2)).
+    pub(crate) durable: bool,
 }
 
 /// A write whose data is here.
@@ -185,6 +187,9 @@ pub(crate) enum Request<'a> {
 
 const GETATTR_HANDLE: u32 = 1;
 const WRITE_CACHE: u32 = 1;
+
+/// `FUSE_READ_LOCKOWNER` of `fuse_read_in.read_flags`.
+const READ_LOCKOWNER: u32 = 1 << 1;
 const FSYNC_DATA: u32 = 1;
 
 /// Bits of `fuse_setattr_in.valid`.
@@ -456,14 +461,13 @@ fn changes(body: &mut Rest<'_>) -> Result<Changes, Malformed> {
 
 fn read_head(body: &mut Rest<'_>) -> Result<ReadHead, Malformed> {
     let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-    // `read_flags`, `lock_owner`.
-    body.skip(12)?;
-    let flags = OFlags::from_bits_retain(body.u32()?);
+    let flags = body.u32()?;
     Ok(ReadHead {
         handle,
         offset,
         size,
-        passes: flags.contains(OFlags::DIRECT),
+        // Who reads for itself is named (`fuse_send_read`, fs/fuse/file.c); a page is nobody's, also through a descriptor with `O_DIRECT`.
+        passes: flags & READ_LOCKOWNER != 0,
     })
 }
 
@@ -471,12 +475,16 @@ fn write_head(body: &mut Rest<'_>) -> Result<WriteHead, Malformed> {
     let (handle, offset) = (body.u64()?, body.u64()?);
     let size = usize::try_from(body.u32()?).map_err(|_| Malformed)?;
     let flags = body.u32()?;
-    body.skip(16)?;
+    // `lock_owner`.
+    body.skip(8)?;
+    let open_flags = OFlags::from_bits_retain(body.u32()?);
+    body.skip(4)?;
     Ok(WriteHead {
         handle,
         offset,
         size,
         back: flags & WRITE_CACHE != 0,
+        durable: open_flags.contains(OFlags::DSYNC),
     })
 }
 
