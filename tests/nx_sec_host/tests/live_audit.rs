@@ -87,6 +87,50 @@ fn a_deny_of_a_running_program_is_counted_and_followed_while_it_runs() {
 }
 
 #[test]
+fn denies_of_a_flood_that_are_held_back_are_told_while_it_runs_and_written_at_its_end() {
+    as_everybody(|home| {
+        let script =
+            "for n in {1..400}; do (exec 3<>/dev/tcp/192.0.2.7/443); done 2> /dev/null; echo done; exec sleep 1000";
+        let mut running = Running::start(home, &[], &["/bin/bash", "-c", script]);
+        assert_eq!(running.line(), "done");
+        let denies = |listed: &str| -> u64 {
+            let lines = listed
+                .lines()
+                .filter(|line| line.contains(" deny ") || line.contains("journal.suppressed"));
+            let held = |line: &str| {
+                line.rsplit_once('+')?
+                    .1
+                    .strip_suffix(" not written")?
+                    .parse::<u64>()
+                    .ok()
+            };
+            lines
+                .map(|line| held(line).unwrap_or(0) + u64::from(line.contains(" deny ")))
+                .sum()
+        };
+        let (counted, _) = sec_json(home, &["counters", "--subject", "demo"]);
+        let counted = |counter: &str| counted["subjects"]["demo"][counter].as_u64().unwrap();
+        let counted = counted("abi_denies_total") + counted("egress_denies_total") + counted("quota_denies_total");
+        assert!(counted >= 400, "{counted}");
+        let listed = sec(home, &["audit", "--subject", "demo"]);
+        assert_eq!(listed.code, Some(0), "{listed}");
+        assert!(listed.out.contains(" not written"), "the flood was none: {listed}");
+        // What the limit let through in the flood's last moment is written: then there is nothing to tell.
+        let more = counted.checked_sub(denies(&listed.out)).unwrap();
+        let says = format!("nx: {more} more denies of `demo` are counted and not in the journal");
+        assert_eq!(listed.err.contains(&says), more > 0, "{listed}");
+        let json = sec(home, &["audit", "--json"]);
+        let says = format!(r#"{{"count":{more},"event":"not_written","ok":true,"subject":"demo","version":1}}"#);
+        assert_eq!(json.out.lines().any(|line| line == says), more > 0, "{json}");
+        running.signal(Signal::TERM);
+        let _ = running.end();
+        let after = sec(home, &["audit", "--subject", "demo"]);
+        assert!(!after.err.contains("more denies"), "{after}");
+        assert_eq!(denies(&after.out), counted, "{after}");
+    });
+}
+
+#[test]
 fn where_the_kernel_tells_of_no_changes_any_more_it_says_so_and_follows_all_the_same() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;

@@ -1,6 +1,7 @@
 //! `nx sec audit`: what is there now.
 
 use super::args::AuditArgs;
+use super::held::Written;
 use super::line::{self, Bad, say};
 use super::{Ended, journal};
 use crate::run::Exit;
@@ -29,6 +30,7 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let (mut bad, mut found, mut torn) = (Bad::default(), 0_u64, None);
     let (mut holes, mut known) = (Holes::default(), args.subject.is_none());
+    let mut written = Written::default();
     for entry in records {
         // Only the last line of all may be torn: somebody may be in the middle of writing it.
         if let Some(unreadable) = torn.take() {
@@ -41,6 +43,7 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
                 if let Some(after) = holes.before(entry.seq) {
                     line::gap(&mut out, after, entry.seq, args.json)?;
                 }
+                written.count(&entry.record);
                 known |= args.subject.as_deref() == Some(&*entry.record.subject);
                 if wanted.wants(entry.seq, &entry.record) && args.wants(entry.record.reason) {
                     found = found.saturating_add(1);
@@ -57,6 +60,10 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
                 bad.one(&mut out, &unreadable, args.json)?;
             }
         }
+    }
+    let whole = bad.count == 0 && !holes.found;
+    if whole && holes.first == Some(1) {
+        written.tell(&mut out, args.subject.as_deref(), args.json)?;
     }
     out.flush()?;
     bad.end(args.json);
@@ -88,7 +95,6 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
             ));
         }
     }
-    let whole = bad.count == 0 && !holes.found;
     Ok(if whole { 0 } else { Exit::Rejected.code() })
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod follow;
+mod held;
 mod line;
 mod list;
 mod verify;
