@@ -171,12 +171,28 @@ fn a_journal_that_somebody_removed_is_not_said_never_to_have_been() {
             let said = sec(home, words);
             assert_eq!(said.code, Some(0), "{words:?}: {said}");
         }
+        for words in [&["audit", "--verify"][..], &["audit", "--follow"]] {
+            let said = sec(home, words);
+            assert_eq!(said.code, Some(4), "{words:?}: {said}");
+            assert!(said.err.contains("there is no journal yet"), "{words:?}: {said}");
+        }
         let _ = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.1/443").run();
-        std::fs::remove_dir_all(home.state().join("nexus/journal")).unwrap();
+        // All of it but its directory.
+        let journal = home.state().join("nexus/journal");
+        for file in std::fs::read_dir(&journal).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        let said = sec(home, &["audit", "--verify"]);
+        assert_eq!(said.code, Some(4), "{said}");
+        assert!(said.err.contains("somebody removed them"), "{said}");
+        std::fs::remove_dir_all(&journal).unwrap();
         for words in [
             &["audit"][..],
             &["audit", "--subject", "demo"],
             &["audit", "--json"],
+            &["audit", "--verify"],
+            &["audit", "--verify", "--json"],
+            &["audit", "--follow"],
             &["counters"],
             &["counters", "--subject", "demo"],
             &["counters", "--json"],

@@ -112,6 +112,28 @@ fn the_same_system_gives_the_same_bytes_and_only_what_was_denied_since_changes_a
 }
 
 #[test]
+fn of_a_journal_that_somebody_removed_it_says_neither_that_there_is_none_nor_that_nothing_was_counted() {
+    as_everybody(|home| {
+        let look = || serde_json::from_str::<Value>(&export(home, &[]).out).unwrap();
+        let value = look();
+        assert_eq!(value["journal"]["there_is"], false, "{value}");
+        assert_eq!(value["counters"]["subjects"], serde_json::json!({}), "{value}");
+        let _ = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.1/443").run();
+        let journal = home.state().join("nexus/journal");
+        std::fs::remove_file(journal.join("journal.jsonl")).unwrap();
+        let value = look();
+        assert_eq!(value["journal"]["chain"]["ok"], false, "{value}");
+        std::fs::remove_dir_all(&journal).unwrap();
+        let value = look();
+        for part in ["journal", "counters"] {
+            let unknown = value[part]["unknown"].as_str().unwrap();
+            assert!(unknown.contains("somebody removed them"), "{value}");
+            assert_eq!(value[part].as_object().unwrap().len(), 1, "{value}");
+        }
+    });
+}
+
+#[test]
 fn it_is_written_for_its_user_alone_and_over_nothing() {
     as_everybody(|home| {
         use std::os::unix::fs::PermissionsExt;

@@ -118,6 +118,11 @@ fn in_doubt(home: &security_v2_host::Home, session: &str, why: &str) {
             assert!(view["in_force"].is_null(), "{words:?}: {said}");
         }
     }
+    // Nor is it counted as none.
+    let (value, said) = sec_json(home, &["top"]);
+    assert_eq!((said.code, &value["sessions_in_doubt"]), (Some(4), &1.into()), "{said}");
+    let demo = value["subjects"]["demo"].as_object().unwrap();
+    assert!(demo["sessions"].is_null() && !demo["denies"].is_null(), "{said}");
 }
 
 #[test]

@@ -215,6 +215,64 @@ fn what_cannot_be_read_is_unknown_and_never_nothing() {
 }
 
 #[test]
+fn counters_that_say_less_than_the_journal_are_unknown_and_never_zero() {
+    as_everybody(|home| {
+        let counters = home.state().join("nexus/journal/counters");
+        let lose = || {
+            std::fs::remove_file(&counters).unwrap();
+            let _ = Run::at(home).args(["true"]).run();
+        };
+        let deny = || {
+            let done = Run::at(home).bash("exec 3<>/dev/tcp/192.0.2.77/443").run();
+            assert_eq!(done.records_for("egress.no_rule").len(), 1);
+        };
+        let _ = Run::at(home).args(["true"]).run();
+        // Nothing is lost where nothing was denied: that zero is one.
+        lose();
+        let (value, said) = sec_json(home, &["top"]);
+        assert_eq!((said.code, &value["ok"]), (Some(0), &true.into()), "{said}");
+        assert_eq!(value["subjects"]["demo"]["denies"]["egress"], 0, "{said}");
+        // What a view read while it was open is held against the counters as well.
+        let (mut terminal, _) = shell(home, 24, 80);
+        let _ = start(&mut terminal);
+        deny();
+        terminal.see("192.0.2.77:443");
+        lose();
+        terminal.see("counts unknown: the counter file says less than the journal of 1");
+        terminal.types("q");
+        terminal.see(LEFT);
+        assert_eq!(terminal.status(), 0);
+        let (value, said) = sec_json(home, &["top"]);
+        assert_eq!((said.code, &value["ok"]), (Some(4), &false.into()), "{said}");
+        assert!(value["subjects"]["demo"]["denies"].is_null(), "{said}");
+        let troubles = value["troubles"].as_array().unwrap();
+        assert_eq!(troubles.len(), 1, "{said}");
+        assert!(
+            troubles[0]
+                .as_str()
+                .unwrap()
+                .contains("says less than the journal of 1 of the subjects")
+        );
+        // Where the file has nothing at all, the subject is told of all the same.
+        std::fs::remove_file(&counters).unwrap();
+        let (value, said) = sec_json(home, &["top"]);
+        assert_eq!(said.code, Some(4), "{said}");
+        assert!(
+            value["subjects"]["demo"].as_object().unwrap()["denies"].is_null(),
+            "{said}"
+        );
+        // And without a journal nobody says that nothing was denied.
+        std::fs::remove_dir_all(home.state().join("nexus/journal")).unwrap();
+        let (value, said) = sec_json(home, &["top"]);
+        assert_eq!(
+            (said.code, &value["journal"]["state"]),
+            (Some(4), &"unknown".into()),
+            "{said}"
+        );
+    });
+}
+
+#[test]
 fn a_stopped_view_leaves_the_terminal_to_the_shell_and_comes_back_with_fg() {
     as_everybody(|home| {
         let (mut terminal, before) = shell(home, 24, 80);

@@ -29,6 +29,9 @@ pub(super) fn unreadable(error: &JournalError) -> Failure {
 }
 
 fn no_journal(error: &JournalError) -> Failure {
+    if let Err(removed) = never_was() {
+        return removed;
+    }
     Failure::new(Exit::Missing, format!("there is no journal yet: {}", whole(error))).with_help(
         "the first `nx run` makes it; another user's, or one under another `XDG_STATE_HOME`, is not looked for",
     )

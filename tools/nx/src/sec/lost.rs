@@ -1,7 +1,7 @@
 //! Whether counters were lost: of each deny that is written down, a counter was stepped before.
 
 use logd::{Filter, JournalError};
-use nexus_audit::Counter;
+use nexus_audit::{Counter, Record};
 use nexus_sys::counters::CounterRow;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,22 +18,26 @@ pub(super) type Recorded = BTreeMap<String, [u64; Counter::ALL.len()]>;
 pub(super) fn recorded(journal: &Path) -> Result<Recorded, JournalError> {
     let mut all = Recorded::new();
     for entry in logd::read(journal, Filter::default())?.flatten() {
-        let record = entry.record;
-        let Some(counter) = Counter::of_record(record.verdict, record.reason) else {
-            continue;
-        };
-        if !all.contains_key(&*record.subject) {
-            all.insert(record.subject.to_string(), [0; _]);
-        }
-        if let Some(count) = all
-            .get_mut(&*record.subject)
-            .and_then(|row| row.get_mut(counter.index()))
-        {
-            // Those that were held back before it were counted too.
-            *count = count.saturating_add(record.suppressed).saturating_add(1);
-        }
+        add(&mut all, &entry.record);
     }
     Ok(all)
+}
+
+/// Counts one more record.
+pub(super) fn add(all: &mut Recorded, record: &Record) {
+    let Some(counter) = Counter::of_record(record.verdict, record.reason) else {
+        return;
+    };
+    if !all.contains_key(&*record.subject) {
+        all.insert(record.subject.to_string(), [0; _]);
+    }
+    if let Some(count) = all
+        .get_mut(&*record.subject)
+        .and_then(|row| row.get_mut(counter.index()))
+    {
+        // Those that were held back before it were counted too.
+        *count = count.saturating_add(record.suppressed).saturating_add(1);
+    }
 }
 
 /// A counter that says less than the journal.

@@ -27,6 +27,13 @@ pub(super) fn verify(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         Ok(report) => (holds_json(&report), holds_text(&report), 0),
         Err(VerifyError::Journal(error)) => return Err(journal::unreadable(&error).into()),
         Err(VerifyError::NoKey) if has_no_records(directory) => {
+            if journal::never_was().is_err() {
+                let gone = "the journal's files are gone, and its key, though something ran here".to_owned();
+                let failure = Failure::new(Exit::Missing, gone);
+                return Err(failure
+                    .with_help("somebody removed them: there is no chain to check")
+                    .into());
+            }
             let failure = Failure::new(
                 Exit::Missing,
                 "there is no journal yet, so there is no chain to check".to_owned(),

@@ -4,6 +4,7 @@ use super::journal_of;
 use super::scrub::Scrub;
 use crate::run::Places;
 use crate::sec::audit::{broken_json, holds_json};
+use crate::sec::output::VERSION;
 use logd::{Entry, Filter, Problem, Unreadable};
 use nexus_abi::{Area, Operation};
 use nexus_audit::{Judgement, line_of};
@@ -21,7 +22,12 @@ pub(super) fn journal(places: &Places, scrub: &Scrub, objects: bool) -> Value {
     let directory = places.journal();
     let mut records = match logd::read(&directory, Filter::default()) {
         Ok(records) => records,
-        Err(error) if journal_of::is_absent(&error) => return json!({"there_is": false}),
+        Err(error) if journal_of::is_absent(&error) => {
+            return match journal_of::never_was() {
+                Ok(()) => json!({"there_is": false}),
+                Err(removed) => json!({"unknown": scrub.text(&removed.message)}),
+            };
+        }
         Err(error) => return json!({"unknown": scrub.text(&journal_of::whole(&error))}),
     };
     let mut tail = Tail::default();
@@ -38,6 +44,10 @@ pub(super) fn journal(places: &Places, scrub: &Scrub, objects: bool) -> Value {
     }
     let (records, left_out) = tail.values(|entry| record(entry, objects));
     let chain = match logd::verify(&directory, None) {
+        // A key without a journal: what it held is gone, and nothing holds.
+        Ok(report) if report.files == 0 => {
+            json!({"version": VERSION, "ok": false, "why": "the journal's files are gone, though its key is there"})
+        }
         Ok(report) => holds_json(&report),
         Err(error) => broken_json(&error),
     };

@@ -6,12 +6,14 @@
 mod journal;
 mod scrub;
 
+use super::lost::{self, Recorded};
 use super::output::{Said, VERSION, places};
 use super::ps::{sessions, state};
-use super::{counters, journal as journal_of, lost};
+use super::{counters, journal as journal_of};
 use crate::doctor::State;
 use crate::registry::Live;
 use crate::run::{Exit, Failure, json_line, plain};
+use nexus_sys::counters::CounterRow;
 use policyd::{LoadError, Origin};
 use scrub::Scrub;
 use serde_json::{Value, json};
@@ -201,10 +203,23 @@ fn session(live: &Live, scrub: &Scrub) -> Value {
     })
 }
 
-fn counted(scrub: &Scrub) -> Value {
+/// What the journal has of each counter, and the counters.
+fn held() -> Result<(Recorded, Vec<CounterRow>), Failure> {
     // In this order: what is written down meanwhile is counted by then.
-    let recorded = journal_of::directory().map(|directory| lost::recorded(&directory).unwrap_or_default());
-    match recorded.and_then(|recorded| Ok((recorded, counters::all()?))) {
+    let recorded = lost::recorded(&journal_of::directory()?);
+    let rows = counters::all()?;
+    match recorded {
+        Ok(recorded) => Ok((recorded, rows)),
+        Err(error) if journal_of::is_absent(&error) => journal_of::never_was().map(|()| (Recorded::new(), rows)),
+        // Nothing says whether there were some.
+        Err(error) if rows.is_empty() => Err(journal_of::unreadable(&error)),
+        // They are what they are; that the journal cannot be read stands beside them.
+        Err(_) => Ok((Recorded::new(), rows)),
+    }
+}
+
+fn counted(scrub: &Scrub) -> Value {
+    match held() {
         Ok((recorded, mut rows)) => {
             let mut lost = lost::lost(&rows, &recorded);
             lost.truncate(SUBJECTS_MAX);

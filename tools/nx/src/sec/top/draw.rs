@@ -60,7 +60,7 @@ pub(super) fn lines(model: &Model, width: u16, height: u16, paint: Paint) -> Vec
     // Never past the end: the last page stays full.
     let from = model.scroll.min(wanted.saturating_sub(for_subjects));
     for (name, subject) in model.in_order().skip(from).take(for_subjects) {
-        out.push(columns.row(name, subject, model.sessions_unknown, paint));
+        out.push(columns.row(name, subject, model.sessions_of(subject), paint));
     }
     let shown = height.saturating_sub(out.len()).saturating_sub(1);
     let (heading, style) = match &model.journal {
@@ -143,13 +143,9 @@ impl Columns {
         )
     }
 
-    fn row(&self, name: &str, subject: &Subject, sessions_unknown: bool, paint: Paint) -> Line<'static> {
+    fn row(&self, name: &str, subject: &Subject, sessions: Option<usize>, paint: Paint) -> Line<'static> {
         let (width, area) = (self.name, self.area());
-        let sessions = if sessions_unknown {
-            "?".to_owned()
-        } else {
-            subject.sessions.to_string()
-        };
+        let sessions = sessions.map_or_else(|| "?".to_owned(), |sessions| sessions.to_string());
         let mut spans = vec![Span::raw(format!("{:width$} {sessions:>3} ", cut(&plain(name), width)))];
         match (&subject.usage, subject.wrong) {
             (_, Some(wrong)) => spans.push(Span::styled(

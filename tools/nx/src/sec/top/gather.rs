@@ -3,6 +3,7 @@
 use super::model::{Journal, Model, Usage};
 use super::usage::Usages;
 use crate::run::Failure;
+use crate::sec::lost::{self, Recorded};
 use crate::sec::{counters, journal, output, ps};
 use logd::{Filter, Followed, Follower};
 use nexus_audit::Counter;
@@ -26,6 +27,10 @@ pub(super) struct Gather {
     failed: bool,
     /// What of the journal cannot be read, as long as it is followed.
     partly: Option<String>,
+    /// What the journal has of each counter, as far as it was read.
+    recorded: Recorded,
+    /// What cannot be told of who runs.
+    unseen: Vec<String>,
 }
 
 impl Gather {
@@ -36,6 +41,8 @@ impl Gather {
             followed_at: None,
             failed: false,
             partly: None,
+            recorded: Recorded::new(),
+            unseen: Vec::new(),
         })
     }
 
@@ -48,7 +55,7 @@ impl Gather {
     pub(super) fn look(&mut self, model: &mut Model) {
         let mut troubles = Vec::new();
         for subject in model.subjects.values_mut() {
-            (subject.sessions, subject.wrong, subject.denies) = (0, None, None);
+            (subject.sessions, subject.wrong) = (0, None);
         }
         (model.sessions_unknown, model.in_doubt) = (false, 0);
         match output::places().and_then(|places| ps::sessions(&places)) {
@@ -71,8 +78,21 @@ impl Gather {
                 troubles.push(format!("unknown who runs: {}", failure.message));
             }
         }
+        self.unseen = troubles;
+        self.count(model);
+        let known = self.usages.of(running(model));
+        used(model, known);
+    }
+
+    /// The counters, held to what was read of the journal before: of each deny that is written down a counter was stepped.
+    pub(super) fn count(&self, model: &mut Model) {
+        let mut troubles = self.unseen.clone();
+        for subject in model.subjects.values_mut() {
+            subject.denies = None;
+        }
         match counters::all() {
             Ok(rows) => {
+                let lost = lost::lost(&rows, &self.recorded);
                 for (name, values) in rows {
                     let of = |counter: Counter| values.get(counter.index()).copied().unwrap_or(0);
                     let subject = model.subjects.entry(name).or_default();
@@ -82,12 +102,25 @@ impl Gather {
                         of(Counter::AbiDenies),
                     ]);
                 }
+                let mut less = 0_usize;
+                for lost in lost {
+                    let subject = model.subjects.entry(lost.subject).or_default();
+                    if subject.denies.take().is_some() {
+                        less = less.saturating_add(1);
+                    }
+                }
+                if less > 0 {
+                    troubles.push(format!(
+                        "counts unknown: the counter file says less than the journal of {less} of the subjects: `nx sec counters` says what"
+                    ));
+                }
                 // A session's row is there before its program is: where it is not, the file was taken away or begun again.
                 let uncounted = model
                     .subjects
                     .values()
                     .filter(|subject| subject.denies.is_none())
-                    .count();
+                    .count()
+                    .saturating_sub(less);
                 if uncounted > 0 {
                     troubles.push(format!(
                         "counts unknown: the counter file has nothing of {uncounted} of the subjects: somebody removed or replaced it"
@@ -96,8 +129,6 @@ impl Gather {
             }
             Err(failure) => troubles.push(format!("counts unknown: {}", failure.message)),
         }
-        let known = self.usages.of(running(model));
-        used(model, known);
         model.troubles = troubles;
     }
 
@@ -130,6 +161,7 @@ impl Gather {
         while Instant::now() < until {
             match follower.read_next() {
                 Ok(Some(Followed::Entry(entry))) => {
+                    lost::add(&mut self.recorded, &entry.record);
                     // A file's first line is no news to anybody.
                     if entry.record.reason != nexus_abi::Reason::JournalStart {
                         model.record(*entry);
@@ -140,7 +172,12 @@ impl Gather {
                     self.partly = Some(format!("the journal has nothing between records {after} and {next}"));
                 }
                 Ok(None) => {
+                    let first = model.journal == Journal::Reading;
                     model.journal = self.partly.clone().map_or(Journal::Read, Journal::Partly);
+                    if first {
+                        // What was counted was looked at before any of it was read.
+                        self.count(model);
+                    }
                     return false;
                 }
                 Err(error) => {
@@ -164,6 +201,7 @@ impl Gather {
             Ok(follower) => {
                 // What was there before is read again from its start.
                 model.records.clear();
+                self.recorded.clear();
                 model.journal = Journal::Reading;
                 (self.follower, self.failed, self.partly) = (Some(follower), false, None);
                 Ok(())
@@ -180,9 +218,9 @@ impl Gather {
         self.failed = trouble.is_some();
         model.journal = match trouble {
             Some(why) => Journal::Unknown(format!("the journal cannot be followed: {why}")),
-            None if model.subjects.is_empty() => Journal::Absent,
+            None if model.subjects.is_empty() && journal::never_was().is_ok() => Journal::Absent,
             None => Journal::Unknown(
-                "there is no journal, and something runs or was counted: somebody removed it".to_owned(),
+                "there is no journal, and something runs, ran or was counted here: somebody removed it".to_owned(),
             ),
         };
     }

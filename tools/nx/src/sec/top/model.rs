@@ -22,7 +22,7 @@ pub(super) enum Usage {
 /// One subject.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subject {
-    /// How many of its sessions run.
+    /// How many of its sessions are seen to run.
     pub(super) sessions: usize,
     /// What is not as it should be with one of them, in a word.
     pub(super) wrong: Option<&'static str>,
@@ -80,6 +80,13 @@ impl Model {
         !self.troubles.is_empty()
             || matches!(self.journal, Journal::Partly(_) | Journal::Unknown(_))
             || self.subjects.values().any(unknown_usage)
+    }
+
+    /// How many of its sessions run. None is seen of it where nobody can say who runs, nor where an entry is in doubt, whose subject
+    /// nobody vouches for either.
+    pub(super) fn sessions_of(&self, subject: &Subject) -> Option<usize> {
+        let in_doubt = subject.sessions == 0 && self.in_doubt > 0;
+        (!self.sessions_unknown && !in_doubt).then_some(subject.sessions)
     }
 
     /// Those that run first, each by the bytes of its name.

@@ -20,6 +20,7 @@ pub(super) fn once() -> Result<Said, Failure> {
     while gather.read(&mut model) && Instant::now() < until {}
     if model.journal == Journal::Reading {
         model.journal = Journal::Partly(format!("it was not read to its end within {} s", WAIT.as_secs()));
+        gather.count(&mut model);
     }
     gather.settle(&mut model, until);
     let code = if model.is_partial() { Exit::Missing.code() } else { 0 };
@@ -42,7 +43,7 @@ fn frame(model: &Model) -> Value {
     let subjects: Map<String, Value> = model
         .subjects
         .iter()
-        .map(|(name, one)| (name.clone(), subject(one, model.sessions_unknown)))
+        .map(|(name, one)| (name.clone(), subject(one, model.sessions_of(one))))
         .collect();
     json!({
         "version": VERSION,
@@ -54,14 +55,14 @@ fn frame(model: &Model) -> Value {
     })
 }
 
-fn subject(subject: &Subject, sessions_unknown: bool) -> Value {
+fn subject(subject: &Subject, sessions: Option<usize>) -> Value {
     let usage = match &subject.usage {
         None => Value::Null,
         Some(Usage::Known(usage)) => json!({"source": "ledger", "areas": areas(usage), "why": Value::Null}),
         Some(Usage::Unknown(why)) => json!({"source": "unsupported", "areas": Value::Null, "why": why}),
     };
     json!({
-        "sessions": (!sessions_unknown).then_some(subject.sessions),
+        "sessions": sessions,
         "wrong": subject.wrong,
         "usage": usage,
         "denies": subject.denies.map(|[quota, egress, abi]| json!({"quota": quota, "egress": egress, "abi": abi})),

@@ -206,6 +206,15 @@ fn what_was_not_counted_is_a_question_mark_and_never_a_zero() {
 }
 
 #[test]
+fn none_is_said_to_run_only_where_no_entry_is_in_doubt() {
+    let mut one = model(2, 0);
+    let shows = |one: &Model, row: &str| drawn(one, 80, 24).iter().any(|line| line.starts_with(row));
+    assert!(shows(&one, "s\\u{1b}[00001    1 [") && shows(&one, "s\\u{1b}[00000    0 ["));
+    one.in_doubt = 1;
+    assert!(shows(&one, "s\\u{1b}[00001    1 [") && shows(&one, "s\\u{1b}[00000    ? ["));
+}
+
+#[test]
 fn none_yet_is_said_of_a_journal_that_was_read_and_of_no_other() {
     let heading = |journal: Journal| {
         let mut one = model(0, 0);
