@@ -66,9 +66,6 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
     } else {
         sys::bind(&socket, &bytes)?;
     }
-    if to == Side::Host && protocol == Protocol::Udp {
-        netd.ports.note(&socket);
-    }
     Ok(Answer::Value(0))
 }
 

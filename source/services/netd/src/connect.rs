@@ -52,7 +52,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         };
     };
     let reach = judge(netd, call, Operation::Connect, protocol, SocketAddr::new(ip, port))?;
-    let wanted = side_for(netd, reach, protocol, ip, port);
+    let wanted = side_for(reach);
     let bytes = exact(bytes, ip);
     let socket = if side == wanted {
         socket
@@ -74,10 +74,6 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             netd.name(traits, &socket)?;
         }
         sys::connect(&socket, &bytes)?;
-        if wanted == Side::Host && reach == Reach::OwnLoopback {
-            // Where the answers go.
-            netd.ports.note(&socket);
-        }
         return Ok(Answer::Value(0));
     }
     // A call that is made again after a signal goes on with the connection that the first one began.
@@ -104,12 +100,12 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     Ok(Answer::Later)
 }
 
-/// On which side this destination is reached: the own loopback is inside, but for what of it had to go to the host.
-pub(crate) fn side_for(netd: &Netd, reach: Reach, protocol: Protocol, ip: IpAddr, port: u16) -> Side {
-    let ours = || protocol == Protocol::Udp && netd.ports.are_ours(ip, port);
+/// On which side this destination is reached. The own loopback is inside, always: a port on the host's may be somebody else's by the time
+/// that the kernel sends.
+pub(crate) const fn side_for(reach: Reach) -> Side {
     match reach {
-        Reach::OwnLoopback if !ours() => Side::Inside,
-        Reach::Outside | Reach::OwnLoopback => Side::Host,
+        Reach::OwnLoopback => Side::Inside,
+        Reach::Outside => Side::Host,
     }
 }
 

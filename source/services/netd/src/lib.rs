@@ -25,7 +25,6 @@ mod local;
 mod memfd_create;
 mod options;
 mod pins;
-mod ports;
 mod resolver;
 mod route;
 mod send;
@@ -146,8 +145,6 @@ pub struct Netd {
     seen: side::Seen,
     /// What names were resolved to.
     pins: pins::Pins,
-    /// Which UDP ports of the host are the session's.
-    ports: ports::Ports,
     /// Whether it was said that the rules are enforced.
     marked: bool,
     broker: Arc<Broker>,
@@ -196,7 +193,6 @@ impl Netd {
             pins,
             marked: judges.markers.is_none(),
             judges,
-            ports: ports::Ports::default(),
             broker: Arc::new(broker),
             workers: Workers::new(Arc::clone(&listener), late).map_err(StartError::Workers)?,
             listener,

@@ -211,9 +211,6 @@ pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -
         Err(error) if by_kernel && error.raw_os_error() == Some(HostErrno::ADDRINUSE.raw_os_error()) => any()?,
         other => other?,
     }
-    if how.to == Side::Host && how.protocol == Protocol::Udp {
-        netd.ports.note(new);
-    }
     Ok(())
 }
 

@@ -225,9 +225,8 @@ fn datagram(
         judge_without_destination(netd, call, "connected")?;
         return deliver(socket, Vec::new(), data, control, flags, first);
     };
-    let (ip, port) = (address.ip(), address.port());
     let reach = judge(netd, call, Operation::Send, Protocol::Udp, address)?;
-    let wanted = side_for(netd, reach, Protocol::Udp, ip, port);
+    let wanted = side_for(reach);
     let socket = if traits.side == wanted {
         socket
     } else {
@@ -252,14 +251,7 @@ fn datagram(
         netd.name(traits, &socket)?;
     }
     effects.egress_allowed += u64::from(reach == Reach::Outside);
-    let notes = wanted == Side::Host && reach == Reach::OwnLoopback;
-    let copy = if notes { Some(socket.try_clone()?) } else { None };
-    let progress = deliver(socket, bytes, data, control, flags, first);
-    if let Some(copy) = copy {
-        // Where the answers go.
-        netd.ports.note(&copy);
-    }
-    progress
+    deliver(socket, bytes, data, control, flags, first)
 }
 
 fn deliver(

@@ -182,7 +182,6 @@ pub(crate) fn swap(
         }
     }
     epoll::repair(&registrations, old, &new);
-    netd.ports.forget(old);
     Ok(new)
 }
 
