@@ -236,7 +236,7 @@ fn emptied_by_others(world: &World) {
             fs::read(&path).unwrap().contains(&0)
         });
         let holes = holes.count();
-        children.map(end);
+        children.into_iter().for_each(end);
         assert_eq!(holes, 0, "records were written at an end that was no more");
     });
 }
