@@ -169,6 +169,9 @@ pub(crate) fn pass(closed: u16, forbidden: u16) {
         // SAFETY: no memory is involved.
         say("passed-listen", unsafe { libc::listen(fd, 8) });
         say("passed-connect-after-listen", connect_raw(fd, &loopback(forbidden)));
+        // What the other says is before what ends it.
+        let mut said = 0_u8;
+        call(libc::SYS_read, &[pair[1] as u64, (&raw mut said).addr() as u64, 1]);
         println!("ready ok 0");
         use std::io::Read;
         let _ = std::io::stdin().read(&mut [0]);
@@ -177,6 +180,7 @@ pub(crate) fn pass(closed: u16, forbidden: u16) {
     let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
     say("sent-connect", connect_raw(fd, &loopback(closed)));
     say("sent", send_descriptor(pair[0], fd));
+    call(libc::SYS_write, &[pair[0] as u64, b"x".as_ptr().addr() as u64, 1]);
     // SAFETY: waits for the child.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
 }

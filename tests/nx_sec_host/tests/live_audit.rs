@@ -182,9 +182,17 @@ fn a_journal_that_somebody_removed_is_not_said_never_to_have_been() {
         for file in std::fs::read_dir(&journal).unwrap() {
             std::fs::remove_file(file.unwrap().path()).unwrap();
         }
-        let said = sec(home, &["audit", "--verify"]);
-        assert_eq!(said.code, Some(4), "{said}");
-        assert!(said.err.contains("somebody removed them"), "{said}");
+        for words in [
+            &["audit"][..],
+            &["audit", "--json"],
+            &["audit", "--verify"],
+            &["counters"],
+            &["counters", "--json"],
+        ] {
+            let said = sec(home, words);
+            assert_eq!(said.code, Some(4), "{words:?}: {said}");
+            assert!(format!("{said}").contains("somebody removed them"), "{words:?}: {said}");
+        }
         std::fs::remove_dir_all(&journal).unwrap();
         for words in [
             &["audit"][..],

@@ -67,7 +67,8 @@ END
 "#,
         r#"mkdir /tmp/it; cd /tmp/it; export npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false
 npm install --silent --registry http://git.example.org:8000/ own > /dev/null; node -p 'require("own")'
-npm install --silent --fetch-retries 0 --registry http://other.example.org:8000/ two > /dev/null || echo refused"#,
+mkdir /tmp/other; cd /tmp/other
+npm install --silent --fetch-retries 0 --registry http://other.example.org:8000/ own > /dev/null || echo refused"#,
         |_, done| assert_eq!(done.out(), "installed\nrefused\n", "{done}"),
     );
 }

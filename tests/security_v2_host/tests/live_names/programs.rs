@@ -91,7 +91,7 @@ fn git_clones_over_http_by_name() {
 }
 
 #[test]
-fn pip_installs_from_an_index_by_name() {
+fn pip_installs_from_an_index_by_name_and_from_no_other() {
     if !has("/usr/bin/python3") {
         return;
     }
@@ -104,8 +104,9 @@ with zipfile.ZipFile("own-1-py3-none-any.whl", "w") as wheel:
     wheel.writestr("own-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
     wheel.writestr("own-1.dist-info/RECORD", "own.py,,\nown-1.dist-info/METADATA,,\nown-1.dist-info/WHEEL,,\nown-1.dist-info/RECORD,,\n")
 '"#,
-        "cd /tmp; /usr/bin/python3 -m venv v; v/bin/pip install -q --disable-pip-version-check --index-url http://alias.example.net:8000/simple --trusted-host alias.example.net own; v/bin/python -c 'import own'",
-        |_, done| assert_eq!(done.out(), "installed\n", "{done}"),
+        "cd /tmp; /usr/bin/python3 -m venv v; v/bin/pip install -q --disable-pip-version-check --index-url http://alias.example.net:8000/simple --trusted-host alias.example.net own; v/bin/python -c 'import own'
+v/bin/pip install -q --retries 0 --no-cache-dir --force-reinstall --disable-pip-version-check --index-url http://other.example.org:8000/simple --trusted-host other.example.org own 2> /dev/null || echo refused",
+        |_, done| assert_eq!(done.out(), "installed\nrefused\n", "{done}"),
     );
 }
 

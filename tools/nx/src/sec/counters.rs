@@ -41,6 +41,10 @@ pub(super) fn counters(args: &CountersArgs) -> Result<Said, Failure> {
         other => other,
     };
     let mut rows = all()?;
+    if rows.is_empty() && recorded.as_ref().is_ok_and(Recorded::is_empty) {
+        // Each session has a row from its beginning on.
+        journal::never_was()?;
+    }
     let mut lost = match &recorded {
         Ok(recorded) => lost::lost(&rows, recorded),
         Err(error) if rows.is_empty() => {

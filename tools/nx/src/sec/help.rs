@@ -2,17 +2,19 @@
 
 pub(crate) const SEC: &str = "\
 Where to begin:
-  nx sec ps                                   who runs, as which subject
-  nx sec policy show --subject NAME           what policy gives the subject, with the line that says so
-  nx sec syscalls --subject NAME              which calls it may make
-  nx sec sandbox --subject NAME               which paths and sockets it sees, and what is not confined
-  nx sec quotas --subject NAME                what it may write, and has written
-  nx sec egress --subject NAME                where it may connect
-  nx sec test all --subject NAME              see that all of it holds, in a sandbox of its own
-  nx sec audit --subject NAME                 what it was denied
+  nx sec ps                            who runs, as which subject
+  nx sec policy show --subject NAME    what policy gives it, by which line
+  nx sec syscalls --subject NAME       which calls it may make
+  nx sec sandbox --subject NAME        paths, sockets, and what is not held
+  nx sec quotas --subject NAME         what it may write, and has written
+  nx sec egress --subject NAME         where it may connect
+  nx sec test all --subject NAME       see that all of it holds
+  nx sec audit --subject NAME          what it was denied
 
-A subject is the name after `nx run`. Only `test` and `doctor` start anything: a sandbox of their own, in which they try things
-on an internet that leads nowhere. The others open no internet socket and wait for nobody longer than two seconds. Every command takes `--json`, or a format of its own, for programs.
+A subject is the name after `nx run`. Only `test` and `doctor` start anything:
+sandboxes of their own, with an internet that leads nowhere. The others open no
+internet socket and wait for nobody longer than two seconds. Every command takes
+`--json`, or a format of its own, for programs.
 
 Exit codes:
   0  said, or proven
@@ -23,9 +25,10 @@ Exit codes:
   7  a fault of nx's own";
 
 pub(in crate::sec) const PS: &str = "\
-Whose: the sessions of the user who asks, in that user's state directory ($XDG_STATE_HOME, or ~/.local/state). Root sees root's own
-and nobody else's: another user's directory is that user's alone, and what root finds there may be made to deceive it. Ask as that
-user: `sudo -u USER -i nx sec ps`.
+Whose: the sessions of the user who asks, in that user's state directory
+($XDG_STATE_HOME, or ~/.local/state). Root sees root's own and nobody else's:
+another user's directory is that user's alone, and what root finds there may be
+made to deceive it. Ask as that user: `sudo -u USER -i nx sec ps`.
 
 Examples:
   nx sec ps
@@ -45,8 +48,10 @@ Examples:
 Exit codes:
   0  said, also where no record matches
   2  the words are off
-  3  some lines are no records, or some records are missing in between, or the chain does not hold; or nobody knows the subject
-  4  there is no journal to follow or to verify, or it cannot be read";
+  3  some lines are no records, some are missing, the chain does not hold, or
+     nobody knows the subject
+  4  there is no journal to follow or to verify, or it was removed or cannot be
+     read";
 
 pub(in crate::sec) const COUNTERS: &str = "\
 Examples:

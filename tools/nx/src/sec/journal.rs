@@ -52,10 +52,10 @@ pub(super) fn never_was() -> Result<(), Failure> {
     }
     Err(Failure::new(
         Exit::Missing,
-        "there is no journal, and no counters, though something ran here: somebody removed them".to_owned(),
+        "there is no journal, and no counters, though a subject was here: somebody removed them, or its first start was refused".to_owned(),
     )
     .with_help(
-        "what was denied before is gone; a session that runs writes where nobody finds it: end it and begin it anew",
+        "where somebody did, what was denied before is gone; a session that runs writes where nobody finds it: end it and begin it anew",
     ))
 }
 

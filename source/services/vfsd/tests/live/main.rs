@@ -108,9 +108,13 @@ fn main() {
             }
             let started = Instant::now();
             match run(mode, name) {
-                Ok(()) => {
+                Ok(Ran::Whole) => {
                     println!("test {full} ... ok ({} ms)", started.elapsed().as_millis());
                     passed += 1;
+                }
+                Ok(Ran::Cannot) => {
+                    println!("test {full} ... SKIPPED: as it said");
+                    skipped += 1;
                 }
                 Err(why) => {
                     println!("test {full} ... FAILED: {why}");
@@ -135,8 +139,23 @@ fn main() {
     );
 }
 
+/// What became of a case that did not fail.
+enum Ran {
+    Whole,
+    Cannot,
+}
+
+/// A case that cannot run here ends with this, as tests do elsewhere.
+const CANNOT: i32 = 77;
+
+/// Ends a case that cannot run here, and says why. Not from inside a session, whose process is another.
+pub(crate) fn cannot(why: &str) -> ! {
+    println!("{why}");
+    std::process::exit(CANNOT)
+}
+
 /// Runs one case in a process of its own and cleans up behind it.
-fn run(mode: Mode, name: &str) -> Result<(), String> {
+fn run(mode: Mode, name: &str) -> Result<Ran, String> {
     let root = world::make_root(mode);
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -150,10 +169,10 @@ fn run(mode: Mode, name: &str) -> Result<(), String> {
     let until = Instant::now() + if soak() { SOAK_WAIT } else { CASE_WAIT };
     let result = loop {
         if let Some(status) = child.try_wait().unwrap() {
-            break if status.success() {
-                Ok(())
-            } else {
-                Err(status.to_string())
+            break match status.code() {
+                Some(0) => Ok(Ran::Whole),
+                Some(CANNOT) => Ok(Ran::Cannot),
+                _ => Err(status.to_string()),
             };
         }
         if Instant::now() > until {
@@ -167,5 +186,5 @@ fn run(mode: Mode, name: &str) -> Result<(), String> {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    result.and(world::remove_root(&root))
+    world::remove_root(&root).and(result)
 }

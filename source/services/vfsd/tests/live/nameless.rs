@@ -134,23 +134,20 @@ fn get(path: &Path, name: &str) -> std::io::Result<Vec<u8>> {
 }
 
 /// Whether the host keeps attributes of users at all.
-fn host_has_attributes(world: &World) -> bool {
+fn needs_attributes(world: &World) {
     let probe = world.subject_dir().join("state");
     let known = !matches!(
         rustix::fs::getxattr(&probe, "user.probe", &mut [0_u8; 0]),
         Err(rustix::io::Errno::OPNOTSUPP)
     );
     if !known {
-        println!("the host's file system has no extended attributes: nothing to keep");
+        crate::cannot("the host's file system has no extended attributes: nothing to keep");
     }
-    known
 }
 
 fn attributes(world: &World) {
     let mut connection = world.join(budget(16 * KIB, 100), budget(0, 0));
-    if !host_has_attributes(world) {
-        return;
-    }
+    needs_attributes(world);
     world.inside(&connection, |dirs| {
         let path = dirs.tmp.join("f");
         File::create_new(&path).unwrap();
@@ -222,9 +219,7 @@ fn foreign_attributes(world: &World) {
 
 fn attributes_measured(world: &World) {
     let mut connection = world.join_roomy();
-    if !host_has_attributes(world) {
-        return;
-    }
+    needs_attributes(world);
     world.inside(&connection, |dirs| {
         let path = dirs.state.join("f");
         fs::write(&path, b"content").unwrap();

@@ -62,6 +62,10 @@ pub(super) fn list(args: &AuditArgs, directory: &Path) -> Result<u8, Ended> {
         }
     }
     let whole = bad.count == 0 && !holes.found;
+    if whole && holes.first.is_none() && torn.is_none() {
+        // Its directory alone says nothing.
+        journal::never_was()?;
+    }
     if whole && holes.first == Some(1) {
         written.tell(&mut out, args.subject.as_deref(), args.json)?;
     }

@@ -214,8 +214,14 @@ fn a_page_from_before_a_write_is_written_back_around_it_and_one_from_after_it_wh
     let (mut vfs, _) = vfs(&scratch);
     vfs.writes_pass = true;
     let tmp = vfs.zones.first().unwrap().id;
-    let (attr, writer, _) = vfs.op_create(tmp, c"f", 0o600, 1, 0).unwrap();
-    let (mapper, _) = vfs.op_open(attr.id, 2, 0).unwrap();
+    let direct = |told: u32| told & super::super::protocol::opened::DIRECT_IO != 0;
+    let (attr, writer, told) = vfs.op_create(tmp, c"f", 0o600, 1, 0).unwrap();
+    assert!(direct(told), "the kernel is told to pass its copy by");
+    let (mapper, told) = vfs.op_open(attr.id, 2, 0).unwrap();
+    assert!(!direct(told));
+    let (late, told) = vfs.op_open(attr.id, 1, 0).unwrap();
+    assert!(!direct(told), "not where the file may be mapped to be written");
+    vfs.op_release(late);
     let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
     let write = |handle, offset, data: &[u8], back| {
         let head = WriteHead {
