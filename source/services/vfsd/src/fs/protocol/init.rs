@@ -11,7 +11,7 @@ const MINOR_MIN: u32 = 31;
 /// The newest minor version that was looked at: everything until then that is not asked for stays off.
 const MINOR: u32 = 41;
 
-/// From this minor version on (Linux 6.18) the kernel forgets what it holds of a place also *after* a direct write to it (commit
+/// From this minor version on (seen on Linux 6.18) the kernel forgets what it holds of a place also *after* a direct write to it (commit
 /// b359af8275a9): before, who read meanwhile could leave there what had been.
 const WRITES_PASS: u32 = 45;
 
