@@ -1,7 +1,8 @@
 //! Entries of sessions that nobody runs.
 
-use nx::registry::{FACTS_VERSION, Facts, Filter, Mask, Process, ProcessFact};
-use security_v2_host::spawn;
+use nx::registry::{FACTS_VERSION, Facts, Filter, Listener, Mask, Process, ProcessFact, SESSIONS, list};
+use security_v2_host::{no_child_is_starting, spawn};
+use std::path::Path;
 use std::process::{Child, Command};
 
 /// A process that lives until it is ended, and how a fact names it.
@@ -61,4 +62,53 @@ pub fn facts(session: &str, subject: &str) -> Facts {
         backends: Vec::new(),
         started_ms: 0,
     }
+}
+
+/// Where entries of a test's own lie.
+///
+/// # Panics
+/// Where no directory can be made.
+#[must_use]
+pub fn place() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Closes a socket, so that nobody has it any more: a child of another test's that is about to be executed has all that
+/// this process had when it was made.
+pub fn close(socket: Listener) {
+    drop(socket);
+    no_child_is_starting();
+}
+
+/// The sessions that are shown, where nothing is uncertain.
+///
+/// # Panics
+/// Where something is.
+#[must_use]
+pub fn names(runtime: &Path) -> Vec<String> {
+    let listing = list(runtime).unwrap();
+    assert_eq!(listing.troubles, [], "nothing is uncertain");
+    listing.live.into_iter().map(|live| live.facts.session).collect()
+}
+
+/// Why nothing certain is said of the only entry.
+///
+/// # Panics
+/// Where that is not how it is.
+#[must_use]
+pub fn trouble(runtime: &Path) -> String {
+    let listing = list(runtime).unwrap();
+    assert_eq!(listing.live.len(), 0);
+    let [trouble] = listing.troubles.as_slice() else {
+        panic!("{:?}", listing.troubles);
+    };
+    trouble.why.clone()
+}
+
+/// Puts other facts in the place of a session's.
+///
+/// # Panics
+/// Where they cannot be written.
+pub fn rewrite(runtime: &Path, session: &str, text: &str) {
+    std::fs::write(runtime.join(SESSIONS).join(format!("{session}.json")), text).unwrap();
 }

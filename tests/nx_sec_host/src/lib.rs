@@ -7,6 +7,6 @@ mod host;
 pub mod proof;
 
 pub use command::{Said, said, sec, sec_json};
-pub use entries::{ended, facts, lives};
+pub use entries::{close, ended, facts, lives, names, place, rewrite, trouble};
 pub use golden::golden;
 pub use host::{Attempt, Host, Outcome};

@@ -1,45 +1,14 @@
 //! What is left of an entry at which nobody listens: told while its first process lives, or nobody knows, and else removed.
 
-use nx::registry::{self, Listener, Process, ProcessFact, SESSIONS, SESSIONS_MAX, list, publish};
-use nx_sec_host::{ended, facts, lives};
-use security_v2_host::{no_child_is_starting, spawn};
+use nx::registry::{self, Process, ProcessFact, SESSIONS, SESSIONS_MAX, list, publish};
+use nx_sec_host::{close, ended, facts, lives, names, place, rewrite, trouble};
+use security_v2_host::spawn;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 /// A user who is neither root nor who runs the tests.
 const SOMEBODY: u32 = 64_998;
-
-fn place() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// Closes a socket, so that nobody has it any more: a child of another test's that is about to be executed has all that
-/// this process had when it was made.
-fn close(socket: Listener) {
-    drop(socket);
-    no_child_is_starting();
-}
-
-fn names(runtime: &Path) -> Vec<String> {
-    let listing = list(runtime).unwrap();
-    assert_eq!(listing.troubles, [], "nothing is uncertain");
-    listing.live.into_iter().map(|live| live.facts.session).collect()
-}
-
-/// Why nothing certain is said of the only entry.
-fn trouble(runtime: &Path) -> String {
-    let listing = list(runtime).unwrap();
-    assert_eq!(listing.live.len(), 0);
-    let [trouble] = listing.troubles.as_slice() else {
-        panic!("{:?}", listing.troubles);
-    };
-    trouble.why.clone()
-}
-
-fn rewrite(runtime: &Path, session: &str, text: &str) {
-    std::fs::write(runtime.join(SESSIONS).join(format!("{session}.json")), text).unwrap();
-}
 
 /// Leaves what a killed supervisor leaves: its files, and no socket.
 fn leave(runtime: &Path, facts: &nx::registry::Facts) {

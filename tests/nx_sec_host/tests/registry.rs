@@ -1,42 +1,11 @@
 //! Who is vouched for: entries with real sockets, and entries that lie.
 
 use nexus_wire::session::Question;
-use nx::registry::{self, AskError, Listener, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
-use nx_sec_host::facts;
-use security_v2_host::{no_child_is_starting, output, spawn};
+use nx::registry::{self, AskError, Process, ProcessFact, SESSIONS, ask, ask_all, list, publish};
+use nx_sec_host::{close, facts, names, place, rewrite, trouble};
+use security_v2_host::{output, spawn};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-fn place() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// Closes a socket, so that nobody has it any more: a child of another test's that is about to be executed has all that
-/// this process had when it was made.
-fn close(socket: Listener) {
-    drop(socket);
-    no_child_is_starting();
-}
-
-fn names(runtime: &Path) -> Vec<String> {
-    let listing = list(runtime).unwrap();
-    assert_eq!(listing.troubles, [], "nothing is uncertain");
-    listing.live.into_iter().map(|live| live.facts.session).collect()
-}
-
-/// Why nothing certain is said of the only entry.
-fn trouble(runtime: &Path) -> String {
-    let listing = list(runtime).unwrap();
-    assert_eq!(listing.live.len(), 0);
-    let [trouble] = listing.troubles.as_slice() else {
-        panic!("{:?}", listing.troubles);
-    };
-    trouble.why.clone()
-}
-
-fn rewrite(runtime: &Path, session: &str, text: &str) {
-    std::fs::write(runtime.join(SESSIONS).join(format!("{session}.json")), text).unwrap();
-}
 
 #[test]
 fn without_a_runtime_directory_nobody_runs() {
