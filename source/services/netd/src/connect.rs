@@ -5,7 +5,7 @@ use crate::connecting::Connecting;
 use crate::local::plain;
 use crate::route::{judge, judge_without_destination};
 use crate::side::{Move, Side, Traits, swap};
-use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
+use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix, unusable};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
 use nexus_net_egress::{Reach, acted_on};
@@ -39,6 +39,13 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let Some(protocol) = protocol else {
         return Err(family_denied(domain));
     };
+    if let Err(errno) = unusable::in_connect(domain, protocol, &bytes) {
+        judge_without_destination(netd, call, "unusable")?;
+        if protocol == Protocol::Tcp && bytes.len() >= size_of::<u16>() {
+            no_connection_yet(&socket)?;
+        }
+        return Err(errno.into());
+    }
     let address = sockaddr::parse(&bytes)?;
     let Some((ip, port)) = address.destination() else {
         return match address {

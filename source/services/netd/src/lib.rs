@@ -34,6 +34,7 @@ mod stream;
 mod taken;
 mod turns;
 mod unix;
+mod unusable;
 mod worker;
 
 pub use broker::Broker;

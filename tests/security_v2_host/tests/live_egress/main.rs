@@ -6,6 +6,7 @@ mod host;
 mod sends;
 mod shared;
 mod streams;
+mod unusable;
 
 use std::net::UdpSocket;
 use std::sync::Arc;
