@@ -172,7 +172,7 @@ pub(crate) fn swap(
     if !found.same.contains(&asked) {
         found.same.push(asked);
     }
-    let registrations = epoll::registrations(&caller, old, &found.same, &found.epolls);
+    let registrations = epoll::registrations(&caller, old, &found.epolls);
     for number in found.same {
         let cloexec = caller.closes_on_exec(u64::from(number));
         let replaced = netd.listener.replace_descriptor(call.id, new.as_fd(), number, cloexec);
