@@ -81,7 +81,7 @@ mod tests {
                 for family in [0_u16, 1, 2, 3, 10, 99] {
                     for length in 0..=40 {
                         // Port 9 of the loopback of either family.
-                        let mut bytes = vec![0; 40];
+                        let mut bytes = [0; 40];
                         bytes[..2].copy_from_slice(&family.to_ne_bytes());
                         bytes[3] = 9;
                         if family == 10 {
@@ -100,7 +100,7 @@ mod tests {
                         );
                         if protocol == Protocol::Udp && length > 0 {
                             let sent = nexus_sys::message::send(
-                                &fresh(),
+                                fresh(),
                                 &nexus_sys::message::Message {
                                     address: bytes,
                                     data: b"x",
