@@ -6,73 +6,130 @@
 use crate::caller::Caller;
 use nexus_abi::syscall;
 use nexus_sys::ptrace;
+use rustix::fs::{CWD, Dir, Mode, OFlags};
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// How many threads of a program are looked at: more hardly wait at its sockets.
 const THREADS_MAX: usize = 1024;
 
-/// How many moves are followed up at once; a thread in the middle of execve(2) may hold one up.
-const MOVES_MAX: usize = 8;
-static MOVES: AtomicUsize = AtomicUsize::new(0);
+/// How many moves wait to be followed up: by one thread, however many the program makes.
+const MOVES_MAX: usize = 64;
 
 /// Until a call that had the old file before the move waits at it.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// `45 0x3 …` and eight numbers more at most, proc_pid_syscall(5).
+const LINE_BYTES_MAX: u64 = 256;
+
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Makes the threads of the caller's process that wait at one of these numbers look at them again; nobody waits for that.
+/// A socket that moved.
+#[derive(Debug)]
+struct Moved {
+    /// The threads of whose it is: these, whoever gets their numbers later.
+    tasks: OwnedFd,
+    /// Its numbers.
+    numbers: Vec<u32>,
+    /// Who need not be looked at again.
+    known: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    moves: Vec<Moved>,
+    /// Whether somebody takes them.
+    followed: bool,
+}
+
+static PENDING: Mutex<Pending> = Mutex::new(Pending {
+    moves: Vec::new(),
+    followed: false,
+});
+
+/// Makes the threads of the caller's process that wait at one of these numbers look at them again; nobody waits for that, and where more
+/// moves than [`MOVES_MAX`] wait for it already, they wait on.
 pub(crate) fn look_again(caller: &Caller<'_>, numbers: &[u32]) {
-    let tasks = format!("/proc/{}/task", caller.tid());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(tasks) = rustix::fs::openat(CWD, format!("/proc/{}/task", caller.tid()), flags, Mode::empty()) else {
+        return;
+    };
     // A link for each thread and two more, proc_pid_task(5).
-    let alone = fs::metadata(&tasks).is_ok_and(|tasks| tasks.nlink() <= 3);
-    if alone {
+    let alone = rustix::fs::fstat(&tasks).is_ok_and(|tasks| tasks.st_nlink <= 3);
+    if alone || caller.still().is_err() {
         return;
     }
-    if MOVES.fetch_add(1, Ordering::AcqRel) < MOVES_MAX {
-        let (own, numbers) = (caller.tid(), numbers.to_vec());
-        let follow = move || {
-            let mut known = BTreeSet::from([own]);
-            for pause in [Duration::ZERO, PAUSE] {
-                thread::sleep(pause);
-                let waiting = waiting(&tasks, &numbers, &mut known);
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if pending.moves.len() >= MOVES_MAX {
+        return;
+    }
+    pending.moves.push(Moved {
+        tasks,
+        numbers: numbers.to_vec(),
+        known: BTreeSet::from([caller.tid()]),
+    });
+    if !pending.followed {
+        let thread = thread::Builder::new().name("look-again".into()).stack_size(STACK_BYTES);
+        pending.followed = thread.spawn(follow).is_ok();
+        if !pending.followed {
+            pending.moves.clear();
+        }
+    }
+}
+
+/// Until no move is left.
+fn follow() {
+    loop {
+        let mut moves = {
+            let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.followed = !pending.moves.is_empty();
+            if !pending.followed {
+                return;
+            }
+            std::mem::take(&mut pending.moves)
+        };
+        for pause in [Duration::ZERO, PAUSE] {
+            thread::sleep(pause);
+            for moved in &mut moves {
+                let waiting = moved.waiting();
                 if !waiting.is_empty() {
                     // Without a thread for it they wait on.
                     let _ = ptrace::begin_anew(waiting);
                 }
             }
-            MOVES.fetch_sub(1, Ordering::AcqRel);
-        };
-        let thread = thread::Builder::new().name("look-again".into()).stack_size(STACK_BYTES);
-        if thread.spawn(follow).is_ok() {
-            return;
         }
     }
-    MOVES.fetch_sub(1, Ordering::AcqRel);
 }
 
-/// Those that wait and are not known yet; they are known then.
-fn waiting(tasks: &str, numbers: &[u32], known: &mut BTreeSet<u32>) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(tasks) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .take(THREADS_MAX)
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|thread| !known.contains(thread) && waits(tasks, *thread, numbers))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .filter(|thread| known.insert(*thread))
-        .collect()
-}
+impl Moved {
+    /// Those that wait and are not known yet; they are known then.
+    fn waiting(&mut self) -> Vec<u32> {
+        let Ok(entries) = Dir::read_from(&self.tasks) else {
+            return Vec::new();
+        };
+        let threads = entries
+            .flatten()
+            .take(THREADS_MAX)
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+        let found: Vec<u32> = threads
+            .filter(|thread| !self.known.contains(thread) && self.waits(*thread))
+            .collect();
+        self.known.extend(&found);
+        found
+    }
 
-fn waits(tasks: &str, thread: u32, numbers: &[u32]) -> bool {
-    fs::read_to_string(format!("{tasks}/{thread}/syscall")).is_ok_and(|call| waits_at(&call, numbers))
+    fn waits(&self, thread: u32) -> bool {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut line = String::new();
+        rustix::fs::openat(&self.tasks, format!("{thread}/syscall"), flags, Mode::empty())
+            .is_ok_and(|file| File::from(file).take(LINE_BYTES_MAX).read_to_string(&mut line).is_ok())
+            && waits_at(&line, &self.numbers)
+    }
 }
 
 /// What begins anew with the same arguments and looks at its numbers then. epoll_wait(2) does not: its registrations are moved.
