@@ -28,6 +28,7 @@ mod pins;
 mod resolver;
 mod route;
 mod send;
+mod share;
 mod side;
 mod socket;
 mod stream;
@@ -35,6 +36,7 @@ mod taken;
 mod turns;
 mod unix;
 mod unusable;
+mod waiting;
 mod worker;
 
 pub use broker::Broker;
@@ -262,6 +264,11 @@ impl Netd {
     /// `listen(fd, backlog)`.
     pub fn listen(&mut self, call: &Notification) -> Answer {
         answer(listen::run(self, call))
+    }
+
+    /// `setsockopt(fd, SOL_SOCKET, SO_REUSEADDR or SO_REUSEPORT, value, length)`: who may have the port as well.
+    pub fn share(&mut self, call: &Notification) -> Answer {
+        answer(share::run(self, call))
     }
 
     /// `ioctl(fd, question, answer)`: what interfaces there are.
