@@ -71,3 +71,31 @@ impl Drop for Hurry {
         unsafe { libc::timer_delete(self.timer) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::set_interrupting;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    #[test]
+    fn a_wait_ends_while_it_is_on_and_lasts_once_it_is_off() {
+        let signal = libc::SIGUSR2;
+        set_interrupting(signal).unwrap();
+        let hurry = Hurry::here(signal).unwrap();
+        let (quiet, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
+        let wait = |time| poll(&mut [PollFd::new(&quiet, PollFlags::IN)], time);
+        for _ in 0..20 {
+            hurry.on(Duration::from_millis(1)).unwrap();
+            // Without an end of its own.
+            assert_eq!(wait(None), Err(rustix::io::Errno::INTR));
+            hurry.off();
+            let short = Timespec {
+                tv_sec: 0,
+                tv_nsec: 5_000_000,
+            };
+            assert_eq!(wait(Some(&short)), Ok(0));
+        }
+        assert!(Hurry::here(-1).is_err());
+    }
+}
