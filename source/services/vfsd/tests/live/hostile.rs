@@ -3,16 +3,20 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::ToVfsd;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use vfsd::VfsdMessage;
 
 use crate::Case;
 use crate::mapping::Mapping;
-use crate::world::{KIB, MIB, USER, World, budget};
+use crate::world::{KIB, MIB, USER, World, budget, errno};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -33,6 +37,10 @@ pub(crate) const CASES: &[Case] = &[
         stripped,
     ),
     ("set_id_bits_and_devices_mean_nothing_on_an_areas_mount", mount_flags),
+    (
+        "who_asks_what_is_used_behind_a_flood_of_denials_is_answered_and_stays",
+        asked_behind_a_flood,
+    ),
 ];
 
 /// An ordinary user can be nobody else.
@@ -95,6 +103,47 @@ fn impostor(world: &World) {
     .unwrap();
     drop(socket);
     fs::remove_file(path).unwrap();
+}
+
+fn asked_behind_a_flood(world: &World) {
+    const DENIALS: u64 = 3000;
+    const QUESTIONS: usize = 3;
+    let mut connection = world.join(budget(MIB, 10), budget(0, 0));
+    let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
+    let inside = world.begin(&connection, |dirs| {
+        fs::write(dirs.tmp.join("file"), vec![1; MIB as usize]).unwrap();
+        for _ in 0..DENIALS {
+            assert_eq!(errno(fs::write(dirs.tmp.join("more"), b"x")), 122);
+        }
+        (&tell_ready).write_all(b"x").unwrap();
+        go.read_exact(&mut [0]).unwrap();
+        assert_eq!(
+            fs::read(dirs.tmp.join("file")).unwrap(),
+            vec![1; MIB as usize],
+            "it is still served"
+        );
+    });
+    ready.read_exact(&mut [0]).unwrap();
+    // Nobody has listened all the while, so there is no room for an answer either.
+    let socket = PacketSocket::from(connection.session.as_fd().try_clone_to_owned().unwrap());
+    for _ in 0..QUESTIONS {
+        socket.send(&ToVfsd::QueryUsage.encode(), &[]).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let mut told = 0;
+    for _ in 0..=QUESTIONS {
+        assert_eq!(connection.usage().unwrap().0.used_bytes, MIB);
+        while let Some(message) = connection.next_message().unwrap() {
+            told += match message {
+                VfsdMessage::Event(_) => 1,
+                VfsdMessage::Lost { count, .. } => count,
+            };
+        }
+    }
+    assert_eq!(told, DENIALS, "each was told or counted before the answer");
+    (&tell_go).write_all(b"x").unwrap();
+    inside.end();
 }
 
 fn mount_flags(world: &World) {
