@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 
+use super::Durable;
+
 /// What cannot be a request: a length that is not there, a name that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
