@@ -1,4 +1,4 @@
-//! Reading back the filters of another process: ptrace(2), `PTRACE_SECCOMP_GET_FILTER`.
+//! Reading back the filters of another process: ptrace(2), `PTRACE_SECCOMP_GET_FILTER`. Making threads begin their calls anew.
 
 use crate::check;
 use crate::seccomp::Instruction;
@@ -93,3 +93,33 @@ impl Drop for Stopped {
         let _ = unsafe { libc::ptrace(libc::PTRACE_DETACH, self.pid, 0_usize, 0_usize) };
     }
 }
+
+/// Makes threads that wait in a system call begin it anew, as after SIGSTOP and SIGCONT, which nobody sees: `PTRACE_SEIZE`,
+/// `PTRACE_INTERRUPT`, and the end of the tracer before anything stops for long. What that ends with `EINTR` instead, signal(7) says: a
+/// receive with a timeout, `epoll_wait`. One that may not be traced (somebody traces it) or is gone goes on as it was.
+///
+/// Waits for a thread that is in the middle of execve(2).
+///
+/// # Errors
+/// `EAGAIN` without a thread for it.
+pub fn begin_anew(threads: Vec<u32>) -> io::Result<()> {
+    // The kernel lets go of what a thread traces when it ends (`exit_ptrace`), whatever became of it.
+    let tracer = std::thread::Builder::new().name("anew".into()).stack_size(STACK_BYTES);
+    let tracer = tracer.spawn(move || {
+        for thread in threads
+            .into_iter()
+            .filter_map(|thread| libc::pid_t::try_from(thread).ok())
+        {
+            // SAFETY: SEIZE takes no memory; the tracee goes on running.
+            let seized = check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, 0_usize, 0_usize) });
+            if seized.is_ok() {
+                // SAFETY: INTERRUPT takes no memory.
+                unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0_usize, 0_usize) };
+            }
+        }
+    })?;
+    let _ = tracer.join();
+    Ok(())
+}
+
+const STACK_BYTES: usize = 64 * 1024;

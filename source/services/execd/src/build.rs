@@ -267,6 +267,10 @@ fn mediated(egress: &EgressGate, sysv: SysV, handed: bool) -> Vec<Mediated> {
         calls.push(("sendto", vec![given]));
         calls.push(("sendmsg", vec![]));
         calls.push(("sendmmsg", vec![]));
+        // Who else may have its port there.
+        let (level, names) = nexus_abi_policy::PORT_SHARING;
+        let conditions = vec![arg(1, ArgTest::Equal(level)), arg(2, ArgTest::OneOf(names.into()))];
+        calls.push(("setsockopt", conditions));
     }
     calls
         .into_iter()

@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::connect::{family_denied, is, protocol_of};
-use crate::local::{address_of, bind_alone, bind_denied, is_wildcard, plain};
+use crate::local::{address_of, bind_alike, bind_alone, bind_denied, is_wildcard, plain};
 use crate::route::{judge_local, judge_without_destination};
 use crate::side::{Move, Side, swap};
 use crate::{Answer, Netd, Outcome, Stop, unix};
@@ -40,7 +40,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
         Some((ip, port)) => {
             let address = SocketAddr::new(ip, port);
             judge_local(netd, call, protocol, address)?;
-            side_of(netd, protocol, address, is_now)?
+            side_of(netd, protocol, address)?
         }
     };
     let socket = if is_now == to {
@@ -57,29 +57,28 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
         };
         swap(netd, call, fd, &socket, how)?.into()
     };
-    let chosen = matches!(
-        sockaddr::parse(&bytes).map(|address| address.destination()),
-        Ok(Some((_, 0)))
-    );
-    if chosen && to == Side::Host && protocol == Protocol::Udp {
-        bind_alone(&socket, &bytes)?;
-    } else {
-        sys::bind(&socket, &bytes)?;
+    match sockaddr::parse(&bytes).map(|address| address.destination()) {
+        Ok(Some((ip, 0))) if protocol == Protocol::Udp => match to {
+            Side::Host => bind_alone(&socket, &bytes)?,
+            // It goes outside under the same port once it sends there.
+            Side::Inside if is_wildcard(ip) && netd.judges.egress.opens(protocol) => bind_alike(&socket, &bytes)?,
+            Side::Inside => sys::bind(&socket, &bytes)?,
+        },
+        _ => sys::bind(&socket, &bytes)?,
     }
     Ok(Answer::Value(0))
 }
 
-/// On which side a socket is bound to this address.
-fn side_of(netd: &mut Netd, protocol: Protocol, address: SocketAddr, is_now: Side) -> Result<Side, Stop> {
+/// On which side a socket is bound to this address. One of every address is the program's own, where its others find it, until it
+/// turns to the outside.
+fn side_of(netd: &mut Netd, protocol: Protocol, address: SocketAddr) -> Result<Side, Stop> {
     let (ip, port) = (plain(address.ip()), address.port());
     if !netd.judges.egress.opens(protocol) || ip.is_loopback() {
         return Ok(Side::Inside);
     }
     let by_rule = port != 0 && netd.judges.egress.allows_bind(protocol, port);
     if is_wildcard(ip) {
-        // A datagram socket that leaves its port to the kernel mostly sends; a stream socket may yet listen.
-        let sends = protocol == Protocol::Udp && port == 0 && is_now == Side::Host;
-        return Ok(if by_rule || sends { Side::Host } else { Side::Inside });
+        return Ok(if by_rule { Side::Host } else { Side::Inside });
     }
     if !netd.is_host_address(ip)? {
         return Ok(Side::Inside);

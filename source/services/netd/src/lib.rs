@@ -28,12 +28,14 @@ mod pins;
 mod resolver;
 mod route;
 mod send;
+mod share;
 mod side;
 mod socket;
 mod stream;
 mod taken;
 mod turns;
 mod unix;
+mod waiting;
 mod worker;
 
 pub use broker::Broker;
@@ -261,6 +263,11 @@ impl Netd {
     /// `listen(fd, backlog)`.
     pub fn listen(&mut self, call: &Notification) -> Answer {
         answer(listen::run(self, call))
+    }
+
+    /// `setsockopt(fd, SOL_SOCKET, SO_REUSEADDR or SO_REUSEPORT, value, length)`: who may have the port as well.
+    pub fn share(&mut self, call: &Notification) -> Answer {
+        answer(share::run(self, call))
     }
 
     /// `ioctl(fd, question, answer)`: what interfaces there are.

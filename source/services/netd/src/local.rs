@@ -121,19 +121,31 @@ pub(crate) fn wildcard(domain: i32) -> IpAddr {
     }
 }
 
-const SO_REUSEADDR: i32 = 2;
-const SO_REUSEPORT: i32 = 15;
+/// `SO_REUSEADDR` and `SO_REUSEPORT`, socket(7).
+pub(crate) const SHARING: [i32; 2] = [2, 15];
+pub(crate) const SOL_SOCKET: i32 = 1;
 /// Other sockets' options that say which ports count as free: `IPV6_V6ONLY` and `IP_LOCAL_PORT_RANGE`.
 const OF_PORTS: [(i32, i32); 2] = [(41, 26), (0, 51)];
 
 /// How often a port is chosen that somebody else takes first.
 const CHOICES_MAX: usize = 16;
 
-/// Binds a datagram socket on the host to a port of the kernel's choice that nobody else has. With `SO_REUSEADDR`, which the
-/// program can set at any time, the kernel would also choose one of a service that has set it too, of a range as narrow as
-/// the program likes (`IP_LOCAL_PORT_RANGE`), and then gives the service's datagrams to whoever came last. So the port is
+/// Binds a datagram socket on the host to a port of the kernel's choice that nobody else has, now and as long as it has it. With
+/// `SO_REUSEADDR`, which the program may have set, the kernel would also choose one of a service that has set it too, of a range as
+/// narrow as the program likes (`IP_LOCAL_PORT_RANGE`), and then gives the service's datagrams to whoever came last. So the port is
 /// chosen by a socket that the program does not have.
 pub(crate) fn bind_alone(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
+    share_no_more(socket)?;
+    to_chosen(socket, address)
+}
+
+/// Binds a datagram socket inside to a port of the kernel's choice that is free on the host as well.
+pub(crate) fn bind_alike(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
+    to_chosen(socket, address)
+}
+
+/// Binds to a port that the host's kernel chooses for a socket like this one.
+fn to_chosen(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
     // Where the port stands in both families (linux/in.h, linux/in6.h).
     const PORT: std::ops::Range<usize> = 2..4;
     let mut address = address.to_vec();
@@ -158,22 +170,16 @@ pub(crate) fn bind_alone(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
     Err(in_use.into())
 }
 
-/// Binds a socket that the program does not have yet so that it shares its port with nobody.
-fn bind_unshared(socket: &OwnedFd, address: SocketAddr) -> std::io::Result<()> {
-    let set = |name: i32, value: i32| sys::set_int_option(socket, SOL_SOCKET, name, value);
-    let shares = [SO_REUSEADDR, SO_REUSEPORT].map(|name| (name, sys::int_option(socket, SOL_SOCKET, name)));
-    for (name, _) in shares.iter().filter(|(_, on)| !matches!(on, Ok(0))) {
-        set(*name, 0)?;
-    }
-    let bound = sys::bind(socket, &encode(address));
-    for (name, _) in shares.iter().filter(|(_, on)| matches!(on, Ok(1..))) {
-        set(*name, 1)?;
-    }
-    bound
+/// Takes back what lets others have the same port, or would later: two datagram sockets share one where both say so at the time that the
+/// second is bound (`udp_lib_lport_inuse`). The program cannot set it again ([`crate::share`]).
+fn share_no_more(socket: &OwnedFd) -> std::io::Result<()> {
+    SHARING
+        .into_iter()
+        .try_for_each(|name| match sys::int_option(socket, SOL_SOCKET, name) {
+            Ok(0) => Ok(()),
+            _ => sys::set_int_option(socket, SOL_SOCKET, name, 0),
+        })
 }
-
-const SOL_SOCKET: i32 = 1;
-
 /// Binds a socket's successor on the other side to what the socket is bound to.
 pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -> Result<(), Stop> {
     let Some(bound) = address_of(old).filter(|bound| bound.port() != 0) else {
@@ -202,7 +208,7 @@ pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -
         Ok(sys::bind(new, &encode(SocketAddr::new(ip, 0)))?)
     };
     let first = match allowed {
-        true if alone => bind_unshared(new, wanted),
+        true if alone => share_no_more(new).and_then(|()| sys::bind(new, &encode(wanted))),
         true => sys::bind(new, &encode(wanted)),
         false => Err(HostErrno::ADDRINUSE.into()),
     };

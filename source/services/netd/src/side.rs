@@ -5,7 +5,7 @@ use crate::caller::Caller;
 use crate::connect::protocol_of;
 use crate::local::{address_of, bind_alone, encode, numbers, rebind, wildcard};
 use crate::options::copy_options;
-use crate::{Netd, Stop, epoll};
+use crate::{Netd, Stop, epoll, waiting};
 use nexus_abi::Protocol;
 use nexus_sys::seccomp::Notification;
 use nexus_sys::socket as sys;
@@ -173,15 +173,16 @@ pub(crate) fn swap(
         found.same.push(asked);
     }
     let registrations = epoll::registrations(&caller, old, &found.same, &found.epolls);
-    for number in found.same {
-        let cloexec = caller.closes_on_exec(u64::from(number));
-        let replaced = netd.listener.replace_descriptor(call.id, new.as_fd(), number, cloexec);
+    for number in &found.same {
+        let cloexec = caller.closes_on_exec(u64::from(*number));
+        let replaced = netd.listener.replace_descriptor(call.id, new.as_fd(), *number, cloexec);
         // The one that was asked about counts; a copy may be gone by now.
-        if number == asked {
+        if *number == asked {
             replaced?;
         }
     }
     epoll::repair(&registrations, old, &new);
+    waiting::look_again(&caller, &found.same);
     Ok(new)
 }
 

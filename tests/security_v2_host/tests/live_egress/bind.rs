@@ -138,7 +138,7 @@ fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sess
             "dissolved False",
             "six EADDRINUSE",
             "free b'A'",
-            "options (1, 1)",
+            "options (0, 0)",
         ];
         assert_eq!(lines(&done), expected, "{done}");
         done.assert_nothing_left();
@@ -148,5 +148,120 @@ fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sess
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         let got = bare.lines().filter(|line| line.ends_with(" True")).count();
         assert_eq!(got, 6, "{bare}");
+    }
+}
+
+/// Takes the port that each datagram comes from, sharing it with whoever shares it too; says what became of that.
+fn late_service() -> u16 {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let open = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let own = open.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 16];
+        while let Ok((_, from)) = open.recv_from(&mut bytes) {
+            let service = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+            sockopt::set_socket_reuseaddr(&service, true).unwrap();
+            sockopt::set_socket_reuseport(&service, true).unwrap();
+            let any = std::net::SocketAddrV4::new([0, 0, 0, 0].into(), from.port());
+            let became = bind(&service, &any).map_or_else(|error| error.to_string(), |()| "shared".to_owned());
+            drop(service);
+            open.send_to(became.split('(').next().unwrap().trim().as_bytes(), from)
+                .unwrap();
+        }
+    });
+    own
+}
+
+/// Shares its port in every way and at every time.
+const SHARED_LATER: &str = r#"
+to = ("127.0.0.1", PORT)
+def share(one):
+    for name in (2, 15): one.setsockopt(1, name, 1)
+def asked(one): one.sendto(b"a", to); return one.recv(99).decode()
+def before(one): share(one); return asked(one)
+def bound(at):
+    def run(one): share(one); one.bind(at); return asked(one)
+    return run
+def named(one):
+    share(one)
+    for number in range(33000, 60000, 1013):
+        try: one.bind(("0.0.0.0", number)); return asked(one)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE: raise
+def joined(one): share(one); one.connect(to); one.send(b"a"); return one.recv(99).decode()
+def afterwards(one): asked(one); share(one); return asked(one)
+def one_each(name):
+    def run(one): asked(one); one.setsockopt(1, name, 1)
+    return run
+def anew(one):
+    share(one); one.connect(to); ctypes.CDLL(None).connect(one.fileno(), bytes(16), 16); return asked(one)
+def inside_first(one): one.bind(("0.0.0.0", 0)); share(one); return asked(one)
+def raced(one):
+    over = []
+    def hammer():
+        while not over:
+            try: share(one)
+            except OSError: pass
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads: thread.start()
+    asked(one); time.sleep(0.05); over.append(1)
+    for thread in threads: thread.join()
+    return asked(one)
+for name, work in (("before", before), ("chosen", bound(("0.0.0.0", 0))), ("named", named), ("here", bound(("127.0.0.1", 0))), ("joined", joined),
+        ("afterwards", afterwards), ("addr", one_each(2)), ("port", one_each(15)), ("anew", anew), ("inside", inside_first), ("raced", raced)):
+    told(name, lambda: work(datagram()))
+told("off", lambda: (lambda one: (asked(one), one.setsockopt(1, 2, 0)))(datagram())[1])
+inside = [datagram() for _ in range(2)]
+for one in inside: share(one); one.bind(("127.0.0.1", 4000))
+told("own", lambda: [one.getsockname()[1] for one in inside])
+told("unix", lambda: socket.socket(socket.AF_UNIX).setsockopt(1, 2, 1))
+told("stream", lambda: (lambda one: (share(one), one.getsockopt(1, 2)))(socket.socket())[1])
+told("short", lambda: inside[0].setsockopt(1, 2, b"123"))
+libc = ctypes.CDLL(None, use_errno=True)
+def by_number(number, pointer): libc.setsockopt(number, 1, 2, pointer, 4); return errno.errorcode[ctypes.get_errno()]
+told("none", lambda: by_number(inside[0].fileno(), 8))
+told("file", lambda: by_number(os.open("/dev/null", 0), b"1234"))
+told("closed", lambda: by_number(99, b"1234"))
+"#;
+
+#[test]
+fn a_service_of_the_hosts_that_would_share_a_port_of_the_sessions_does_not_get_it() {
+    for user in users_with_python() {
+        let home = security_v2_host::Home::new(user);
+        let run = crate::prepared(&home, r#"allow = ["udp 127.0.0.1:PORT"]"#, late_service(), SHARED_LATER);
+        let done = run.run();
+        let kept = "Address already in use";
+        let expected: Vec<String> = ["before", "chosen", "named", "here", "joined"]
+            .map(|name| format!("{name} {kept}"))
+            .into_iter()
+            .collect();
+        assert_eq!(lines(&done)[..5], expected, "{done}");
+        let rest = [
+            "afterwards EPERM",
+            "addr EPERM",
+            "port EPERM",
+            &format!("anew {kept}"),
+            &format!("inside {kept}"),
+            &format!("raced {kept}"),
+            "off None",
+            "own [4000, 4000]",
+            "unix None",
+            "stream 1",
+            "short EINVAL",
+            "none EFAULT",
+            "file ENOTSOCK",
+            "closed EBADF",
+        ];
+        assert_eq!(lines(&done)[5..], rest, "{done}");
+        let records = done.records_for("egress.no_rule");
+        let shared = records.iter().filter(|record| record.object.ends_with(", shared"));
+        assert!(shared.count() >= 3, "{done}");
+        done.assert_nothing_left();
+        // Without a session the service has the port as well, whenever it was asked to be shared.
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+        let shared = bare.lines().filter(|line| line.ends_with(" shared")).count();
+        assert_eq!(shared, 9, "{bare}");
     }
 }

@@ -2,7 +2,7 @@
 
 use security_v2_host::{Home, output};
 
-use crate::{lines, prepared, users_with_python};
+use crate::{echo, lines, prepared, users_with_python};
 
 const SCRIPT: &str = r#"
 def in_child(work):
@@ -36,6 +36,8 @@ sent = datagram(); in_child(lambda: sent.sendto(b"x", server.getsockname()))
 told("sent", lambda: server.recvfrom(9)[1][1] == port(sent))
 wide = datagram(("0.0.0.0", 0)); in_child(lambda: wide.sendto(b"x", server.getsockname()))
 told("wide", lambda: (server.recvfrom(9)[1], server.sendto(b"y", ("127.0.0.1", port(wide))), wide.settimeout(0.2), wide.recv(9))[-1])
+goes = datagram(("0.0.0.0", 0)); in_child(lambda: goes.sendto(b"z", ("127.0.0.1", PORT)))
+told("goes", lambda: (goes.settimeout(0.2), goes.recv(9))[1])
 # On its way in a message meanwhile: as if another process had it.
 left, right = socket.socketpair(); flies = stream(); socket.send_fds(left, [b"x"], [flies.fileno()]); flies.bind(own)
 told("flew", lambda: port(socket.socket(fileno=socket.recv_fds(right, 9, 1)[1][0])) == port(flies))
@@ -45,8 +47,12 @@ told("flew", lambda: port(socket.socket(fileno=socket.recv_fds(right, 9, 1)[1][0
 fn a_socket_stays_one_unless_one_of_two_processes_turns_it_without_an_address_to_the_own_loopback() {
     for user in users_with_python() {
         let home = Home::new(user);
-        // Nobody is there: what counts is that there is a rule, so that sockets live on the host until they turn.
-        let run = prepared(&home, r#"allow = ["127.0.0.1:PORT", "udp 127.0.0.1:PORT"]"#, 9, SCRIPT);
+        let run = prepared(
+            &home,
+            r#"allow = ["127.0.0.1:PORT", "udp 127.0.0.1:PORT"]"#,
+            echo(),
+            SCRIPT,
+        );
         let done = run.run();
         let stay = [
             "named one",
@@ -63,7 +69,8 @@ fn a_socket_stays_one_unless_one_of_two_processes_turns_it_without_an_address_to
             ("its-own True", "its-own EINVAL"),
             ("joined ENOTCONN", "joined True"),
             ("sent False", "sent True"),
-            ("wide timed out", "wide b'y'"),
+            ("wide b'y'", "wide b'y'"),
+            ("goes timed out", "goes b'Z'"),
             ("flew False", "flew True"),
         ];
         let (parted, whole): (Vec<&str>, Vec<&str>) = parts.into_iter().unzip();

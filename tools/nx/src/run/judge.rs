@@ -35,6 +35,7 @@ struct Mediated {
     sendmsg: u32,
     sendmmsg: u32,
     ioctl: u32,
+    setsockopt: u32,
 }
 
 impl Mediated {
@@ -53,6 +54,7 @@ impl Mediated {
             sendmsg: syscall::number("sendmsg")?,
             sendmmsg: syscall::number("sendmmsg")?,
             ioctl: syscall::number("ioctl")?,
+            setsockopt: syscall::number("setsockopt")?,
         })
     }
 }
@@ -183,6 +185,7 @@ impl Loop {
             number if number == self.mediated.listen => self.netd.listen(call),
             number if number == self.mediated.socket => self.netd.socket(call),
             number if number == self.mediated.ioctl => self.netd.interfaces(call),
+            number if number == self.mediated.setsockopt => self.netd.share(call),
             number if number == self.mediated.kill => self.netd.signal_group(call),
             number if number == self.mediated.memfd_create && self.records.has_memory_files() => {
                 self.netd.memory_file(call)

@@ -73,6 +73,11 @@ const IPPROTO_MPTCP: u64 = 262;
 pub const INTERFACE_QUESTIONS: [u64; 12] = [
     0x8910, 0x8912, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942,
 ];
+
+/// Level and names of what lets others have a socket's port as well: `SOL_SOCKET`; `SO_REUSEADDR` and `SO_REUSEPORT` (socket(7)). Whoever
+/// builds a filter has them shown to the supervisor where the program has datagram sockets of the host's.
+pub const PORT_SHARING: (u64, [u64; 2]) = (1, [2, 15]);
+
 const MSG_FASTOPEN: u64 = 0x2000_0000;
 const SET_ID: u64 = 0o6000;
 /// O_CREAT and O_TMPFILE: only with these does open read a mode.

@@ -33,7 +33,7 @@ mod tests;
 
 pub use check::ProfileError;
 pub use compile::{CompileError, Mediated, compile};
-pub use floor::{FLOOR_RULE_FIRST, INTERFACE_QUESTIONS, floor, floor_rule_name};
+pub use floor::{FLOOR_RULE_FIRST, INTERFACE_QUESTIONS, PORT_SHARING, floor, floor_rule_name};
 pub use guard::{Destination, Fact, Facts, Growth, Guard, NoFacts, Request};
 pub use limits::{
     ARGUMENTS, CONDITIONS_MAX, MEDIATED_MAX, PROBED_MAX, PROFILES_MAX, PROGRAM_MAX, RULES_MAX, SET_MAX, TRACE_STEPS_MAX,

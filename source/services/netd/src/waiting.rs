@@ -1,0 +1,195 @@
+//! Threads that wait at a socket that moved.
+//!
+//! A call knows the file, not the number: one that began before the move would wait for what comes to the old socket. It is made to
+//! begin anew, and then finds the new one under the same number.
+
+use crate::caller::Caller;
+use nexus_abi::syscall;
+use nexus_sys::ptrace;
+use rustix::fs::{CWD, Dir, Mode, OFlags};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How many threads of a program are looked at: more hardly wait at its sockets.
+const THREADS_MAX: usize = 1024;
+
+/// How many moves wait to be followed up: by one thread, however many the program makes.
+const MOVES_MAX: usize = 64;
+
+/// Until a call that had the old file before the move waits at it.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// `45 0x3 …` and eight numbers more at most, proc_pid_syscall(5).
+const LINE_BYTES_MAX: u64 = 256;
+
+const STACK_BYTES: usize = 64 * 1024;
+
+/// A socket that moved.
+#[derive(Debug)]
+struct Moved {
+    /// The threads of whose it is: these, whoever gets their numbers later.
+    tasks: OwnedFd,
+    /// Its numbers.
+    numbers: Vec<u32>,
+    /// Who need not be looked at again.
+    known: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    moves: Vec<Moved>,
+    /// Whether somebody takes them.
+    followed: bool,
+}
+
+static PENDING: Mutex<Pending> = Mutex::new(Pending {
+    moves: Vec::new(),
+    followed: false,
+});
+
+/// Makes the threads of the caller's process that wait at one of these numbers look at them again; nobody waits for that, and where more
+/// moves than [`MOVES_MAX`] wait for it already, they wait on.
+pub(crate) fn look_again(caller: &Caller<'_>, numbers: &[u32]) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(tasks) = rustix::fs::openat(CWD, format!("/proc/{}/task", caller.tid()), flags, Mode::empty()) else {
+        return;
+    };
+    // A link for each thread and two more, proc_pid_task(5).
+    let alone = rustix::fs::fstat(&tasks).is_ok_and(|tasks| tasks.st_nlink <= 3);
+    if alone || caller.still().is_err() {
+        return;
+    }
+    let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if pending.moves.len() >= MOVES_MAX {
+        return;
+    }
+    pending.moves.push(Moved {
+        tasks,
+        numbers: numbers.to_vec(),
+        known: BTreeSet::from([caller.tid()]),
+    });
+    if !pending.followed {
+        let thread = thread::Builder::new().name("look-again".into()).stack_size(STACK_BYTES);
+        pending.followed = thread.spawn(follow).is_ok();
+        if !pending.followed {
+            pending.moves.clear();
+        }
+    }
+}
+
+/// Until no move is left.
+fn follow() {
+    loop {
+        let mut moves = {
+            let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.followed = !pending.moves.is_empty();
+            if !pending.followed {
+                return;
+            }
+            std::mem::take(&mut pending.moves)
+        };
+        for pause in [Duration::ZERO, PAUSE] {
+            thread::sleep(pause);
+            for moved in &mut moves {
+                let waiting = moved.waiting();
+                if !waiting.is_empty() {
+                    // Without a thread for it they wait on.
+                    let _ = ptrace::begin_anew(waiting);
+                }
+            }
+        }
+    }
+}
+
+impl Moved {
+    /// Those that wait and are not known yet; they are known then.
+    fn waiting(&mut self) -> Vec<u32> {
+        let Ok(entries) = Dir::read_from(&self.tasks) else {
+            return Vec::new();
+        };
+        let threads = entries
+            .flatten()
+            .take(THREADS_MAX)
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+        let found: Vec<u32> = threads
+            .filter(|thread| !self.known.contains(thread) && self.waits(*thread))
+            .collect();
+        self.known.extend(&found);
+        found
+    }
+
+    fn waits(&self, thread: u32) -> bool {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut line = String::new();
+        rustix::fs::openat(&self.tasks, format!("{thread}/syscall"), flags, Mode::empty())
+            .is_ok_and(|file| File::from(file).take(LINE_BYTES_MAX).read_to_string(&mut line).is_ok())
+            && waits_at(&line, &self.numbers)
+    }
+}
+
+/// What begins anew with the same arguments and looks at its numbers then. epoll_wait(2) does not: its registrations are moved.
+const AT_ONE: [&str; 5] = ["recvfrom", "recvmsg", "recvmmsg", "read", "readv"];
+const AT_MANY: [&str; 4] = ["poll", "ppoll", "select", "pselect6"];
+
+/// `45 0x3 0x7ffc… 0x9 0x0 0x0 0x0 0x7ffc… 0x7f1b…`, proc_pid_syscall(5): of a thread that runs there is no number.
+fn waits_at(call: &str, numbers: &[u32]) -> bool {
+    let mut words = call.split_ascii_whitespace();
+    let Some(name) = words.next().and_then(|word| word.parse().ok()).and_then(syscall::name) else {
+        return false;
+    };
+    let first = words
+        .next()
+        .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let at_one = || {
+        first.is_some_and(|register| u32::try_from(crate::int(register)).is_ok_and(|number| numbers.contains(&number)))
+    };
+    AT_MANY.contains(&name) || (AT_ONE.contains(&name) && at_one())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, first: u64) -> String {
+        format!(
+            "{} {first:#x} 0x7ffc 0x9 0x0 0x0 0x0 0x7ffc 0x7f1b\n",
+            syscall::number(name).unwrap()
+        )
+    }
+
+    #[test]
+    fn a_receive_at_the_number_waits_and_one_at_another_does_not() {
+        for name in AT_ONE {
+            assert!(waits_at(&line(name, 3), &[2, 3]));
+            // The kernel takes an int.
+            assert!(waits_at(&line(name, 3 | 1 << 32), &[3]));
+            assert!(!waits_at(&line(name, 4), &[2, 3]) && !waits_at(&line(name, u64::MAX), &[2, 3]));
+        }
+        for name in AT_MANY {
+            assert!(waits_at(&line(name, 9), &[3]));
+        }
+    }
+
+    #[test]
+    fn who_runs_or_waits_for_something_else_is_left_alone() {
+        for name in [
+            "epoll_wait",
+            "epoll_pwait2",
+            "connect",
+            "sendto",
+            "accept",
+            "futex",
+            "write",
+        ] {
+            assert!(!waits_at(&line(name, 3), &[3]), "{name}");
+        }
+        for text in ["running\n", "-1 0x7ffc 0x7f1b\n", "", "4294967296 0x3"] {
+            assert!(!waits_at(text, &[3]), "{text}");
+        }
+    }
+}
