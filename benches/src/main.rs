@@ -1,7 +1,7 @@
 //! The promises about speed, each as a ratio of two things measured in turn in this very run.
 //!
 //! `cargo run --release -p benches --bin bench-run` builds `nx` first; with `--check` it ends with 1 if a promise is broken;
-//! with `--files` it measures only what the file server promises, with `--as-built` what lies beside it without building.
+//! with `--files` it measures only what the file server promises, with `--files TEXT` of that the cases with such a name, with `--as-built` what lies beside it without building.
 #![forbid(unsafe_code)]
 
 mod files;
@@ -26,7 +26,11 @@ struct Promise {
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let check = args.iter().any(|arg| arg == "--check");
-    let only_files = args.iter().any(|arg| arg == "--files");
+    let files = args.iter().position(|arg| arg == "--files");
+    let only_files = files.is_some();
+    let named = files
+        .and_then(|at| args.get(at + 1))
+        .filter(|text| !text.starts_with('-'));
     let bench = Bench::new(args.iter().any(|arg| arg == "--as-built"))?;
     let mut promises = Vec::new();
     if !only_files {
@@ -36,7 +40,7 @@ fn main() -> Result<()> {
         promises.extend(bench.start()?);
         promises.extend(bench.denied()?);
     }
-    promises.extend(bench.files()?);
+    promises.extend(bench.files(named.map_or("", String::as_str))?);
     let mut broken = 0;
     for promise in promises {
         let kept = promise.ratio <= promise.ratio_max;

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::handle::Seat;
 use super::node::{LOOK, Node, open_again, proc_path};
-use super::open::{backing_flags, durable, truncates};
-use super::protocol::{Attr, opened};
+use super::open::{backing_flags, truncates};
+use super::protocol::{Attr, Durable, opened};
 use super::{Vfs, one_part};
 
 /// The permissions that a file can have here: without set-id bits, which mean nothing on this mount and must mean
@@ -163,6 +163,6 @@ impl Vfs {
         self.opened(&node).inspect_err(|_| self.forget_node(id, 1))?;
         let way = self.way(&node, flags);
         let told = opened::KEEP_CACHE | way.told();
-        Ok((self.handles.insert(seat, node, file, way, durable(flags)), told))
+        Ok((self.handles.insert(seat, node, file, way, Durable::of(flags)), told))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use rustix::io::Errno;
 
 use super::node::Node;
+use super::protocol::Durable;
 use super::who::Holder;
 
 /// How what is read and written through a handle is taken.
@@ -31,8 +32,8 @@ pub(crate) struct Handle {
     pub(crate) listing: Mutex<Option<u64>>,
     /// What the kernel keeps of it.
     pub(crate) way: Way,
-    /// What is written to `file` is on the disk when the call returns.
-    pub(crate) durable: bool,
+    /// What of a write to `file` is on the disk when the call returns.
+    pub(crate) durable: Durable,
     /// Whose program opened it.
     holder: Holder,
 }
@@ -128,7 +129,7 @@ impl Handles {
         Some(Seat { handles: self, holder })
     }
 
-    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, way: Way, durable: bool) -> u64 {
+    pub(crate) fn insert(&self, seat: Seat<'_>, node: Arc<Node>, file: OwnedFd, way: Way, durable: Durable) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             node,

@@ -6,20 +6,16 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::handle::Way;
 use super::node::{Node, open_again};
-use super::protocol::opened;
+use super::protocol::{Durable, opened};
 
 /// The flags with which the host's file is opened: the access mode and what makes writes durable.
 ///
 /// Not `O_APPEND`: the kernel gives offsets. Not `O_TRUNC`: shortening goes through the books. Not `O_DIRECT`: our buffers
 /// are not aligned.
 pub(crate) fn backing_flags(flags: u32) -> OFlags {
-    let kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC;
+    // Both bits of it (`Durable`).
+    let kept = OFlags::ACCMODE | OFlags::SYNC;
     OFlags::from_bits_retain(flags) & kept
-}
-
-/// Whether what is written is to be on the disk at once.
-pub(crate) fn durable(flags: u32) -> bool {
-    OFlags::from_bits_retain(flags).contains(OFlags::DSYNC)
 }
 
 /// Whether opening empties the file. The kernel says so only where it makes one, and somebody else has.
@@ -65,7 +61,7 @@ impl Vfs {
                 .inspect_err(|_| self.closed(&node))?;
         }
         let way = self.way(&node, flags);
-        let number = self.handles.insert(seat, node, file, way, durable(flags));
+        let number = self.handles.insert(seat, node, file, way, Durable::of(flags));
         // Where only we change files, what the kernel has read of one stays true.
         let kept = if unchanged { opened::KEEP_CACHE } else { 0 };
         Ok((number, way.told() | kept))
@@ -102,7 +98,7 @@ impl Vfs {
             opened::KEEP_CACHE | opened::CACHE_DIR
         };
         self.opened(&node)?;
-        Ok((self.handles.insert(seat, node, file, Way::Kept, false), flags))
+        Ok((self.handles.insert(seat, node, file, Way::Kept, Durable::No), flags))
     }
 
     pub(crate) fn op_release(&self, number: u64) {

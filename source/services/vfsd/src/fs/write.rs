@@ -10,7 +10,7 @@ use super::Vfs;
 use super::books::Asker;
 use super::handle::Way;
 use super::node::{Node, State};
-use super::protocol::{Write, WriteHead};
+use super::protocol::{Durable, Write, WriteHead};
 use super::serve::{Pipe, aside};
 
 /// What the host's file system takes at most of a length that only we know to be charged.
@@ -86,10 +86,14 @@ impl Vfs {
         }
         drop(state);
         let written = result?;
-        if head.durable && handle.way == Way::Passes && !handle.durable {
+        if handle.way == Way::Passes && head.durable > handle.durable {
             // Through its own copy the kernel would ask for it once it is written there.
             aside();
-            rustix::fs::fdatasync(&handle.file)?;
+            match head.durable {
+                Durable::No => {}
+                Durable::Data => rustix::fs::fdatasync(&handle.file)?,
+                Durable::Whole => rustix::fs::fsync(&handle.file)?,
+            }
         }
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }

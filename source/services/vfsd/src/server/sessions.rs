@@ -101,6 +101,11 @@ impl Sessions {
                 return;
             }
             self.tell_who(&open);
+            // Who asked when there was no room for an answer: what happened before goes first, what happens now does not.
+            open.retain(|_, session| {
+                session.tell_lost();
+                !session.asks_usage || self.tell_usage(session)
+            });
             // Taken first and let in last: who connects after the last session has closed finds nobody, however close in
             // time, and gets a server and a `tmp` of its own. Closing its connection tells it to try again.
             let knocking = self.accept(open.len());
@@ -143,7 +148,7 @@ impl Sessions {
         ];
         let mut until: Option<Instant> = None;
         for session in open.values() {
-            let wanted = if session.lost.is_empty() {
+            let wanted = if session.lost.is_empty() && !session.asks_usage {
                 PollFlags::IN
             } else {
                 PollFlags::IN | PollFlags::OUT
@@ -292,14 +297,20 @@ impl Sessions {
         }
     }
 
+    /// Tells a session what is used, or stays asked while it does not read; `false` if it is over.
     fn tell_usage(&self, session: &mut Session) -> bool {
-        session.asks_usage = false;
+        if !session.lost.is_empty() {
+            // What was lost is told first, and there was no room even for that.
+            return true;
+        }
         let usage = FromVfsd::Usage {
             tmp: self.books.usage(Area::Tmp),
             state: self.books.usage(Area::State),
             work: self.books.work_usage(),
         };
-        session.send(&usage, &[])
+        let told = session.socket.try_send(&usage.encode(), &[]);
+        session.asks_usage = told == Err(Errno::AGAIN);
+        told.is_ok() || session.asks_usage
     }
 
     /// Welcomes a session whose work directory was measured; `false` if it is over.

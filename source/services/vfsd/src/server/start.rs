@@ -1,6 +1,6 @@
 //! From a forked child to a serving process.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nexus_abi::Area;
@@ -56,7 +56,10 @@ pub(crate) fn run(start: Start) {
     let Ok(first) = start.first.as_fd().try_clone_to_owned() else {
         return;
     };
-    if let Err((stage, errno)) = serve(start, first.as_fd()) {
+    let mut complaints = Some(first);
+    if let Err((stage, errno)) = serve(start, &mut complaints)
+        && let Some(first) = complaints
+    {
         let refused = FromVfsd::Refused {
             refusal: Refusal::Start,
             stage: Bounded::cut(stage.as_bytes()),
@@ -66,15 +69,15 @@ pub(crate) fn run(start: Start) {
     }
 }
 
-fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, Errno)> {
+fn serve(start: Start, complaints: &mut Option<OwnedFd>) -> Result<(), (&'static str, Errno)> {
     let at = |stage: &'static str| move |errno: Errno| (stage, errno);
     let mut keep = vec![
         start.dir.as_fd(),
         start.lock.as_fd(),
         start.listener.as_fd(),
         start.first.as_fd(),
-        complaints,
     ];
+    keep.extend(complaints.as_ref().map(AsFd::as_fd));
     keep.extend(start.mapper.as_ref().map(AsFd::as_fd));
     keep.extend(start.markers.as_ref().map(AsFd::as_fd));
     drop::leave_starter(&keep).map_err(at("leaving the starter's session"))?;
@@ -136,6 +139,8 @@ fn serve(start: Start, complaints: BorrowedFd<'_>) -> Result<(), (&'static str, 
     let cleaning = std::thread::Builder::new()
         .name("vfsd-clean".to_owned())
         .spawn(move || leftovers.remove_leftovers(below.as_fd()));
+    // From here on the session alone has its end of the connection: when we are done with it, it is told.
+    *complaints = None;
     sessions.serve(start.first);
     // The files are served no more. A new server may begin before the scratch is gone: it has its own.
     std::mem::drop(start.lock);

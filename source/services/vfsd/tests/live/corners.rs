@@ -6,21 +6,22 @@ use std::fs::{self, File, OpenOptions};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use nexus_abi::Reason;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RawDir, RenameFlags, SeekFrom, XattrFlags};
 
 use crate::Case;
 use crate::hostile::{Numbers, agrees};
-use crate::mapping::{Mapping, open_by_handle};
-use crate::world::{KIB, MIB, World, budget, errno, eventually, open_or_make};
+use crate::mapping::{FileHandle, Mapping};
+use crate::world::{KIB, MIB, World, budget, errno, eventually, kernel, open_or_make};
 
 pub(crate) const CASES: &[Case] = &[
     (
         "a_listing_from_any_place_ends_and_leads_nowhere_else",
         listing_from_anywhere,
     ),
-    ("a_file_handle_opens_nothing_forged_or_not", file_handles),
+    ("a_file_handle_opens_nothing_that_a_name_does_not", file_handles),
     ("names_of_other_file_servers_hidden_files_are_names", hidden_names),
     (
         "a_file_copied_over_itself_grows_within_the_budget_or_not_at_all",
@@ -56,6 +57,8 @@ pub(crate) const CASES: &[Case] = &[
 const EDQUOT: i32 = 122;
 const EINVAL: i32 = 22;
 const EBUSY: i32 = 16;
+const EPERM: i32 = 1;
+const ESTALE: i32 = 116;
 
 /// The names that a look into a directory finds from where it stands.
 fn listed(dir: &File) -> std::io::Result<Vec<String>> {
@@ -115,26 +118,64 @@ fn listing_from_anywhere(world: &World) {
 }
 
 fn file_handles(world: &World) {
-    let connection = world.join_roomy();
+    let mut connection = world.join_roomy();
     world.inside(&connection, |dirs| {
-        let path = dirs.state.join("f");
-        fs::write(&path, b"x").unwrap();
-        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
-        let below = File::open(&dirs.state).unwrap();
+        // Directories, since the kernel lets nothing else be opened so by who is not root of the machine.
+        let [own, others] = [&dirs.state, &dirs.tmp].map(|area| area.join("d"));
+        let of = |path: &Path| {
+            fs::create_dir(path).unwrap();
+            FileHandle::of(&CString::new(path.as_os_str().as_bytes()).unwrap())
+        };
+        // All areas are one file system: that another lies in it does not make it reachable from here.
+        let (own_handle, others_handle) = match (of(&own), of(&others)) {
+            (Ok(own), Ok(others)) => (own, others),
+            said => {
+                assert!(kernel() < (6, 6), "{:?} {:?}", said.0.err(), said.1.err());
+                return;
+            }
+        };
+        let mut forged = vec![others_handle];
+        forged.extend((1..64).map(|inode| FileHandle::made_up(inode, 0)));
         let mut numbers = Numbers(0xfeed_beef_0000_0001);
-        for round in 0..300 {
-            let result = open_by_handle(&name, &below, |handle| {
-                // The first as it is: also that takes a right over the file system which a program does not have.
-                if round > 0 {
-                    for byte in handle {
-                        *byte = numbers.below(256) as u8;
-                    }
-                }
-            });
-            result.unwrap_err();
+        for _ in 0..300 {
+            let mut handle = own_handle;
+            let bytes = handle.bytes_mut();
+            let at = numbers.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 + numbers.below(255) as u8;
+            forged.push(handle);
         }
-        assert_eq!(fs::read(&path).unwrap(), b"x");
+        let below = File::open(&dirs.state).unwrap();
+        for handle in forged.iter().chain([&own_handle]) {
+            assert_eq!(
+                errno(handle.open(&below)),
+                EPERM,
+                "it takes a right that a program does not have"
+            );
+        }
+        // In a user namespace of its own it has that right (since Linux 6.12): for what it can reach by a name.
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        nexus_sys::userns::unshare_user_and_mounts().unwrap();
+        nexus_sys::userns::map_self(uid, gid).unwrap();
+        let (below, refused) = (
+            File::open(&dirs.state).unwrap(),
+            if kernel() < (6, 12) { EPERM } else { ESTALE },
+        );
+        for handle in &forged {
+            assert_eq!(errno(handle.open(&below)), refused);
+        }
+        match own_handle.open(&below) {
+            Ok(opened) => {
+                assert_eq!(opened.metadata().unwrap().ino(), fs::metadata(&own).unwrap().ino());
+                // Nor is it there for longer than its name.
+                drop(opened);
+                fs::remove_dir(&own).unwrap();
+                assert_eq!(errno(own_handle.open(&below)), ESTALE);
+            }
+            Err(error) => assert_eq!(error.raw_os_error(), Some(refused)),
+        }
     });
+    // It goes on as it did.
+    agrees(world, &mut connection);
 }
 
 fn hidden_names(world: &World) {

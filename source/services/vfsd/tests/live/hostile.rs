@@ -3,18 +3,20 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_wire::packet::PacketSocket;
+use nexus_wire::vfs::ToVfsd;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use vfsd::VfsdMessage;
 
 use crate::Case;
 use crate::mapping::Mapping;
-use crate::world::{KIB, MIB, USER, World, budget};
+use crate::world::{KIB, MIB, USER, World, budget, errno};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -30,14 +32,19 @@ pub(crate) const CASES: &[Case] = &[
         "writes_extents_and_shortening_at_once_keep_the_ledger_exact",
         storm_of_lengths,
     ),
-    ("every_thread_waiting_for_the_disk_does_not_stop_the_others", all_wait),
     (
         "the_server_keeps_two_capabilities_and_shows_nobody_its_memory",
         stripped,
     ),
-    ("whoever_listens_in_a_servers_place_is_not_believed", impostor),
     ("set_id_bits_and_devices_mean_nothing_on_an_areas_mount", mount_flags),
+    (
+        "who_asks_what_is_used_behind_a_flood_of_denials_is_answered_and_stays",
+        asked_behind_a_flood,
+    ),
 ];
+
+/// An ordinary user can be nobody else.
+pub(crate) const ROOT_CASES: &[Case] = &[("whoever_listens_in_a_servers_place_is_not_believed", impostor)];
 
 fn stripped(world: &World) {
     let connection = world.join_roomy();
@@ -55,10 +62,6 @@ fn stripped(world: &World) {
 }
 
 fn impostor(world: &World) {
-    if world.mode() != crate::world::Mode::Root {
-        // An ordinary user can be nobody else.
-        return;
-    }
     let first = world.join_roomy();
     let config = world.config(budget(MIB, 100), budget(MIB, 100));
     let path = fs::read_dir(&config.runtime_dir)
@@ -100,6 +103,47 @@ fn impostor(world: &World) {
     .unwrap();
     drop(socket);
     fs::remove_file(path).unwrap();
+}
+
+fn asked_behind_a_flood(world: &World) {
+    const DENIALS: u64 = 3000;
+    const QUESTIONS: usize = 3;
+    let mut connection = world.join(budget(MIB, 10), budget(0, 0));
+    let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
+    let inside = world.begin(&connection, |dirs| {
+        fs::write(dirs.tmp.join("file"), vec![1; MIB as usize]).unwrap();
+        for _ in 0..DENIALS {
+            assert_eq!(errno(fs::write(dirs.tmp.join("more"), b"x")), 122);
+        }
+        (&tell_ready).write_all(b"x").unwrap();
+        go.read_exact(&mut [0]).unwrap();
+        assert_eq!(
+            fs::read(dirs.tmp.join("file")).unwrap(),
+            vec![1; MIB as usize],
+            "it is still served"
+        );
+    });
+    ready.read_exact(&mut [0]).unwrap();
+    // Nobody has listened all the while, so there is no room for an answer either.
+    let socket = PacketSocket::from(connection.session.as_fd().try_clone_to_owned().unwrap());
+    for _ in 0..QUESTIONS {
+        socket.send(&ToVfsd::QueryUsage.encode(), &[]).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let mut told = 0;
+    for _ in 0..=QUESTIONS {
+        assert_eq!(connection.usage().unwrap().0.used_bytes, MIB);
+        while let Some(message) = connection.next_message().unwrap() {
+            told += match message {
+                VfsdMessage::Event(_) => 1,
+                VfsdMessage::Lost { count, .. } => count,
+            };
+        }
+    }
+    assert_eq!(told, DENIALS, "each was told or counted before the answer");
+    (&tell_go).write_all(b"x").unwrap();
+    inside.end();
 }
 
 fn mount_flags(world: &World) {
@@ -306,42 +350,4 @@ pub(crate) fn agrees(world: &World, connection: &mut vfsd::VfsdConnection) {
         assert!(Instant::now() < until, "the ledger says {used:?}, the disk {disk:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn all_wait(world: &World) {
-    let connection = world.join_roomy();
-    world.inside(&connection, |dirs| {
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..24)
-                .map(|number| {
-                    let path = dirs.state.join(format!("synced{number}"));
-                    let over = &over;
-                    scope.spawn(move || {
-                        let file = File::create(path).unwrap();
-                        for block in 0..8 {
-                            file.write_all_at(&[1; 4096], block * 4096).unwrap();
-                            file.sync_all().unwrap();
-                            if over.load(Ordering::Relaxed) {
-                                break;
-                            }
-                        }
-                    })
-                })
-                .collect();
-            for round in 0..50 {
-                let path = dirs.tmp.join("quick");
-                fs::write(&path, [round; 100]).unwrap();
-                assert_eq!(read(&path), [round; 100]);
-            }
-            over.store(true, Ordering::Relaxed);
-            for thread in waiting {
-                thread.join().unwrap();
-            }
-        });
-    });
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap()
 }

@@ -2,18 +2,23 @@
 //!
 //! `NEXUS_SOAK=1` kills a thousand times; without it a few dozen.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::Case;
-use crate::world::{MIB, World, budget};
+use crate::hostile::Numbers;
+use crate::kept::{Deed, Kept};
+use crate::world::{MIB, World, budget, eventually};
 
 pub(crate) const CASES: &[Case] = &[
-    ("killed_at_any_moment_the_ledger_is_the_disk_and_nothing_is_left", kills),
+    (
+        "killed_at_any_moment_what_was_acknowledged_is_there_and_charged_and_nothing_is_left",
+        kills,
+    ),
     ("a_session_that_is_killed_takes_nothing_from_another", other_goes_on),
 ];
 
@@ -23,53 +28,49 @@ pub(crate) const USER_CASES: &[Case] = &[(
     killed_at_start,
 )];
 
+/// `ECONNABORTED` and `ENOTCONN`.
+const SERVER_GONE: [i32; 2] = [103, 107];
+
 const SHORT: u32 = 24;
 const LONG: u32 = 1000;
 
-/// The same moments in every run: xorshift, Marsaglia 2003.
-struct Chance(u64);
+/// The same moments in every run.
+fn chance(seed: u64) -> Numbers {
+    Numbers(0x6e65_7875_7300_0000 | seed)
+}
 
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+/// Does to the files of `dir` whatever comes up, until it is killed or its file server is; says into `log` what came of each, once it is told.
+fn churn(dir: &Path, mut numbers: Numbers, mut log: &File) {
+    loop {
+        let came = match Deed::next(&mut numbers).act(dir) {
+            Ok(()) => 0,
+            Err(error) => error.raw_os_error().unwrap(),
+        };
+        if SERVER_GONE.contains(&came) {
+            return;
+        }
+        log.write_all(&[u8::try_from(came).unwrap()]).unwrap();
     }
 }
 
-/// Does to the files of `dir` whatever comes up, until it is killed or its file server is.
-fn churn(dir: &Path, mut chance: Chance) {
-    loop {
-        let name = |chance: &mut Chance| dir.join(format!("f{}", chance.below(12)));
-        let (one, other) = (name(&mut chance), name(&mut chance));
-        let at = chance.below(200_000);
-        let result = match chance.below(8) {
-            0..=2 => File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(one)
-                .and_then(|file| file.write_all_at(&vec![7; 1 + at as usize / 2], at)),
-            3 => OpenOptions::new()
-                .write(true)
-                .open(one)
-                .and_then(|file| file.set_len(at)),
-            4 => fs::rename(one, other),
-            5 => fs::hard_link(one, other),
-            6 => fs::create_dir(dir.join(format!("d{}", chance.below(4)))),
-            _ => fs::remove_file(one),
-        };
-        if let Err(error) = result
-            && [103, 107].contains(&error.raw_os_error().unwrap_or(0))
-        {
-            return;
-        }
+/// What was acknowledged of a sequence is on the disk, and nothing else but of the one after it; returns what is there.
+fn kept(before: &Kept, mut numbers: Numbers, came: &[u8], disk: &Path, when: &str) -> Kept {
+    let mut model = before.clone();
+    for (number, came) in came.iter().enumerate() {
+        let deed = Deed::next(&mut numbers);
+        let expected = model.apply(&deed).err().unwrap_or_default();
+        assert_eq!(i32::from(*came), expected, "{when}: {number}, {deed:?}");
     }
+    let under_way = Deed::next(&mut numbers);
+    let disk = Kept::on_disk(disk);
+    assert!(
+        model.is_kept_by(&disk, &under_way),
+        "{when}: after {} acknowledged and perhaps {under_way:?} the disk should have {} and has {}",
+        came.len(),
+        model.told(),
+        disk.told()
+    );
+    disk
 }
 
 fn rounds() -> u32 {
@@ -77,40 +78,53 @@ fn rounds() -> u32 {
 }
 
 fn kills(world: &World) {
-    let rounds = rounds();
-    let mut chance = Chance(0x6e65_7875_7300_0001);
+    let mut chance = chance(1);
     let state = world.subject_dir().join("state");
-    for round in 0..rounds {
+    let log_path = world.bare_dir().join("log");
+    let mut there = Kept::default();
+    let (mut servers, mut programs, mut deeds) = (0, 0, 0);
+    for round in 0..rounds() {
         let mut connection = world.join(budget(4 * MIB, 1000), budget(4 * MIB, 1000));
         let (_, used) = connection.usage().unwrap();
+        let used = (used.used_bytes, used.used_inodes);
         assert_eq!(
-            (used.used_bytes, used.used_inodes),
-            World::measure(&state),
-            "after kill {round}: the ledger is the disk"
+            used,
+            there.cost(),
+            "before kill {round}: what is charged is what is there"
         );
-        let seed = chance.next() | 1;
-        let inside = world.begin(&connection, |dirs| churn(&dirs.state, Chance(seed)));
+        assert_eq!(used, World::measure(&state), "and what a walk finds");
+        let seed = chance.below(u64::MAX) | 1;
+        let log = File::create(&log_path).unwrap();
+        let inside = world.begin(&connection, |dirs| churn(&dirs.state, Numbers(seed), &log));
         std::thread::sleep(Duration::from_micros(chance.below(6000)));
         let kill = |pid: i32| rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
         let server_too = chance.below(3) > 0;
         if server_too {
             kill(i32::try_from(connection.vfsd_pid).unwrap());
+            servers += 1;
         } else {
             kill(inside.pid);
+            programs += 1;
         }
         // A program whose server is gone ends by itself, one that was killed by that.
         rustix::process::waitpid(Pid::from_raw(inside.pid), WaitOptions::empty()).unwrap();
+        let came = fs::read(&log_path).unwrap();
+        deeds += came.len();
+        let when = format!("kill {round}, of the {}", if server_too { "server" } else { "program" });
+        there = kept(&there, Numbers(seed), &came, &state, &when);
         if !server_too {
             // The server lives: its ledger is the disk now, and not only for the next.
-            let (_, used) = connection.usage().unwrap();
-            assert_eq!(
-                (used.used_bytes, used.used_inodes),
-                World::measure(&state),
-                "kill {round} of the program"
-            );
+            eventually(&format!("{when}: what is charged is what is there"), || {
+                let (_, used) = connection.usage().unwrap();
+                (used.used_bytes, used.used_inodes) == there.cost()
+            });
         }
         drop(connection);
     }
+    assert!(
+        servers > rounds() / 3 && programs > rounds() / 6 && deeds > rounds() as usize,
+        "{servers} servers, {programs} programs, {deeds} deeds"
+    );
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains("vfsd-test"), "nothing is left mounted");
     let last = world.join_roomy();
@@ -131,7 +145,7 @@ fn child() -> Option<Pid> {
 }
 
 fn killed_at_start(world: &World) {
-    let mut chance = Chance(0x6e65_7875_7300_0002);
+    let mut chance = chance(2);
     for round in 0..rounds() {
         let mut joining = vfsd::begin(&world.config(budget(MIB, 100), budget(MIB, 100))).unwrap();
         joining.ask(None, Vec::new()).unwrap();
@@ -155,19 +169,24 @@ fn killed_at_start(world: &World) {
 fn other_goes_on(world: &World) {
     let doomed = world.join(budget(MIB, 100), budget(4 * MIB, 1000));
     let mut lives = world.join(budget(MIB, 100), budget(4 * MIB, 1000));
+    let state = world.subject_dir().join("state");
+    let log_path = world.bare_dir().join("log");
+    let mut there = Kept::default();
     for round in 1..=8_u64 {
         // Each connection's mounts are good for one program.
         let next = world.join(budget(MIB, 100), budget(4 * MIB, 1000));
-        let program = world.begin(&next, |dirs| churn(&dirs.state, Chance(round)));
+        let log = File::create(&log_path).unwrap();
+        let program = world.begin(&next, |dirs| churn(&dirs.state, chance(round), &log));
         std::thread::sleep(Duration::from_millis(3));
         rustix::process::kill_process(Pid::from_raw(program.pid).unwrap(), Signal::KILL).unwrap();
         rustix::process::waitpid(Pid::from_raw(program.pid), WaitOptions::empty()).unwrap();
         drop(next);
-        let (_, used) = lives.usage().unwrap();
-        assert_eq!(
-            (used.used_bytes, used.used_inodes),
-            World::measure(&world.subject_dir().join("state"))
-        );
+        let came = fs::read(&log_path).unwrap();
+        there = kept(&there, chance(round), &came, &state, &format!("program {round}"));
+        eventually("what is charged is what is there", || {
+            let (_, used) = lives.usage().unwrap();
+            (used.used_bytes, used.used_inodes) == there.cost()
+        });
     }
     drop(doomed);
     world.inside(&lives, |dirs| fs::write(dirs.tmp.join("still"), b"here").unwrap());

@@ -13,6 +13,7 @@ mod bytes;
 mod corners;
 mod crowds;
 mod hostile;
+mod kept;
 mod kills;
 mod locks;
 mod mapping;
@@ -47,6 +48,9 @@ const USER_CASES: [&[Case]; 6] = [
     kills::USER_CASES,
 ];
 
+/// Those that need another user, whom only root can be as well.
+const ROOT_CASES: [&[Case]; 2] = [hostile::ROOT_CASES, sessions::ROOT_CASES];
+
 /// How long a case may take before it counts as hung.
 const CASE_WAIT: Duration = Duration::from_secs(120);
 
@@ -60,7 +64,7 @@ fn soak() -> bool {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let user_cases = USER_CASES.concat();
+    let (user_cases, root_cases) = (USER_CASES.concat(), ROOT_CASES.concat());
     let cases: Vec<Case> = [
         bytes::CASES,
         names::CASES,
@@ -77,6 +81,7 @@ fn main() {
         weather::CASES,
         kills::CASES,
         user_cases.as_slice(),
+        root_cases.as_slice(),
     ]
     .concat();
     if let [flag, mode, name, root] = arguments.as_slice()
@@ -91,7 +96,11 @@ fn main() {
     let list = arguments.iter().any(|argument| argument == "--list");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for mode in Mode::ALL {
-        let elsewhere = |name| mode == Mode::Root && USER_CASES.concat().iter().any(|(known, _)| *known == name);
+        let others = match mode {
+            Mode::Root => &user_cases,
+            Mode::User => &root_cases,
+        };
+        let elsewhere = |name| others.iter().any(|(known, _)| *known == name);
         for (name, _) in cases.iter().filter(|(name, _)| !elsewhere(*name)) {
             let full = format!("{}::{name}", mode.name());
             if filter.is_some_and(|filter| !full.contains(filter.as_str())) {

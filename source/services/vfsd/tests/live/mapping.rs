@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -53,6 +53,18 @@ impl Mapping {
         }
     }
 
+    /// Which of its pages the kernel has in memory (mincore(2)).
+    pub(crate) fn resident(&self) -> io::Result<Vec<bool>> {
+        let mut pages = vec![0_u8; self.length.div_ceil(4096)];
+        // SAFETY: exactly this mapping, and a byte for each of its pages.
+        #[expect(unsafe_code, reason = "rustix does not ask for it")]
+        let result = unsafe { libc::mincore(self.start.cast(), self.length, pages.as_mut_ptr()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(pages.into_iter().map(|page| page & 1 == 1).collect())
+    }
+
     /// Writes one byte, even where the file may end before it by now, which ends the process (`SIGBUS`).
     pub(crate) fn poke(&self, at: usize, byte: u8) {
         assert!(at < self.length);
@@ -93,44 +105,79 @@ pub(crate) fn ofd_lock(file: &File, kind: i32, from: i64, length: i64) -> io::Re
     Ok(())
 }
 
-/// What open_by_handle_at(2) says to the handle of `path`, with `change` done to the handle's bytes.
-pub(crate) fn open_by_handle(path: &CStr, below: &File, change: impl FnOnce(&mut [u8])) -> io::Result<()> {
-    const BYTES: usize = 128;
-    #[repr(C)]
-    struct Handle {
-        bytes: u32,
-        kind: i32,
-        handle: [u8; BYTES],
+/// A file handle as name_to_handle_at(2) gives and open_by_handle_at(2) takes it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; Self::BYTES_MAX],
+}
+
+impl FileHandle {
+    const BYTES_MAX: usize = 128;
+
+    /// That of `path`, such as one that only compares gets it (`AT_HANDLE_FID`, Linux 6.6).
+    pub(crate) fn of(path: &CStr) -> io::Result<Self> {
+        const HANDLE_FID: i32 = 0x200;
+        let mut handle = Self {
+            bytes: Self::BYTES_MAX as u32,
+            kind: 0,
+            handle: [0; Self::BYTES_MAX],
+        };
+        let mut mount = 0;
+        // SAFETY: a path that ends, a handle with room for as many bytes as it says, and a place for the mount's number.
+        #[expect(unsafe_code, reason = "rustix has no file handles")]
+        let named = unsafe {
+            libc::name_to_handle_at(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                (&raw mut handle).cast(),
+                &raw mut mount,
+                HANDLE_FID,
+            )
+        };
+        if named < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(handle)
     }
-    let mut handle = Handle {
-        bytes: BYTES as u32,
-        kind: 0,
-        handle: [0; BYTES],
-    };
-    let mut mount = 0;
-    // SAFETY: a path that ends, a handle with room for as many bytes as it says, and a place for the mount's number.
-    #[expect(unsafe_code, reason = "rustix has no file handles")]
-    let named = unsafe {
-        libc::name_to_handle_at(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            (&raw mut handle).cast(),
-            &raw mut mount,
-            0,
-        )
-    };
-    if named < 0 {
-        return Err(io::Error::last_os_error());
+
+    /// Such as FUSE makes them: an inode's number for the file server, and how often that was used
+    /// (`FILEID_INO64_GEN`, linux/exportfs.h).
+    pub(crate) fn made_up(inode: u64, generation: u32) -> Self {
+        const INO64_GEN: i32 = 0x81;
+        let mut handle = [0; Self::BYTES_MAX];
+        let words = [(inode >> 32) as u32, inode as u32, generation];
+        for (word, place) in words.into_iter().zip(handle.chunks_exact_mut(4)) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        Self {
+            bytes: 12,
+            kind: INO64_GEN,
+            handle,
+        }
     }
-    let used = usize::try_from(handle.bytes).unwrap();
-    change(&mut handle.handle[..used]);
-    // SAFETY: an open descriptor, and a handle whose bytes are all there.
-    #[expect(unsafe_code, reason = "rustix has no file handles")]
-    let opened = unsafe { libc::open_by_handle_at(below.as_raw_fd(), (&raw mut handle).cast(), libc::O_RDONLY) };
-    if opened < 0 {
-        return Err(io::Error::last_os_error());
+
+    /// The bytes that count.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let used = usize::try_from(self.bytes).unwrap();
+        &mut self.handle[..used]
     }
-    Ok(())
+
+    /// Opens it, which is a directory's, on the file system that `below` is on.
+    pub(crate) fn open(mut self, below: &File) -> io::Result<File> {
+        // SAFETY: an open descriptor, and a handle whose bytes are all there.
+        #[expect(unsafe_code, reason = "rustix has no file handles")]
+        let opened = unsafe { libc::open_by_handle_at(below.as_raw_fd(), (&raw mut self).cast(), libc::O_DIRECTORY) };
+        if opened < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which nobody else has.
+        #[expect(unsafe_code, reason = "a number becomes a file")]
+        let file = unsafe { File::from_raw_fd(opened) };
+        Ok(file)
+    }
 }
 
 /// What write(2) of memory says that nobody has mapped.

@@ -9,7 +9,7 @@ use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
 
 use crate::Case;
 use crate::mapping::Mapping;
-use crate::world::{KIB, MIB, World, budget, errno};
+use crate::world::{KIB, MIB, World, budget, errno, kernel};
 
 pub(crate) const CASES: &[Case] = &[
     (
@@ -51,6 +51,14 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("what_the_kernel_moves_into_a_file_arrives", moved_in),
     ("writing_takes_set_id_bits_from_a_file_of_the_users", set_id),
+    (
+        "what_is_only_written_is_kept_in_no_page_of_the_kernels_and_what_is_opened_for_both_is",
+        pages_of,
+    ),
+    (
+        "a_write_that_asks_to_be_on_the_disk_ends_when_the_host_says_so_and_with_its_error",
+        durable,
+    ),
 ];
 
 fn writer(path: &Path) -> File {
@@ -425,4 +433,86 @@ fn set_id(world: &World) {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o6000, 0);
     });
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+}
+
+/// From which kernel on what is only written passes its copy (FUSE 7.45).
+const PASSES: (u32, u32) = (6, 18);
+
+fn pages_of(world: &World) {
+    const PAGES: usize = 64;
+    let connection = world.join_roomy();
+    world.inside(&connection, |dirs| {
+        let passes = kernel() >= PASSES;
+        let path = dirs.state.join("f");
+        let only = writer(&path);
+        only.write_all_at(&[1; PAGES * 4096], 0).unwrap();
+        let both = both(&path);
+        let mapping = Mapping::new(&both, 0, PAGES * 4096).unwrap();
+        assert_eq!(mapping.resident().unwrap(), [!passes; PAGES]);
+        // Readers have it in the kernel's memory, and keep what is not written.
+        assert_eq!(fs::read(&path).unwrap(), [1; PAGES * 4096]);
+        assert!(mapping.bytes() == [1; PAGES * 4096]);
+        assert_eq!(mapping.resident().unwrap(), [true; PAGES]);
+        only.write_all_at(&[2; 8 * 4096], 16 * 4096).unwrap();
+        let resident = mapping.resident().unwrap();
+        for (page, is) in resident.into_iter().enumerate() {
+            assert_eq!(is, !passes || !(16..24).contains(&page), "{page}");
+        }
+        // What is opened for both leaves what it writes there, to be read without anybody being asked.
+        // From memory that is there: what is copied in two parts is not known to be whole.
+        both.write_all_at(&vec![3; 8 * 4096], 16 * 4096).unwrap();
+        assert_eq!(mapping.resident().unwrap(), [true; PAGES]);
+        assert_eq!(mapping.bytes()[16 * 4096], 3);
+    });
+}
+
+/// Whether the host was asked to sync is seen by its saying no: those calls of the file server fail with errnos that nothing else gives.
+fn durable(world: &World) {
+    use nexus_sys::seccomp::{Instruction, install_with_listener};
+    use rustix::io::{ReadWriteFlags, pwritev2};
+    const EDOM: i32 = 33;
+    const ERANGE: i32 = 34;
+    let instruction = |code, jump_true, k| Instruction {
+        code,
+        jump_true,
+        jump_false: 0,
+        k,
+    };
+    let number = |call: i64| u32::try_from(call).unwrap();
+    // Loads the system call's number, and lets all through but two (linux/filter.h, linux/seccomp.h).
+    let filter = [
+        instruction(0x20, 0, 0),
+        instruction(0x15, 2, number(libc::SYS_fdatasync)),
+        instruction(0x15, 2, number(libc::SYS_fsync)),
+        instruction(0x06, 0, libc::SECCOMP_RET_ALLOW),
+        instruction(0x06, 0, libc::SECCOMP_RET_ERRNO | EDOM as u32),
+        instruction(0x06, 0, libc::SECCOMP_RET_ERRNO | ERANGE as u32),
+    ];
+    let connection = {
+        // Of this thread and those that it starts: the file server.
+        rustix::thread::set_no_new_privs(true).unwrap();
+        install_with_listener(&filter).unwrap();
+        world.join_roomy()
+    };
+    world.inside(&connection, |dirs| {
+        let path = dirs.state.join("f");
+        let only = writer(&path);
+        let mut options = OpenOptions::new();
+        let always = options.write(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
+        let both = both(&path);
+        let write = |file: &File, flags| {
+            let written = pwritev2(file, &[IoSlice::new(&[1; 100])], 0, flags);
+            written.map_err(std::io::Error::from)
+        };
+        for (file, name) in [(&only, "only"), (&both, "both")] {
+            assert_eq!(write(file, ReadWriteFlags::empty()).unwrap(), 100, "{name}");
+            assert_eq!(errno(write(file, ReadWriteFlags::DSYNC)), EDOM, "{name}");
+            assert_eq!(errno(write(file, ReadWriteFlags::SYNC)), ERANGE, "{name}");
+        }
+        // Opened to be so it is written so by the host: nothing more is asked but what is more than that.
+        if kernel() >= PASSES {
+            assert_eq!(write(&always, ReadWriteFlags::DSYNC).unwrap(), 100);
+        }
+        assert_eq!(errno(write(&always, ReadWriteFlags::SYNC)), ERANGE);
+    });
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,11 +13,15 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use vfsd::{VfsdConfig, VfsdConnection};
 
 use crate::Case;
-use crate::world::{Dirs, MIB, World, budget, eventually};
+use crate::world::{Dirs, MIB, World, budget, eventually, wait_asleep_in};
 
 pub(crate) const USER_CASES: &[Case] = &[
     ("killed_while_it_takes_a_session_in_it_is_gone", taking_in),
     ("a_disk_that_answers_late_loses_nothing_and_holds_up_nobody_else", late),
+    (
+        "many_that_wait_for_the_disk_do_not_stop_who_needs_none_and_all_are_answered",
+        many_wait,
+    ),
 ];
 
 /// Longer than the outer server's attributes of a state are believed: the next look has to ask it.
@@ -28,10 +32,10 @@ fn pid(connection: &VfsdConnection) -> Pid {
 }
 
 /// A disk that stands still until this is dropped.
-struct Stopped(Pid);
+pub(crate) struct Stopped(Pid);
 
 impl Stopped {
-    fn new(disk: Pid) -> Self {
+    pub(crate) fn new(disk: Pid) -> Self {
         rustix::process::kill_process(disk, Signal::STOP).unwrap();
         let stopped = Self(disk);
         // The signal is sent at once; each thread stops when it next leaves the kernel.
@@ -130,19 +134,20 @@ fn late(world: &World) {
             let mut file = File::create(dirs.state.join("file")).unwrap();
             for turn in 0..64_u8 {
                 if turn == 8 {
-                    (&tell_ready).write_all(b"x").unwrap();
+                    (&tell_ready).write_all(&file.as_raw_fd().to_ne_bytes()).unwrap();
                     next.read_exact(&mut [0]).unwrap();
                 }
                 file.write_all(&[turn; 4096]).unwrap();
             }
             file.sync_all().unwrap();
         });
-        ready.read_exact(&mut [0]).unwrap();
+        let mut fd = [0; 4];
+        ready.read_exact(&mut fd).unwrap();
         let stopped = Stopped::new(disk);
         (&tell_next).write_all(b"x").unwrap();
+        program.wait_asleep_in(libc::SYS_write, i32::from_ne_bytes(fd));
         (&tell_go).write_all(b"x").unwrap();
         done.read_exact(&mut [0]).unwrap();
-        std::thread::sleep(Duration::from_millis(200));
         // Who asks what is used waits for no disk.
         let used = idle.usage().unwrap().1.used_bytes;
         assert!((8 * 4096..=9 * 4096).contains(&used), "{used}");
@@ -155,4 +160,65 @@ fn late(world: &World) {
         assert_eq!(content, wanted);
     });
     other.end();
+}
+
+/// More than a file server has threads (16).
+const MANY: usize = 24;
+
+/// So many that one thread is left.
+const ALL_BUT_ONE: usize = 15;
+
+fn many_wait(world: &World) {
+    let outer = world.join_roomy();
+    let disk = pid(&outer);
+    world.inside(&outer, |dirs| {
+        let config = nested(world, dirs);
+        let mut inner = vfsd::join(&config).unwrap();
+        let (mut told, tell) = std::io::pipe().unwrap();
+        let (mut go, tell_go) = std::io::pipe().unwrap();
+        let program = world.begin(&inner, |dirs| {
+            let files = (0..MANY).map(|number| File::create(dirs.state.join(format!("synced{number}"))).unwrap());
+            let files: Vec<File> = files.collect();
+            for mut file in &files {
+                file.write_all(&[1; 4096]).unwrap();
+            }
+            let say = |number: i32| (&tell).write_all(&number.to_ne_bytes()).unwrap();
+            say(0);
+            std::thread::scope(|scope| {
+                for (number, file) in files.iter().enumerate() {
+                    go.read_exact(&mut [0]).unwrap();
+                    scope.spawn(move || {
+                        say(rustix::thread::gettid().as_raw_nonzero().get());
+                        say(file.as_raw_fd());
+                        file.sync_all().unwrap();
+                    });
+                    if number + 1 == ALL_BUT_ONE {
+                        // What the ledger knows is asked of no disk.
+                        go.read_exact(&mut [0]).unwrap();
+                        say(i32::try_from(rustix::fs::statvfs(&dirs.state).unwrap().f_bfree).unwrap());
+                    }
+                }
+            });
+        });
+        let mut hear = || {
+            let mut number = [0; 4];
+            told.read_exact(&mut number).unwrap();
+            i32::from_ne_bytes(number)
+        };
+        let go = || (&tell_go).write_all(b"x").unwrap();
+        assert_eq!(hear(), 0);
+        let stopped = Stopped::new(disk);
+        for number in 1..=MANY {
+            go();
+            let (thread, fd) = (hear(), hear());
+            wait_asleep_in(&format!("/proc/{}/task/{thread}", program.pid), libc::SYS_fsync, fd);
+            if number == ALL_BUT_ONE {
+                go();
+                assert_eq!(hear() as u64, MIB / 4096 - MANY as u64);
+            }
+        }
+        drop(stopped);
+        program.end();
+        assert_eq!(inner.usage().unwrap().1.used_bytes, MANY as u64 * 4096);
+    });
 }

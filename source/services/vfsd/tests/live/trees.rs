@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{CWD, RenameFlags};
 
@@ -11,7 +12,10 @@ use crate::world::{MIB, World, budget, errno};
 pub(crate) const CASES: &[Case] = &[
     ("directories_deeper_than_a_path_are_made_measured_and_removed", deep),
     ("rename_storms_lose_nothing", storms),
-    ("what_sqlite_and_git_do_works", like_sqlite),
+    (
+        "journals_that_come_and_go_and_objects_linked_into_place_leave_what_was_written",
+        journals_and_objects,
+    ),
     (
         "as_many_files_as_there_are_inodes_are_made_listed_measured_and_removed",
         a_million,
@@ -138,39 +142,51 @@ fn many_files(world: &World) {
     assert_eq!((state.used_bytes, state.used_inodes), (1200 * 4096, 1230));
 }
 
-fn like_sqlite(world: &World) {
-    let connection = world.join_roomy();
+/// As a database writes with a journal beside it, and git its objects. They themselves are run where all of nx is.
+fn journals_and_objects(world: &World) {
+    const PAGES: u64 = 50;
+    let mut connection = world.join_roomy();
     world.inside(&connection, |dirs| {
         let database = dirs.state.join("db");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&database)
-            .unwrap();
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(&database).unwrap();
         let again = OpenOptions::new().read(true).write(true).open(&database).unwrap();
         // Locks between two open files are the kernel's.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        assert!(rustix::fs::flock(&again, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err());
+        let refused = rustix::fs::flock(&again, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(refused, Err(rustix::io::Errno::WOULDBLOCK));
         rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock).unwrap();
-        rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
-        for round in 0..50_u64 {
+        rustix::fs::flock(&again, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        for round in 0..PAGES {
             let journal = dirs.state.join("db-journal");
-            let mut journal_file = File::create(&journal).unwrap();
+            let mut journal_file = File::create_new(&journal).unwrap();
             journal_file.write_all(&round.to_le_bytes()).unwrap();
             journal_file.sync_all().unwrap();
-            std::os::unix::fs::FileExt::write_all_at(&file, &[round as u8; 4096], round * 4096).unwrap();
+            file.write_all_at(&[round as u8; 4096], round * 4096).unwrap();
             file.sync_data().unwrap();
+            // What the other has open is what was just written.
+            let mut page = [0; 4096];
+            again.read_exact_at(&mut page, round * 4096).unwrap();
+            assert_eq!(page, [round as u8; 4096]);
+            assert_eq!(fs::read(&journal).unwrap(), round.to_le_bytes());
             fs::remove_file(&journal).unwrap();
             File::open(&dirs.state).unwrap().sync_all().unwrap();
         }
-        assert_eq!(fs::metadata(&database).unwrap().len(), 50 * 4096);
         // As git writes an object: under another name, then linked or renamed into place.
         fs::write(dirs.state.join("tmp_obj"), b"object").unwrap();
         fs::hard_link(dirs.state.join("tmp_obj"), dirs.state.join("obj")).unwrap();
         fs::remove_file(dirs.state.join("tmp_obj")).unwrap();
-        assert_eq!(fs::read(dirs.state.join("obj")).unwrap(), b"object");
+        fs::write(dirs.state.join("index.lock"), b"index").unwrap();
+        fs::rename(dirs.state.join("index.lock"), dirs.state.join("index")).unwrap();
+        assert_eq!(fs::metadata(dirs.state.join("obj")).unwrap().nlink(), 1);
     });
+    let state = world.subject_dir().join("state");
+    let wanted: Vec<u8> = (0..PAGES).flat_map(|page| [page as u8; 4096]).collect();
+    assert_eq!(fs::read(state.join("db")).unwrap(), wanted);
+    assert_eq!(fs::read(state.join("obj")).unwrap(), b"object");
+    assert_eq!(fs::read(state.join("index")).unwrap(), b"index");
+    assert_eq!(World::measure(&state), ((PAGES + 2) * 4096, 3));
+    crate::hostile::agrees(world, &mut connection);
 }
 
 /// How many files: `NEXUS_SOAK=1` makes a million.

@@ -1,14 +1,19 @@
 //! What the host does to the files while they are served.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use nexus_abi::Reason;
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 use crate::Case;
+use crate::stalls::Stopped;
 use crate::world::{MIB, World, budget, errno, eventually};
 
 pub(crate) const CASES: &[Case] = &[
@@ -102,27 +107,46 @@ fn server(connection: &vfsd::VfsdConnection) -> Pid {
 }
 
 fn slow(world: &World) {
+    const EACH: u64 = 8;
     let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
     let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
     let inside = world.begin(&connection, |dirs| {
-        let mut file = File::create(dirs.state.join("file")).unwrap();
+        let file = File::create(dirs.state.join("file")).unwrap();
+        let mut pause = || {
+            (&tell_ready).write_all(&file.as_raw_fd().to_ne_bytes()).unwrap();
+            go.read_exact(&mut [0]).unwrap();
+        };
         for turn in 0..64_u8 {
-            file.write_all(&[turn; 4096]).unwrap();
-            if turn == 8 {
-                (&tell_ready).write_all(b"x").unwrap();
+            if u64::from(turn) % EACH == 0 {
+                pause();
             }
+            (&file).write_all(&[turn; 4096]).unwrap();
         }
+        pause();
         file.sync_all().unwrap();
     });
-    drop(tell_ready);
-    ready.read_exact(&mut [0]).unwrap();
-    for _ in 0..5 {
-        rustix::process::kill_process(server(&connection), Signal::STOP).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        rustix::process::kill_process(server(&connection), Signal::CONT).unwrap();
+    let on_disk = world.subject_dir().join("state/file");
+    for stop in 0..=64 / EACH {
+        let mut fd = [0; 4];
+        ready.read_exact(&mut fd).unwrap();
+        let stopped = Stopped::new(server(&connection));
+        (&tell_go).write_all(b"x").unwrap();
+        let asked = if stop < 64 / EACH {
+            libc::SYS_write
+        } else {
+            libc::SYS_fsync
+        };
+        inside.wait_asleep_in(asked, i32::from_ne_bytes(fd));
+        assert_eq!(
+            fs::metadata(&on_disk).unwrap().len(),
+            stop * EACH * 4096,
+            "it was not asked yet"
+        );
+        drop(stopped);
     }
     inside.end();
-    let content = fs::read(world.subject_dir().join("state/file")).unwrap();
+    let content = fs::read(on_disk).unwrap();
     let wanted: Vec<u8> = (0..64_u8).flat_map(|turn| [turn; 4096]).collect();
     assert_eq!(content, wanted);
     assert_eq!(connection.usage().unwrap().1.used_bytes, 64 * 4096);
@@ -344,11 +368,62 @@ fn taken_away(world: &World) {
     world.enter_small_host(64 * MIB);
     let mut connection = world.join(budget(MIB, 100), budget(MIB, 100));
     let base = world.subject_dir().join("../..").canonicalize().unwrap();
-    world.inside(&connection, |dirs| fs::write(dirs.state.join("file"), b"x").unwrap());
-    // Unmounted on the host: the server holds what it serves, and no other file takes its place.
+    let held = File::open(&base).unwrap();
+    let taken = PathBuf::from(format!("/proc/self/fd/{}/subjects/demo/state", held.as_raw_fd()));
+    let (mut ready, tell_ready) = std::io::pipe().unwrap();
+    let (mut go, tell_go) = std::io::pipe().unwrap();
+    let inside = world.begin(&connection, |dirs| {
+        let at = |name: &str| dirs.state.join(name);
+        fs::create_dir(at("dir")).unwrap();
+        fs::write(at("dir/unseen"), b"unseen").unwrap();
+        fs::write(at("file"), b"file").unwrap();
+        let open = OpenOptions::new().read(true).write(true).open(at("file")).unwrap();
+        (&tell_ready).write_all(b"x").unwrap();
+        go.read_exact(&mut [0]).unwrap();
+        // Out of the kernel's memory, so that the file server is asked.
+        rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut content = [0; 4];
+        open.read_exact_at(&mut content, 0).unwrap();
+        assert_eq!(&content, b"file");
+        open.write_all_at(b"more", 4).unwrap();
+        assert_eq!(fs::read(at("file")).unwrap(), b"filemore");
+        assert_eq!(fs::read(at("dir/unseen")).unwrap(), b"unseen");
+        fs::rename(at("dir/unseen"), at("seen")).unwrap();
+        fs::write(at("new"), [1; 5000]).unwrap();
+        fs::remove_dir(at("dir")).unwrap();
+        // The budget is its own as well, not that of what is there now.
+        assert_eq!(errno(fs::write(at("big"), vec![1; MIB as usize])), EDQUOT);
+        fs::remove_file(at("big")).unwrap();
+        open.sync_all().unwrap();
+        let names: BTreeSet<_> = fs::read_dir(&dirs.state)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["file", "new", "seen"].map(OsString::from).into());
+    });
+    ready.read_exact(&mut [0]).unwrap();
+    // Unmounted on the host: the server holds what it serves, and no other file takes its place, though it has its name.
     rustix::mount::unmount(&base, UnmountFlags::DETACH).unwrap();
-    let (_, used) = connection.usage().unwrap();
-    assert_eq!((used.used_bytes, used.used_inodes), (4096, 1));
     assert_eq!(fs::read_dir(&base).unwrap().count(), 0);
-    drop(connection);
+    small(&base, MIB);
+    let other = world.subject_dir().join("state");
+    fs::create_dir_all(other.join("dir")).unwrap();
+    for name in ["file", "dir/unseen"] {
+        fs::write(other.join(name), b"other").unwrap();
+    }
+    let before = World::measure(&other);
+    (&tell_go).write_all(b"x").unwrap();
+    inside.end();
+    assert_eq!(World::measure(&other), before);
+    for name in ["file", "dir/unseen"] {
+        assert_eq!(fs::read(other.join(name)).unwrap(), b"other");
+    }
+    assert_eq!(fs::read(taken.join("file")).unwrap(), b"filemore");
+    assert_eq!(fs::read(taken.join("seen")).unwrap(), b"unseen");
+    assert_eq!(fs::read(taken.join("new")).unwrap(), [1; 5000]);
+    assert_eq!(World::measure(&taken), (4 * 4096, 3));
+    eventually("what is charged is what is there", || {
+        let (_, used) = connection.usage().unwrap();
+        (used.used_bytes, used.used_inodes) == (4 * 4096, 3)
+    });
 }

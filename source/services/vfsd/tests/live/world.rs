@@ -362,6 +362,11 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
+    /// Waits until the program is inside system call `number` with `fd` as its first argument and gets no further for now.
+    pub(crate) fn wait_asleep_in(&self, number: i64, fd: i32) {
+        wait_asleep_in(&format!("/proc/{}", self.pid), number, fd);
+    }
+
     pub(crate) fn end(self) {
         let pid = rustix::process::Pid::from_raw(self.pid);
         let status = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())
@@ -370,6 +375,22 @@ impl Inside {
             .1;
         assert_eq!(status.exit_status(), Some(0), "the program inside failed");
     }
+}
+
+/// As [`Inside::wait_asleep_in`], of a thread by its directory in `/proc` (proc_pid_syscall(5)).
+pub(crate) fn wait_asleep_in(thread: &str, number: i64, fd: i32) {
+    let wanted = format!("{number} {fd:#x} ");
+    eventually(&format!("it sleeps in {wanted}"), || {
+        std::fs::read_to_string(format!("{thread}/syscall")).is_ok_and(|said| said.starts_with(&wanted))
+    });
+}
+
+/// The version of the kernel that runs.
+pub(crate) fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
 /// The errno of a failed operation.

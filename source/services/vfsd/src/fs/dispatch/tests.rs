@@ -163,7 +163,7 @@ fn without_the_charge_a_write_would_pass_the_limit() {
             offset,
             size: 4096,
             back: false,
-            durable: false,
+            durable: crate::fs::protocol::Durable::No,
         };
         vfs.op_write(head, super::super::write::Data::Here(&[1; 4096]), 0)
     };
@@ -189,7 +189,7 @@ fn what_is_written_back_ends_at_the_length() {
             offset,
             size: data.len(),
             back,
-            durable: false,
+            durable: crate::fs::protocol::Durable::No,
         };
         vfs.op_write(head, super::super::write::Data::Here(data), 0)
     };
@@ -229,7 +229,7 @@ fn a_page_from_before_a_write_is_written_back_around_it_and_one_from_after_it_wh
             offset,
             size: data.len(),
             back,
-            durable: false,
+            durable: crate::fs::protocol::Durable::No,
         };
         vfs.op_write(head, super::super::write::Data::Here(data), 0)
     };
@@ -358,7 +358,7 @@ fn a_handle_of_another_file_shortens_only_the_one_that_was_named() {
             offset: 0,
             size: 4096,
             back: false,
-            durable: false,
+            durable: crate::fs::protocol::Durable::No,
         };
         vfs.op_write(head, super::super::write::Data::Here(&[1; 4096]), 0)
             .unwrap();

@@ -28,8 +28,8 @@ const PAGE_BYTES: usize = 4096;
 ///
 /// Not wanted, and never asked for: the write-back cache, which grows files unasked; locks, which the kernel keeps right
 /// by itself while it is the only one; attribute-driven invalidation, which would throw away the page cache after each
-/// write of our own; `O_TRUNC` with the open, which the kernel does without its lock of the inode: who appends meanwhile goes on at the old end; and
-/// direct I/O that is split and sent at once, of which several could be under way (`Passed`).
+/// write of our own; `O_TRUNC` with the open, which the kernel does without its lock of the inode: who appends meanwhile goes on at the old end;
+/// export, with which the kernel asks for inodes by the numbers in file handles; and direct I/O that is split and sent at once, of which several could be under way (`Passed`).
 mod flag {
     /// Several reads at once.
     pub(super) const ASYNC_READ: u32 = 1;
@@ -125,6 +125,12 @@ mod tests {
         let agreed = |minor| agree(&mut Answer::new(), 7, minor, 0, u32::MAX);
         assert_eq!(agreed(WRITES_PASS - 1), Ok(Agreed::Yes { writes_pass: false }));
         assert_eq!(agreed(WRITES_PASS), Ok(Agreed::Yes { writes_pass: true }));
+    }
+
+    #[test]
+    fn no_inode_is_asked_for_by_a_number_that_a_program_made_up() {
+        const EXPORT_SUPPORT: u32 = 1 << 4;
+        assert_eq!(WANTED & EXPORT_SUPPORT, 0);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! parse is [`Malformed`], and the caller answers it with an error.
 
 mod answer;
+mod durable;
 mod init;
 mod request;
 
 pub(crate) use answer::{Answer, Attr, Time};
+pub(crate) use durable::Durable;
 pub(crate) use init::{Agreed, agree};
 pub(crate) use request::{Changes, Header, ReadHead, Request, TimeChange, WRITE, Write, WriteHead};
 

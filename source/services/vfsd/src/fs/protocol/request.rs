@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use rustix::fs::OFlags;
+use super::Durable;
 
 /// What cannot be a request: a length that is not there, a name that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub(crate) struct WriteHead {
     pub(crate) size: usize,
     /// From the page cache, on nobody's behalf.
     pub(crate) back: bool,
-    /// It is to be on the disk when it is answered: the file was opened so, or this very write asked for it (`RWF_DSYNC`, pwritev2(2)).
-    pub(crate) durable: bool,
+    /// What is to be on the disk when it is answered: the file was opened so, or this very write asked for it.
+    pub(crate) durable: Durable,
 }
 
 /// A write whose data is here.
@@ -477,14 +477,14 @@ fn write_head(body: &mut Rest<'_>) -> Result<WriteHead, Malformed> {
     let flags = body.u32()?;
     // `lock_owner`.
     body.skip(8)?;
-    let open_flags = OFlags::from_bits_retain(body.u32()?);
+    let durable = Durable::of(body.u32()?);
     body.skip(4)?;
     Ok(WriteHead {
         handle,
         offset,
         size,
         back: flags & WRITE_CACHE != 0,
-        durable: open_flags.contains(OFlags::DSYNC),
+        durable,
     })
 }
 

@@ -60,6 +60,14 @@ impl Crew {
         if muster.over || self.wanted() != 1 {
             return;
         }
+        // Still at what it stepped aside for: nobody would read.
+        if self
+            .posts()
+            .get(QUIET)
+            .is_some_and(|post| post.steps.load(Ordering::Relaxed) & 1 == 1)
+        {
+            return;
+        }
         if !begun {
             let crew = Arc::clone(self);
             let thread = std::thread::Builder::new()

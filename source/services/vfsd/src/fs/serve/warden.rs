@@ -70,7 +70,11 @@ pub(super) fn watch(crew: &Arc<Crew>) {
                 }
             } else if steps & 1 == 1 {
                 moved = true;
-                crew.take_aside(number, Some(steps));
+                // In quiet times the one who asked is the only one, and waits for this very request: while nobody else asks, others reading gains
+                // nothing, and changing over and back costs the caller its place for milliseconds.
+                if number != QUIET || crew.has_request() {
+                    crew.take_aside(number, Some(steps));
+                }
             }
         }
         idle = if moved { 0 } else { idle.saturating_add(1) };
