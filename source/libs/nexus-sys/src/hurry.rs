@@ -84,7 +84,7 @@ mod tests {
         set_interrupting(signal).unwrap();
         let hurry = Hurry::here(signal).unwrap();
         let (quiet, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
-        let wait = |time| poll(&mut [PollFd::new(&quiet, PollFlags::IN)], time);
+        let wait = |time: Option<&Timespec>| poll(&mut [PollFd::new(&quiet, PollFlags::IN)], time);
         for _ in 0..20 {
             hurry.on(Duration::from_millis(1)).unwrap();
             // Without an end of its own.
