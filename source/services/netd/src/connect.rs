@@ -4,7 +4,7 @@ use crate::caller::Caller;
 use crate::connecting::Connecting;
 use crate::local::plain;
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, Traits, swap};
+use crate::side::{Address, Move, Side, Traits, swap};
 use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix, unusable};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -52,7 +52,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
             // Dissolves an association; leads nowhere.
             SockAddr::Unspec { .. } => {
                 judge_without_destination(netd, call, "unspecified")?;
-                netd.dissolved(traits);
+                netd.dissolves(traits, &socket)?;
                 finish(sys::connect(&socket, &bytes))
             }
             _ => Err(Errno::EAFNOSUPPORT.into()),
@@ -70,7 +70,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         let how = Move {
             protocol,
             to: wanted,
-            rebinds: true,
+            address: Address::Kept,
         };
         swap(netd, call, fd, &socket, how)?.into()
     };

@@ -8,7 +8,7 @@ use crate::connect::{exact, family_denied, is, side_for};
 use crate::control;
 use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, Traits, swap};
+use crate::side::{Address, Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
 use crate::taken::Taken;
 use crate::worker::GiveWay;
@@ -241,7 +241,7 @@ fn datagram(
         let how = Move {
             protocol: Protocol::Udp,
             to: wanted,
-            rebinds: true,
+            address: Address::Kept,
         };
         let [fd, ..] = call.args;
         swap(netd, call, fd, &socket, how)?.into()

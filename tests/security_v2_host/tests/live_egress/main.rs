@@ -3,6 +3,7 @@
 mod bind;
 mod datagrams;
 mod host;
+mod moving;
 mod sends;
 mod shared;
 mod streams;
