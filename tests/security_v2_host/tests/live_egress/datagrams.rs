@@ -154,8 +154,8 @@ def wait(how, turn, at=("0.0.0.0", 0)):
     one = datagram(at); one.settimeout(None); heard = []
     def run(): heard.append(how(one) or one.recv(9))
     thread = threading.Thread(target=run); thread.start()
-    # Until it waits: 0 is read, 7 poll, 23 and 270 select, 45 and 47 recv.
-    while open(f"/proc/self/task/{thread.native_id}/syscall").read().split()[0] not in ("0", "7", "23", "45", "47", "270"): time.sleep(0.001)
+    # Until it waits: 0 is read, 7 poll, 219 one that goes on after the last move, 23 and 270 select, 45 and 47 recv.
+    while open(f"/proc/self/task/{thread.native_id}/syscall").read().split()[0] not in ("0", "7", "23", "45", "47", "219", "270"): time.sleep(0.001)
     turn(one); thread.join(30)
     return heard
 def polled(one): waits = select.poll(); waits.register(one, select.POLLIN); waits.poll()
