@@ -432,6 +432,7 @@ fn full_host(world: &World) {
         let taken = rustix::fs::fallocate(&room, rustix::fs::FallocateFlags::empty(), 0, 32 * MIB);
         assert_eq!(errno(taken.map_err(Into::into)), ENOSPC);
         assert_eq!(room.metadata().unwrap().len(), 0);
+        assert_eq!(rustix::fs::statvfs(&dirs.state).unwrap().f_bfree, 64 * MIB / 4096);
         let mut file = File::create(dirs.state.join("big")).unwrap();
         let block = vec![1; 64 * 1024];
         let error = loop {

@@ -152,7 +152,7 @@ proptest! {
 
 /// As a kernel asks that leaves emptying to the open, and one that asks for what has no bytes.
 #[test]
-fn opening_to_empty_gives_back_and_only_regular_files_are_opened() {
+fn opening_to_empty_gives_back_to_be_durable_is_so_on_the_host_and_only_regular_files_are_opened() {
     const TRUNC: u32 = 0o1000;
     let scratch = Scratch::new();
     let (vfs, books) = vfs(&scratch);
@@ -174,6 +174,17 @@ fn opening_to_empty_gives_back_and_only_regular_files_are_opened() {
     vfs.op_open(attr.id, 1 | TRUNC, 0).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     assert_eq!(books.usage(Area::Tmp).used_bytes, 0);
+    // What was opened to be durable is so on the host.
+    for (flags, wanted) in [
+        (libc::O_DSYNC, libc::O_DSYNC),
+        (libc::O_SYNC, libc::O_SYNC),
+        (libc::O_APPEND, 0),
+    ] {
+        let (number, _) = vfs.op_open(attr.id, 1 | flags.unsigned_abs(), 0).unwrap();
+        let host = rustix::fs::fcntl_getfl(&vfs.handle(number).unwrap().file).unwrap();
+        let kept = host.bits() & (libc::O_SYNC | libc::O_APPEND).unsigned_abs();
+        assert_eq!(kept, wanted.unsigned_abs());
+    }
     let fifo = vfs.op_mknod(tmp, c"p", 0o010_600, 0).unwrap();
     for id in [tmp, fifo.id] {
         assert_eq!(vfs.op_open(id, 0, 0), Err(Errno::NXIO));
