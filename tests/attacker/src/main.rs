@@ -7,6 +7,7 @@ mod around;
 mod calls;
 mod crowd;
 mod files;
+mod linger;
 mod lying_kernel;
 mod memory;
 mod paths;
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
         ("flood", [count]) => calls::flood(number(count)),
         ("families", []) => sockets::families(),
         ("options", []) => sockets::options(),
-        ("forms", [port]) => sockets::forms(number(port)),
+        ("forms", [port]) => sockets::forms(number(port), false),
+        ("forms", [port, "near"]) => sockets::forms(number(port), true),
         ("connect", addresses) => sockets::connect(addresses),
         ("fast-open", [port]) => sockets::fast_open(number(port)),
         ("lengths", [port]) => sockets::lengths(number(port)),
@@ -70,6 +72,9 @@ fn main() -> ExitCode {
         }
         ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
         ("turn-held", [host, open, path, rounds]) => turn::held(number(host), number(open), path, number(rounds)),
+        ("turn-linger", [stuck, open, forbidden, rounds]) => {
+            linger::run(number(stuck), number(open), number(forbidden), number(rounds));
+        }
         ("turn-killed", [full, forbidden]) => turn::killed(number(full), number(forbidden)),
         ("turn-swap", [full, open, forbidden, path, rounds]) => {
             turn::swap(number(full), number(open), number(forbidden), path, number(rounds));

@@ -7,6 +7,7 @@ pub mod apart;
 pub mod counters;
 pub mod epoll;
 pub mod heap;
+pub mod hurry;
 pub mod interface;
 pub mod keyring;
 pub mod memory;

@@ -94,32 +94,33 @@ impl Drop for Stopped {
     }
 }
 
-/// Makes threads that wait in a system call begin it anew, as after SIGSTOP and SIGCONT, which nobody sees: `PTRACE_SEIZE`,
+/// Makes a thread that waits in a system call begin it anew, as after SIGSTOP and SIGCONT, which nobody sees: `PTRACE_SEIZE`,
 /// `PTRACE_INTERRUPT`, and the end of the tracer before anything stops for long. What that ends with `EINTR` instead, signal(7) says: a
-/// receive with a timeout, `epoll_wait`. One that may not be traced (somebody traces it) or is gone goes on as it was.
+/// receive with a timeout, `epoll_wait`. One that may not be traced (somebody traces it) or is gone goes on as it was. `still` is asked in between,
+/// when the number cannot become another thread's any more, and must wait for nothing that the thread has.
 ///
-/// Waits for a thread that is in the middle of execve(2).
+/// A tracer for each thread: one that has a thread and asks for the next one waits for an execve(2) of that one's process, which waits for the
+/// first one to be let go of.
 ///
 /// # Errors
 /// `EAGAIN` without a thread for it.
-pub fn begin_anew(threads: Vec<u32>) -> io::Result<()> {
-    // The kernel lets go of what a thread traces when it ends (`exit_ptrace`), whatever became of it.
-    let tracer = std::thread::Builder::new().name("anew".into()).stack_size(STACK_BYTES);
-    let tracer = tracer.spawn(move || {
-        for thread in threads
-            .into_iter()
-            .filter_map(|thread| libc::pid_t::try_from(thread).ok())
-        {
+pub fn begin_anew(thread: u32, still: impl FnOnce() -> bool + Send) -> io::Result<()> {
+    let Ok(pid) = libc::pid_t::try_from(thread) else {
+        return Ok(());
+    };
+    std::thread::scope(|scope| {
+        // The kernel lets go of what a thread traces when it ends (`exit_ptrace`), whatever became of it.
+        let tracer = std::thread::Builder::new().name("anew".into()).stack_size(STACK_BYTES);
+        tracer.spawn_scoped(scope, move || {
             // SAFETY: SEIZE takes no memory; the tracee goes on running.
-            let seized = check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, thread, 0_usize, 0_usize) });
-            if seized.is_ok() {
+            let seized = check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) });
+            if seized.is_ok() && still() {
                 // SAFETY: INTERRUPT takes no memory.
-                unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, thread, 0_usize, 0_usize) };
+                unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0_usize, 0_usize) };
             }
-        }
-    })?;
-    let _ = tracer.join();
-    Ok(())
+        })?;
+        Ok(())
+    })
 }
 
 const STACK_BYTES: usize = 64 * 1024;

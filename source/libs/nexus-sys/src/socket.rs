@@ -210,35 +210,6 @@ pub fn set_int_option(fd: impl AsFd, level: i32, name: i32, value: i32) -> io::R
     check(result.into()).map(drop)
 }
 
-/// Whether closing the socket's last descriptor may wait: `getsockopt(SO_LINGER)` socket(7).
-#[must_use]
-pub fn lingers(fd: impl AsFd) -> bool {
-    let none = libc::linger {
-        l_onoff: 0,
-        l_linger: 0,
-    };
-    // What is no socket does not.
-    option(fd, libc::SOL_SOCKET, libc::SO_LINGER, none).is_ok_and(|linger| linger.l_onoff != 0 && linger.l_linger != 0)
-}
-
-/// `setsockopt(SO_LINGER, {0, 0})` socket(7): closing it waits for nobody, and what was sent is sent on.
-pub fn linger_no_more(fd: impl AsFd) {
-    let none = libc::linger {
-        l_onoff: 0,
-        l_linger: 0,
-    };
-    // SAFETY: the request reads a `linger`, which `none` is; it lives over the call and has the length passed.
-    unsafe {
-        libc::setsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const none).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        )
-    };
-}
-
 /// The number by which the kernel knows a socket, unique until the next boot: `getsockopt(SO_COOKIE)` socket(7), Linux 4.12.
 ///
 /// # Errors

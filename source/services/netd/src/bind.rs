@@ -2,9 +2,9 @@
 
 use crate::caller::Caller;
 use crate::connect::{family_denied, is, protocol_of};
-use crate::local::{address_of, bind_alike, bind_alone, bind_denied, is_wildcard, plain};
+use crate::local::{address_of, bind_denied, bind_to, is_wildcard, plain};
 use crate::route::{judge_local, judge_without_destination};
-use crate::side::{Move, Side, swap};
+use crate::side::{Address, Move, Side, swap};
 use crate::{Answer, Netd, Outcome, Stop, unix};
 use nexus_abi::{Errno, Protocol};
 use nexus_net_egress::sockaddr;
@@ -43,28 +43,18 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
             side_of(netd, protocol, address)?
         }
     };
-    let socket = if is_now == to {
-        socket
+    let how = Move {
+        protocol,
+        to,
+        address: Address::Given(&bytes),
+    };
+    if is_now == to {
+        bind_to(netd, &socket, how, &bytes)?;
     } else if address_of(&socket).is_some_and(|bound| bound.port() != 0) {
         // It has an address, and perhaps a peer, which it would lose on the other side. bind(2).
         return Err(Errno::EINVAL.into());
     } else {
-        // It gets its address right here.
-        let how = Move {
-            protocol,
-            to,
-            rebinds: false,
-        };
-        swap(netd, call, fd, &socket, how)?.into()
-    };
-    match sockaddr::parse(&bytes).map(|address| address.destination()) {
-        Ok(Some((ip, 0))) if protocol == Protocol::Udp => match to {
-            Side::Host => bind_alone(&socket, &bytes)?,
-            // It goes outside under the same port once it sends there.
-            Side::Inside if is_wildcard(ip) && netd.judges.egress.opens(protocol) => bind_alike(&socket, &bytes)?,
-            Side::Inside => sys::bind(&socket, &bytes)?,
-        },
-        _ => sys::bind(&socket, &bytes)?,
+        swap(netd, call, fd, &socket, how)?;
     }
     Ok(Answer::Value(0))
 }

@@ -189,6 +189,11 @@ impl<'a> Caller<'a> {
         self.innermost("NSpid:")
     }
 
+    /// The caller's process. proc_pid_status(5).
+    pub(crate) fn process(&self) -> Result<u32, Stop> {
+        Ok(self.status("Tgid:")?.parse().map_err(|_| Errno::ESRCH)?)
+    }
+
     /// The caller's process there.
     pub(crate) fn inner_process(&self) -> Result<i32, Stop> {
         self.innermost("NStgid:")

@@ -4,8 +4,8 @@ use crate::caller::Caller;
 use crate::connecting::Connecting;
 use crate::local::plain;
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, Traits, swap};
-use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix};
+use crate::side::{Address, Move, Side, Traits, swap};
+use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, unix, unusable};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr::{self, SockAddr};
 use nexus_net_egress::{Reach, acted_on};
@@ -39,13 +39,20 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let Some(protocol) = protocol else {
         return Err(family_denied(domain));
     };
+    if let Err(errno) = unusable::in_connect(domain, protocol, &bytes) {
+        judge_without_destination(netd, call, "unusable")?;
+        if protocol == Protocol::Tcp && bytes.len() >= size_of::<u16>() {
+            no_connection_yet(&socket)?;
+        }
+        return Err(errno.into());
+    }
     let address = sockaddr::parse(&bytes)?;
     let Some((ip, port)) = address.destination() else {
         return match address {
             // Dissolves an association; leads nowhere.
             SockAddr::Unspec { .. } => {
                 judge_without_destination(netd, call, "unspecified")?;
-                netd.dissolved(traits);
+                netd.dissolves(traits, &socket)?;
                 finish(sys::connect(&socket, &bytes))
             }
             _ => Err(Errno::EAFNOSUPPORT.into()),
@@ -63,7 +70,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
         let how = Move {
             protocol,
             to: wanted,
-            rebinds: true,
+            address: Address::Kept,
         };
         swap(netd, call, fd, &socket, how)?.into()
     };

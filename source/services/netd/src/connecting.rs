@@ -52,12 +52,16 @@ impl Connecting {
             move |thread| workers.note((id, tid), thread, give_way)
         };
         let goes_on = || give_way.get().is_none() && !turns.are_over();
-        let (turn, result) = turns.without(turn, taken, || connect_once(&socket, &address, goes_on));
+        let (turn, result) = turns.without(turn, taken, move || {
+            let result = connect_once(&socket, &address, goes_on);
+            // Before its caller goes on, who may be about to close it: then that is the last. If it did so already, this is, and
+            // the caller waits for what lingers, as connect(2) would.
+            socket.close_in_time();
+            result
+        });
         if turn.is_none() {
             workers.forget(id);
         }
-        // Before its caller goes on, who may be about to close it: then it is the last.
-        drop(socket);
         let result = result.map(|()| Ended::Value(0));
         workers.shared.tell(id, result, restarts, None, &give_way);
         turn

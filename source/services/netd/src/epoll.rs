@@ -15,24 +15,16 @@ pub(crate) struct Registered {
 const INSTANCES_MAX: usize = 64;
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
-/// Every registration of the file under one of these numbers, in the caller's own instances.
-pub(crate) fn registrations(
-    caller: &Caller<'_>,
-    socket: &OwnedFd,
-    numbers: &[u32],
-    instances: &[u32],
-) -> Vec<Registered> {
+/// Every registration of the file in the caller's own instances, also under a number that the caller has closed since: it lasts
+/// as long as the file, epoll(7).
+pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[u32]) -> Vec<Registered> {
     let Ok(inode) = rustix::fs::fstat(socket).map(|stat| stat.st_ino) else {
         return Vec::new();
     };
     let mut found = Vec::new();
     for number in instances.iter().take(INSTANCES_MAX) {
         let text = read_bounded(&format!("/proc/{}/fdinfo/{number}", caller.tid()));
-        let mut registrations = text
-            .lines()
-            .filter_map(|line| parse(line, inode))
-            .filter(|registration| u32::try_from(registration.number).is_ok_and(|number| numbers.contains(&number)))
-            .peekable();
+        let mut registrations = text.lines().filter_map(|line| parse(line, inode)).peekable();
         if registrations.peek().is_none() {
             continue;
         }

@@ -35,6 +35,7 @@ mod stream;
 mod taken;
 mod turns;
 mod unix;
+mod unusable;
 mod waiting;
 mod worker;
 

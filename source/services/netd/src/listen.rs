@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::connect::is;
-use crate::side::{Move, Side, swap};
+use crate::side::{Address, Move, Side, swap};
 use crate::{Answer, Netd, Outcome, int, unix};
 use nexus_abi::{Errno, Protocol};
 use nexus_sys::seccomp::Notification;
@@ -32,7 +32,7 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification) -> Outcome {
             let how = Move {
                 protocol: Protocol::Tcp,
                 to: Side::Inside,
-                rebinds: true,
+                address: Address::Kept,
             };
             swap(netd, call, fd, &socket, how)?.into()
         }

@@ -3,6 +3,7 @@
 use crate::side::{Move, Side};
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
+use nexus_net_egress::sockaddr;
 use nexus_sys::socket as sys;
 use rustix::io::Errno as HostErrno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -130,17 +131,32 @@ const OF_PORTS: [(i32, i32); 2] = [(41, 26), (0, 51)];
 /// How often a port is chosen that somebody else takes first.
 const CHOICES_MAX: usize = 16;
 
+/// Binds a socket to an address of the program's.
+pub(crate) fn bind_to(netd: &Netd, socket: &OwnedFd, how: Move<'_>, address: &[u8]) -> Result<(), Stop> {
+    let egress = &netd.judges.egress;
+    if let (Protocol::Udp, Ok(Some((ip, port)))) = (
+        how.protocol,
+        sockaddr::parse(address).map(|address| address.destination()),
+    ) {
+        match how.to {
+            Side::Host if port == 0 => return bind_alone(socket, address),
+            Side::Host if !egress.allows_bind(Protocol::Udp, port) => share_no_more(socket)?,
+            // It goes outside under the same port once it sends there, so that has to be free there as well.
+            Side::Inside if port == 0 && is_wildcard(ip) && egress.opens(Protocol::Udp) => {
+                return to_chosen(socket, address);
+            }
+            _ => {}
+        }
+    }
+    Ok(sys::bind(socket, address)?)
+}
+
 /// Binds a datagram socket on the host to a port of the kernel's choice that nobody else has, now and as long as it has it. With
 /// `SO_REUSEADDR`, which the program may have set, the kernel would also choose one of a service that has set it too, of a range as
 /// narrow as the program likes (`IP_LOCAL_PORT_RANGE`), and then gives the service's datagrams to whoever came last. So the port is
 /// chosen by a socket that the program does not have.
 pub(crate) fn bind_alone(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
     share_no_more(socket)?;
-    to_chosen(socket, address)
-}
-
-/// Binds a datagram socket inside to a port of the kernel's choice that is free on the host as well.
-pub(crate) fn bind_alike(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
     to_chosen(socket, address)
 }
 
@@ -171,8 +187,9 @@ fn to_chosen(socket: &OwnedFd, address: &[u8]) -> Result<(), Stop> {
 }
 
 /// Takes back what lets others have the same port, or would later: two datagram sockets share one where both say so at the time that the
-/// second is bound (`udp_lib_lport_inuse`). The program cannot set it again ([`crate::share`]).
-fn share_no_more(socket: &OwnedFd) -> std::io::Result<()> {
+/// second is bound (`udp_lib_lport_inuse`). No datagram socket on the host has it but at a port that a rule gives, nor has it before it is bound: the program
+/// can let the kernel bind one at any time, by a write (`inet_send_prepare`). It cannot set it there again ([`crate::share`]).
+pub(crate) fn share_no_more(socket: &OwnedFd) -> std::io::Result<()> {
     SHARING
         .into_iter()
         .try_for_each(|name| match sys::int_option(socket, SOL_SOCKET, name) {
@@ -181,8 +198,12 @@ fn share_no_more(socket: &OwnedFd) -> std::io::Result<()> {
         })
 }
 /// Binds a socket's successor on the other side to what the socket is bound to.
-pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -> Result<(), Stop> {
+pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move<'_>) -> Result<(), Stop> {
+    let of_host = how.to == Side::Host && how.protocol == Protocol::Udp;
     let Some(bound) = address_of(old).filter(|bound| bound.port() != 0) else {
+        if of_host {
+            share_no_more(new)?;
+        }
         return Ok(());
     };
     // An address of the host's is nobody's inside.
@@ -200,9 +221,9 @@ pub(crate) fn rebind(netd: &mut Netd, old: &OwnedFd, new: &OwnedFd, how: Move) -
         Side::Host if by_kernel => is_ephemeral_on_host(bound.port()),
         Side::Host => return Err(bind_denied(how.protocol, wanted, netd)),
     };
-    let alone = how.to == Side::Host && how.protocol == Protocol::Udp && !by_rule;
+    let alone = of_host && !by_rule;
     let any = || -> Result<(), Stop> {
-        if alone {
+        if of_host {
             return bind_alone(new, &encode(SocketAddr::new(ip, 0)));
         }
         Ok(sys::bind(new, &encode(SocketAddr::new(ip, 0)))?)

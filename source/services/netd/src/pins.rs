@@ -165,6 +165,11 @@ mod tests {
         assert!(!open(), "it ended");
         pins.open(to.ip(), &"b".into(), &grants, now, now + Duration::from_secs(60));
         assert!(open());
+        // In the other form of the same address, and in none of another's.
+        for (form, expected) in [("[::ffff:203.0.113.7]:80", true), ("[::ffff:203.0.113.8]:80", false)] {
+            let verdict = pins.judge(&gate, Protocol::Tcp, form.parse().unwrap(), &host).verdict;
+            assert_eq!(verdict.is_allow(), expected, "{form}");
+        }
         // A shorter answer does not shorten an earlier one.
         pins.open(to.ip(), &"b".into(), &grants, now, now);
         assert!(open());

@@ -8,11 +8,11 @@ use crate::connect::{exact, family_denied, is, side_for};
 use crate::control;
 use crate::gather::{LENGTH_AT, NUMBERED_HEADER_BYTES, Outgoing};
 use crate::route::{judge, judge_without_destination};
-use crate::side::{Move, Side, Traits, swap};
+use crate::side::{Address, Move, Side, Traits, swap};
 use crate::stream::{self, Progress};
 use crate::taken::Taken;
 use crate::worker::GiveWay;
-use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int};
+use crate::{Answer, Denial, Effects, Netd, Outcome, Stop, int, unusable};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::Reach;
 use nexus_net_egress::sockaddr::{self, SockAddr};
@@ -186,22 +186,26 @@ fn unix(
 /// Where a datagram goes: nowhere that it says, or there.
 fn destination(outgoing: &Outgoing, domain: i32) -> Result<Option<(Vec<u8>, SocketAddr)>, Stop> {
     let Some(bytes) = &outgoing.name else { return Ok(None) };
-    let v4 = is(domain, AddressFamily::INET);
-    match sockaddr::parse(bytes)? {
+    unusable::in_datagram(domain, bytes)?;
+    let (bytes, to) = match sockaddr::parse(bytes)? {
         // To an IPv4 socket a family that is not said is its own, to an IPv6 socket no address at all (`udp_sendmsg`,
         // `udpv6_sendmsg`). What is sent is what is judged: its family is written.
-        SockAddr::Unspec { inet } if v4 => {
+        SockAddr::Unspec { inet } if is(domain, AddressFamily::INET) => {
             let (ip, port) = inet.ok_or(Errno::EINVAL)?;
             let address = SocketAddr::new(ip.into(), port);
-            Ok(Some((crate::local::encode(address), address)))
+            (crate::local::encode(address), address)
         }
-        SockAddr::Unspec { .. } => Ok(None),
-        SockAddr::Inet6 { .. } if v4 => Err(Errno::EAFNOSUPPORT.into()),
+        SockAddr::Unspec { .. } => return Ok(None),
         address => {
             let (ip, port) = address.destination().ok_or(Errno::EAFNOSUPPORT)?;
-            Ok(Some((exact(bytes.clone(), ip), SocketAddr::new(ip, port))))
+            (exact(bytes.clone(), ip), SocketAddr::new(ip, port))
         }
+    };
+    // Nobody sends there, and no rule opens it.
+    if to.port() == 0 {
+        return Err(Errno::EINVAL.into());
     }
+    Ok(Some((bytes, to)))
 }
 
 fn datagram(
@@ -237,7 +241,7 @@ fn datagram(
         let how = Move {
             protocol: Protocol::Udp,
             to: wanted,
-            rebinds: true,
+            address: Address::Kept,
         };
         let [fd, ..] = call.args;
         swap(netd, call, fd, &socket, how)?.into()

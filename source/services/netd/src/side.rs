@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::connect::protocol_of;
-use crate::local::{address_of, bind_alone, encode, numbers, rebind, wildcard};
+use crate::local::{address_of, bind_alone, bind_to, encode, numbers, rebind, share_no_more, wildcard};
 use crate::options::copy_options;
 use crate::{Netd, Stop, epoll, waiting};
 use nexus_abi::Protocol;
@@ -133,19 +133,32 @@ impl Netd {
         Ok(())
     }
 
-    /// A socket was dissolved, which may have cost it its port.
-    pub(crate) fn dissolved(&mut self, traits: Traits) {
+    /// A socket is about to be dissolved, which may cost it its port.
+    pub(crate) fn dissolves(&mut self, traits: Traits, socket: &OwnedFd) -> std::io::Result<()> {
         self.seen.named.remove(&traits.cookie);
+        if traits.protocol == Some(Protocol::Udp) && traits.side == Side::Host {
+            share_no_more(socket)?;
+        }
+        Ok(())
     }
 }
 
 /// How a socket moves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Move {
+pub(crate) struct Move<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) to: Side,
-    /// Whether it takes the address along that it is bound to; not if it gets another one right after.
-    pub(crate) rebinds: bool,
+    pub(crate) address: Address<'a>,
+}
+
+/// The local address of a socket that moves. It has it before the program has the socket: without one, a write of the program's lets the
+/// kernel choose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Address<'a> {
+    /// The one that it is bound to, if it is.
+    Kept,
+    /// This one: a `sockaddr` of the program's.
+    Given(&'a [u8]),
 }
 
 /// A socket of the same kind on the other side, with the same options and address, in place of the caller's: under every
@@ -155,7 +168,7 @@ pub(crate) fn swap(
     call: &Notification,
     register: u64,
     old: &OwnedFd,
-    how: Move,
+    how: Move<'_>,
 ) -> Result<OwnedFd, Stop> {
     let (domain, kind, protocol) = (sys::domain(old)?, sys::kind(old)?, sys::protocol(old)?);
     let new = match how.to {
@@ -163,8 +176,9 @@ pub(crate) fn swap(
         Side::Inside => netd.broker.socket(domain, kind, protocol)?,
     };
     copy_options(old, &new)?;
-    if how.rebinds {
-        rebind(netd, old, &new, how)?;
+    match how.address {
+        Address::Kept => rebind(netd, old, &new, how)?,
+        Address::Given(bytes) => bind_to(netd, &new, how, bytes)?,
     }
     let caller = Caller::of(call, &netd.listener);
     let asked = u32::try_from(crate::int(register)).map_err(|_| nexus_abi::Errno::EBADF)?;
@@ -172,7 +186,7 @@ pub(crate) fn swap(
     if !found.same.contains(&asked) {
         found.same.push(asked);
     }
-    let registrations = epoll::registrations(&caller, old, &found.same, &found.epolls);
+    let registrations = epoll::registrations(&caller, old, &found.epolls);
     for number in &found.same {
         let cloexec = caller.closes_on_exec(u64::from(*number));
         let replaced = netd.listener.replace_descriptor(call.id, new.as_fd(), *number, cloexec);

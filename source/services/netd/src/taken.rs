@@ -1,40 +1,52 @@
 //! What was taken of the program, and how it is let go.
 //!
-//! Whoever closes a socket last waits, where `SO_LINGER` says so, until the other side has taken all that was sent: for a stuck
-//! peer up to the time that was set, and that may be hours. The program can see to it that the last is whoever judges, by closing its
-//! own while a call on it is judged. So one that lingers is closed by a thread of its own.
+//! Whoever closes a file last does what closing it asks for. Where `SO_LINGER` says so, that is to wait until the other side has
+//! taken all that was sent: for a stuck peer up to the time that was set, and that may be hours. The program can see to it that the
+//! last is whoever judges, by closing its own while a call on it is judged; set the option in the same moment, or send the
+//! socket over another one that is closed with it. So who judges is interrupted in closing, by a timer of its own: nobody else's call
+//! waits, and the kernel sends on what it has by itself.
 
-use nexus_sys::socket as sys;
-use std::cell::Cell;
-use std::convert::Infallible;
+use crate::worker::nudge;
+use nexus_sys::hurry::Hurry;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::thread;
+use std::time::Duration;
 
-/// How many sockets may linger at once, each with a thread. A program that has more of them loses what lingering promises: they are
-/// closed all the same, and the kernel sends on what it has by itself.
-const LINGERING_MAX: usize = 64;
+/// How long whoever judges waits in closing. Nothing that closes in earnest takes as long.
+const CLOSING_MAX: Duration = Duration::from_millis(1);
 
-const STACK_BYTES: usize = 32 * 1024;
+thread_local! {
+    static HURRY: RefCell<Option<Hurry>> = const { RefCell::new(None) };
+}
 
-static LINGERING: AtomicUsize = AtomicUsize::new(0);
+/// From now on this thread does not wait for what it closes. Others, which have one call to carry out each, do.
+pub(crate) fn hurry_here() -> io::Result<()> {
+    let hurry = Hurry::here(nudge())?;
+    HURRY.set(Some(hurry));
+    Ok(())
+}
 
 /// A descriptor that others have too.
 #[derive(Debug)]
 pub(crate) struct Taken {
     fd: OwnedFd,
-    /// Closing it waits for nobody, whatever was set.
-    quick: Cell<bool>,
-    /// Lets the thread close its copy. After `fd`, which so is never the last: fields are dropped in their order.
-    closed: Option<Sender<Infallible>>,
+    /// It is closed as any other.
+    in_time: Cell<bool>,
+    /// Ends the hurry. After `fd`: fields are dropped in their order.
+    hurried: Option<Hurried>,
 }
 
 impl Taken {
-    /// Says that closing it never waits, as for datagrams: then nobody asks.
+    /// Says that closing it never waits, as for datagrams: then nobody has to hurry.
     pub(crate) fn is_quick(&self) {
-        self.quick.set(true);
+        self.in_time.set(true);
+    }
+
+    /// Closes it, and takes the time that it takes.
+    pub(crate) fn close_in_time(self) {
+        self.in_time.set(true);
     }
 }
 
@@ -42,8 +54,8 @@ impl From<OwnedFd> for Taken {
     fn from(fd: OwnedFd) -> Self {
         Self {
             fd,
-            quick: Cell::new(false),
-            closed: None,
+            in_time: Cell::new(false),
+            hurried: None,
         }
     }
 }
@@ -64,62 +76,109 @@ impl AsFd for Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if self.quick.get() || !sys::lingers(&self.fd) {
-            return;
-        }
-        self.closed = close_elsewhere(&self.fd);
-        if self.closed.is_none() {
-            sys::linger_no_more(&self.fd);
+        if !self.in_time.get() {
+            self.hurried = Hurried::now();
         }
     }
 }
 
-/// A thread that closes a copy once what is returned is gone; `None` if there is none to be had.
-fn close_elsewhere(socket: &OwnedFd) -> Option<Sender<Infallible>> {
-    let copy = socket.try_clone().ok()?;
-    if LINGERING.fetch_add(1, Ordering::AcqRel) < LINGERING_MAX {
-        let (closed, wait) = mpsc::channel();
-        let close = move || {
-            // Nothing ever comes.
-            let _ = wait.recv();
-            drop(copy);
-            LINGERING.fetch_sub(1, Ordering::AcqRel);
-        };
-        let thread = thread::Builder::new().name("linger".into()).stack_size(STACK_BYTES);
-        if thread.spawn(close).is_ok() {
-            return Some(closed);
-        }
+/// This thread hurries until it is dropped.
+#[derive(Debug)]
+struct Hurried;
+
+impl Hurried {
+    fn now() -> Option<Self> {
+        let on = |hurry: &RefCell<Option<Hurry>>| hurry.borrow().as_ref()?.on(CLOSING_MAX).ok().map(|()| Self);
+        HURRY.try_with(on).ok()?
     }
-    LINGERING.fetch_sub(1, Ordering::AcqRel);
-    None
+}
+
+impl Drop for Hurried {
+    fn drop(&mut self) {
+        let off = |hurry: &RefCell<Option<Hurry>>| hurry.borrow().iter().for_each(Hurry::off);
+        // Without it nothing was begun.
+        let _ = HURRY.try_with(off);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nexus_sys::message::{self, Message};
+    use nexus_sys::signal::set_interrupting;
+    use rustix::net::sockopt::set_socket_linger;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::thread;
+
+    /// A stream whose peer takes nothing, that lingers for an hour; its peer.
+    fn stuck() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let peer = listener.accept().unwrap().0;
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        set_socket_linger(&stream, Some(Duration::from_secs(3600))).unwrap();
+        (stream, peer)
+    }
+
+    /// Lets go what was taken as whoever judges does, and fails if that does not end by itself.
+    fn let_go(taken: Vec<Taken>) {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            set_interrupting(nudge()).unwrap();
+            hurry_here().unwrap();
+            drop(taken);
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+    }
 
     #[test]
-    fn who_lets_a_lingering_socket_go_does_not_wait_for_its_peer() {
-        // Often: the thread must not be done with its copy before the one that was taken is closed.
-        for _ in 0..500 {
-            let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
-            let mut stream = TcpStream::connect(stuck.local_addr().unwrap()).unwrap();
-            let peer = stuck.accept().unwrap();
-            stream.set_nonblocking(true).unwrap();
-            while stream.write(&[0; 65536]).is_ok() {}
-            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3600))).unwrap();
-            let taken = Taken::from(OwnedFd::from(stream));
-            let (tell, told) = std::sync::mpsc::channel();
-            thread::spawn(move || {
-                drop(taken);
-                tell.send(()).unwrap();
-            });
-            told.recv_timeout(Duration::from_secs(60)).expect("it waits");
-            // Ends the lingering.
-            drop(peer);
+    fn who_lets_the_last_of_a_lingering_socket_go_does_not_wait_for_its_peer() {
+        let (streams, _peers): (Vec<_>, Vec<_>) = (0..20).map(|_| stuck()).unzip();
+        let_go(
+            streams
+                .into_iter()
+                .map(|stream| Taken::from(OwnedFd::from(stream)))
+                .collect(),
+        );
+    }
+
+    #[test]
+    fn nor_where_it_is_on_its_way_in_one_that_does_not_linger() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let mut peers = Vec::new();
+        for _ in 0..20 {
+            let (stream, peer) = stuck();
+            let message = Message {
+                address: &[],
+                data: b"x",
+                rights: &[stream.as_fd()],
+                control: &[],
+                flags: 0,
+            };
+            message::send(&one, &message).unwrap();
+            peers.push(peer);
         }
+        drop(one);
+        let_go(vec![Taken::from(OwnedFd::from(other))]);
+    }
+
+    #[test]
+    fn who_does_not_judge_takes_its_time() {
+        let (stream, peer) = stuck();
+        let (tell, told) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            hurry_here().unwrap();
+            Taken::from(OwnedFd::from(stream)).close_in_time();
+            tell.send(()).unwrap();
+        });
+        assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+        // A peer that is gone takes nothing any more.
+        drop(peer);
+        waits.join().unwrap();
     }
 }

@@ -4,12 +4,13 @@
 //! side, whoever judges puts the turn down for as long; the one that stands by looks every millisecond whether it still lies
 //! there, and then goes on with it. The one that waited stands by in its place once it is done.
 
+use crate::taken;
 use crate::worker::nudge;
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -89,9 +90,15 @@ impl<T: Send + 'static> Turns<T> {
 
     fn hire(self: &Arc<Self>, turn: Option<T>) -> io::Result<()> {
         let turns = Arc::clone(self);
+        let (tell, told) = mpsc::sync_channel(1);
         let work = move || {
             // Nothing else is for these threads, and one without this mask only takes more.
             let _ = set_mask(&SignalSet::full_without(nudge()));
+            let ready = taken::hurry_here();
+            let is_ready = ready.is_ok();
+            if tell.send(ready).is_err() || !is_ready {
+                return;
+            }
             let mut next = turn.inspect(|_| turns.state().judge = Some(here()));
             while let Some(turn) = next.or_else(|| turns.stand_by()) {
                 (turns.serve)(&turns, turn);
@@ -99,7 +106,8 @@ impl<T: Send + 'static> Turns<T> {
                 next = None;
             }
         };
-        thread::Builder::new().name("judge".into()).spawn(work).map(drop)
+        thread::Builder::new().name("judge".into()).spawn(work)?;
+        told.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     }
 
     /// The turn is no longer this thread's: another's, or nobody's any more.
@@ -228,7 +236,7 @@ fn here() -> (thread::ThreadId, ThreadHandle) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::sync::mpsc::{Receiver, Sender};
 
     type Job = Box<dyn FnOnce() + Send>;
 

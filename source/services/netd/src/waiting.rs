@@ -7,10 +7,11 @@ use crate::caller::Caller;
 use nexus_abi::syscall;
 use nexus_sys::ptrace;
 use rustix::fs::{CWD, Dir, Mode, OFlags};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -18,8 +19,11 @@ use std::time::Duration;
 /// How many threads of a program are looked at: more hardly wait at its sockets.
 const THREADS_MAX: usize = 1024;
 
-/// How many moves wait to be followed up: by one thread, however many the program makes.
-const MOVES_MAX: usize = 64;
+/// How many programs have moves that wait to be followed up, by one thread.
+const PROGRAMS_MAX: usize = 64;
+
+/// How many numbers of one's sockets: as many as descriptors there may be, at most.
+const NUMBERS_MAX: usize = 65536;
 
 /// Until a call that had the old file before the move waits at it.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -29,50 +33,58 @@ const LINE_BYTES_MAX: u64 = 256;
 
 const STACK_BYTES: usize = 64 * 1024;
 
-/// A socket that moved.
+/// A program of which sockets moved.
 #[derive(Debug)]
 struct Moved {
-    /// The threads of whose it is: these, whoever gets their numbers later.
+    /// Its threads: these, whoever gets their numbers later.
     tasks: OwnedFd,
-    /// Its numbers.
-    numbers: Vec<u32>,
-    /// Who need not be looked at again.
+    /// The sockets' numbers.
+    numbers: BTreeSet<u32>,
+    /// Which threads need not be looked at again.
     known: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Pending {
-    moves: Vec<Moved>,
+    /// By the process's number, which is looked at no more.
+    moves: BTreeMap<u32, Moved>,
     /// Whether somebody takes them.
     followed: bool,
 }
 
 static PENDING: Mutex<Pending> = Mutex::new(Pending {
-    moves: Vec::new(),
+    moves: BTreeMap::new(),
     followed: false,
 });
 
-/// Makes the threads of the caller's process that wait at one of these numbers look at them again; nobody waits for that, and where more
-/// moves than [`MOVES_MAX`] wait for it already, they wait on.
+/// Makes the threads of the caller's process that wait at one of these numbers look at them again; nobody waits for that. Of more than
+/// [`PROGRAMS_MAX`] at once they wait on.
 pub(crate) fn look_again(caller: &Caller<'_>, numbers: &[u32]) {
+    let own = caller.tid();
+    // A link for each thread and two more, proc_pid_task(5).
+    let alone = std::fs::metadata(format!("/proc/{own}/task")).is_ok_and(|tasks| tasks.nlink() <= 3);
+    if alone {
+        return;
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(tasks) = rustix::fs::openat(CWD, format!("/proc/{}/task", caller.tid()), flags, Mode::empty()) else {
+    let Ok(process) = caller.process() else { return };
+    let tasks = rustix::fs::openat(CWD, format!("/proc/{process}/task"), flags, Mode::empty());
+    let (Ok(tasks), Ok(())) = (tasks, caller.still()) else {
         return;
     };
-    // A link for each thread and two more, proc_pid_task(5).
-    let alone = rustix::fs::fstat(&tasks).is_ok_and(|tasks| tasks.st_nlink <= 3);
-    if alone || caller.still().is_err() {
-        return;
-    }
     let mut pending = PENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    if pending.moves.len() >= MOVES_MAX {
+    if pending.moves.len() >= PROGRAMS_MAX && !pending.moves.contains_key(&process) {
         return;
     }
-    pending.moves.push(Moved {
+    let moved = pending.moves.entry(process).or_insert(Moved {
         tasks,
-        numbers: numbers.to_vec(),
-        known: BTreeSet::from([caller.tid()]),
+        numbers: BTreeSet::new(),
+        known: BTreeSet::new(),
     });
+    if moved.numbers.len().saturating_add(numbers.len()) <= NUMBERS_MAX {
+        moved.numbers.extend(numbers);
+    }
+    moved.known.insert(own);
     if !pending.followed {
         let thread = thread::Builder::new().name("look-again".into()).stack_size(STACK_BYTES);
         pending.followed = thread.spawn(follow).is_ok();
@@ -95,32 +107,27 @@ fn follow() {
         };
         for pause in [Duration::ZERO, PAUSE] {
             thread::sleep(pause);
-            for moved in &mut moves {
-                let waiting = moved.waiting();
-                if !waiting.is_empty() {
-                    // Without a thread for it they wait on.
-                    let _ = ptrace::begin_anew(waiting);
-                }
-            }
+            moves.values_mut().for_each(Moved::wake);
         }
     }
 }
 
 impl Moved {
-    /// Those that wait and are not known yet; they are known then.
-    fn waiting(&mut self) -> Vec<u32> {
+    /// Makes those that wait, and are not known yet, look again; they are known then.
+    fn wake(&mut self) {
         let Ok(entries) = Dir::read_from(&self.tasks) else {
-            return Vec::new();
+            return;
         };
         let threads = entries
             .flatten()
-            .take(THREADS_MAX)
             .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
-        let found: Vec<u32> = threads
-            .filter(|thread| !self.known.contains(thread) && self.waits(*thread))
-            .collect();
-        self.known.extend(&found);
-        found
+        for thread in threads.take(THREADS_MAX) {
+            if !self.known.contains(&thread) && self.waits(thread) {
+                // Looked at once more, since the number may be another thread's by now. Without a thread for it, it waits on.
+                let _ = ptrace::begin_anew(thread, || self.waits(thread));
+                self.known.insert(thread);
+            }
+        }
     }
 
     fn waits(&self, thread: u32) -> bool {
@@ -133,11 +140,12 @@ impl Moved {
 }
 
 /// What begins anew with the same arguments and looks at its numbers then. epoll_wait(2) does not: its registrations are moved.
-const AT_ONE: [&str; 5] = ["recvfrom", "recvmsg", "recvmmsg", "read", "readv"];
-const AT_MANY: [&str; 4] = ["poll", "ppoll", "select", "pselect6"];
+const AT_ONE: [&str; 7] = ["recvfrom", "recvmsg", "recvmmsg", "read", "readv", "preadv2", "splice"];
+/// `restart_syscall` is a poll that was interrupted before, or a sleep, which loses nothing by it.
+const AT_MANY: [&str; 5] = ["poll", "ppoll", "select", "pselect6", "restart_syscall"];
 
 /// `45 0x3 0x7ffc… 0x9 0x0 0x0 0x0 0x7ffc… 0x7f1b…`, proc_pid_syscall(5): of a thread that runs there is no number.
-fn waits_at(call: &str, numbers: &[u32]) -> bool {
+fn waits_at(call: &str, numbers: &BTreeSet<u32>) -> bool {
     let mut words = call.split_ascii_whitespace();
     let Some(name) = words.next().and_then(|word| word.parse().ok()).and_then(syscall::name) else {
         return false;
@@ -162,16 +170,20 @@ mod tests {
         )
     }
 
+    fn at(call: &str, numbers: &[u32]) -> bool {
+        waits_at(call, &numbers.iter().copied().collect())
+    }
+
     #[test]
     fn a_receive_at_the_number_waits_and_one_at_another_does_not() {
-        for name in AT_ONE {
-            assert!(waits_at(&line(name, 3), &[2, 3]));
+        for name in ["recvfrom", "recvmsg", "recvmmsg", "read", "readv", "preadv2", "splice"] {
+            assert!(at(&line(name, 3), &[2, 3]), "{name}");
             // The kernel takes an int.
-            assert!(waits_at(&line(name, 3 | 1 << 32), &[3]));
-            assert!(!waits_at(&line(name, 4), &[2, 3]) && !waits_at(&line(name, u64::MAX), &[2, 3]));
+            assert!(at(&line(name, 3 | 1 << 32), &[3]));
+            assert!(!at(&line(name, 4), &[2, 3]) && !at(&line(name, u64::MAX), &[2, 3]));
         }
-        for name in AT_MANY {
-            assert!(waits_at(&line(name, 9), &[3]));
+        for name in ["poll", "ppoll", "select", "pselect6", "restart_syscall"] {
+            assert!(at(&line(name, 9), &[3]), "{name}");
         }
     }
 
@@ -186,10 +198,10 @@ mod tests {
             "futex",
             "write",
         ] {
-            assert!(!waits_at(&line(name, 3), &[3]), "{name}");
+            assert!(!at(&line(name, 3), &[3]), "{name}");
         }
         for text in ["running\n", "-1 0x7ffc 0x7f1b\n", "", "4294967296 0x3"] {
-            assert!(!waits_at(text, &[3]), "{text}");
+            assert!(!at(text, &[3]), "{text}");
         }
     }
 }

@@ -369,6 +369,9 @@ impl Shared {
                 other => break other,
             }
         };
+        // What was taken for it: it is closed before its caller goes on, and whatever that waits for is waited for as the call
+        // was, as one of so many, for as long as its caller is there and called by no signal.
+        drop(wait.call);
         self.waiting().remove(&id);
         self.tell(id, result, wait.restarts, wait.denial, give_way);
     }

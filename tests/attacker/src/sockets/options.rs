@@ -1,7 +1,7 @@
 //! Families, options and requests.
 
 use super::{AF_INET, STREAM};
-use crate::raw::{close, say, socket, try_call};
+use crate::raw::{call, close, say, socket, try_call};
 
 pub(crate) fn families() {
     const FAMILIES: &[(&str, i32, i32, i32)] = &[
@@ -64,6 +64,16 @@ pub(crate) fn families() {
         libc::SYS_socket,
         &[0xdead_0000_0002, 0xdead_0000_0003, 0xdead_0000_0001],
     );
+    // What is made of them says the socket itself.
+    for (name, protocol) in [("mptcp-clean", 262), ("mptcp-dirty", 0xdead_0000_0106)] {
+        let fd = call(libc::SYS_socket, &[2, 1, protocol]);
+        let (mut made, mut length) = (-1_i32, 4_u32);
+        let (at, length_at) = ((&raw mut made).addr() as u64, (&raw mut length).addr() as u64);
+        let (level, option) = (libc::SOL_SOCKET as u64, libc::SO_PROTOCOL as u64);
+        call(libc::SYS_getsockopt, &[fd as u64, level, option, at, length_at]);
+        say(name, made);
+        close(fd as i32);
+    }
     // Harmless neighbours, so that a refusal of everything is seen.
     for (name, domain, kind) in [("tcp", 2, 1), ("tcp6", 10, 1), ("udp", 2, 2), ("unix-stream", 1, 1)] {
         let fd = socket(domain, kind, 0);

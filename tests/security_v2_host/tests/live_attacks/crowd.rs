@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use security_v2_host::{User, spawn, users};
+use security_v2_host::{User, closed_port, eventually, spawn, users};
 
 use crate::kit::{Answers, Attack};
 
@@ -77,6 +77,32 @@ fn status(pid: rustix::process::Pid, field: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn ten_thousand_connects_at_once_to_where_no_rule_leads_are_each_refused_and_none_arrives() {
+    for user in users() {
+        let (port, taken) = taker();
+        let mut attack = attack(user, &[closed_port()]);
+        // One that names the host's loopback, where everything else would be the own one's.
+        let rule = format!("deny = [\"127.0.0.1:{port}\"]\n");
+        attack.tree = attack.tree.append("egress.toml", &rule);
+        let words = ["flock", &port.to_string(), &CONNECTS.to_string()];
+        let run = attack.prepare(&words).option("--json");
+        let done = run.deadline(std::time::Duration::from_secs(300)).run();
+        let answers = Answers::of(&done.out());
+        answers.assert_only(&["EPERM"], 1);
+        assert_eq!(answers.value("EPERM"), i64::try_from(CONNECTS).unwrap(), "{answers}");
+        let err = done.err();
+        let summary = err.lines().rfind(|line| line.contains("\"summary\"")).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
+        assert_eq!(summary["denies"]["egress.deny_rule"], CONNECTS, "{summary}");
+        done.assert_nothing_left();
+        // Whoever asks without a session is taken; whoever came before would have been taken before.
+        assert_eq!(attack.bare(&["flock", &port.to_string(), "1"]).value("connected"), 1);
+        eventually("somebody arrives", || taken.load(Ordering::Acquire) > 0);
+        assert_eq!(taken.load(Ordering::Acquire), 1);
+    }
 }
 
 #[test]

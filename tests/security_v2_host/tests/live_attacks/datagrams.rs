@@ -87,7 +87,7 @@ fn only_the_open_port_gets_datagrams_whatever_the_way() {
 #[test]
 fn a_refused_message_ends_a_row_of_them_and_is_told_to_the_next_call() {
     for user in users_with(&["/usr/bin/python3"]) {
-        let open = Catcher::udp();
+        let (open, forbidden) = (Catcher::udp(), Catcher::udp());
         let attack = Attack::with_egress(user, &rules(&open));
         let script = "
 import ctypes, socket, struct
@@ -100,21 +100,31 @@ def header(to, data):
     vector = ctypes.create_string_buffer(struct.pack('QQ', ctypes.addressof(text), len(data)))
     keep.extend((name, text, vector))
     return struct.pack('QIIQQQQiIIi', ctypes.addressof(name), len(to), 0, ctypes.addressof(vector), 1, 0, 0, 0, 0, 0, 0)
-good, bad = address('127.0.0.1', PORT), address('203.0.113.7', 5)
+good, bad = address('127.0.0.1', PORT), address(BAD)
 row = ctypes.create_string_buffer(header(good, b'one') + header(good, b'two') + header(bad, b'bad') + header(good, b'late'))
 print(libc.sendmmsg(s.fileno(), row, 4, 0))
 print(libc.sendmmsg(s.fileno(), ctypes.addressof(row) + 128 and ctypes.byref(row, 128), 2, 0), ctypes.get_errno())
 print([struct.unpack_from('I', row.raw, 64 * i + 56)[0] for i in range(4)])
 "
         .replace("PORT", &open.port().to_string());
-        let done = attack
-            .prepare_any(["/usr/bin/python3", "-c", &script].map(Into::into).to_vec())
-            .run();
+        let near = format!("'127.0.0.1', {}", forbidden.port());
+        let [far, near] = ["'203.0.113.7', 5", &near].map(|bad| script.replace("BAD", bad));
+        let words = ["/usr/bin/python3", "-c", &far];
+        let done = attack.prepare_any(words.map(Into::into).to_vec()).run();
         assert_eq!(done.out(), "2\n-1 1\n[3, 3, 0, 0]\n", "{done}");
         open.flush();
         assert_eq!(open.caught(), ["one", "two"]);
         // Once for each call that it stopped.
         assert_eq!(done.records_for("egress.no_rule").len(), 2, "{done}");
+        // To a port of the host's that no rule opens they go on the own loopback, where nobody is, and without a session there.
+        let words = ["/usr/bin/python3", "-c", &near];
+        let done = attack.prepare_any(words.map(Into::into).to_vec()).run();
+        assert_eq!(done.out(), "4\n2 0\n[3, 3, 3, 4]\n", "{done}");
+        forbidden.assert_nothing();
+        let bare = output(std::process::Command::new(words[0]).args(&words[1..])).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bare.stdout), "4\n2 0\n[3, 3, 3, 4]\n");
+        forbidden.flush();
+        assert_eq!(forbidden.caught(), ["bad", "bad"]);
     }
 }
 

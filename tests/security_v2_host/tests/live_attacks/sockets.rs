@@ -14,12 +14,22 @@ fn open(port: u16) -> Vec<String> {
 #[test]
 fn only_tcp_udp_and_unix_sockets_with_a_peer_can_be_made() {
     for user in users() {
-        let attack = Attack::with_egress(user, &open(1));
-        let (answers, _) = attack.run(&["families"]);
-        answers.assert_only(&["mptcp", "mptcp6", "tcp", "tcp6", "udp", "unix-stream"], 40);
-        attack
-            .bare(&["families"])
-            .assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
+        // With a rule for the outside and without.
+        for rules in [open(1), Vec::new()] {
+            let attack = Attack::with_egress(user, &rules);
+            let (answers, _) = attack.run(&["families"]);
+            let mptcp = ["mptcp", "mptcp6", "mptcp-clean", "mptcp-dirty"];
+            let others = ["tcp", "tcp6", "udp", "unix-stream"];
+            answers.assert_only(&[&mptcp[..], &others[..]].concat(), 40);
+            let tcp = i64::from(rustix::net::ipproto::TCP.as_raw().get());
+            for made in ["mptcp-clean", "mptcp-dirty"] {
+                assert_eq!(answers.value(made), tcp, "{made}");
+            }
+            let bare = attack.bare(&["families"]);
+            bare.assert_ok(&["unix-dgram", "netlink-route", "pair-dgram", "tcp"]);
+            // The kernel reads the same number of both, where it has the protocol.
+            assert_eq!(bare.value("mptcp-dirty"), bare.value("mptcp-clean"));
+        }
     }
 }
 
@@ -138,9 +148,11 @@ fn every_form_of_an_address_leads_where_the_judged_address_leads() {
         let (answers, _) = denied.run(&["forms", &host.port().to_string()]);
         answers.assert_only(&[], 20);
         host.assert_nothing();
-        let bare = denied.bare(&["lengths", &host.port().to_string()]);
-        bare.assert_ok(&["exact-16", "long-128", "dirty-16"]);
-        host.assert_something();
+        denied.bare(&["forms", &host.port().to_string(), "near"]);
+        host.flush();
+        let mut caught = host.caught();
+        caught.sort_unstable();
+        assert_eq!(caught, expected);
     }
 }
 
@@ -162,6 +174,9 @@ fn addresses_of_any_length_and_family_reach_nobody() {
         ] {
             assert_eq!(answers.get(name), "EINVAL", "{name}");
         }
+        let bare = attack.bare(&["lengths", &host.port().to_string()]);
+        bare.assert_ok(&["exact-16", "long-128", "dirty-16"]);
+        host.assert_something();
     }
 }
 
@@ -501,5 +516,7 @@ fn with_its_judge_killed_in_the_middle_of_connects_nothing_gets_through() {
         assert_eq!(done.status.code(), Some(7), "{}", String::from_utf8_lossy(&done.stderr));
         forbidden.assert_nothing();
         attack.home.assert_nothing_left();
+        let words = ["race-address", &open_port, &forbidden_port, "2000"];
+        race_bare(&attack, &words, &forbidden);
     }
 }

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use security_v2_host::{DEADLINE, Output, eventually, spawn, users};
+use security_v2_host::{DEADLINE, Output, closed_port, eventually, spawn, users};
 
 use crate::kit::{Answers, Attack, Catcher, open_to_all};
 use crate::sockets::{race_bare, supervisor_of, while_ready};
@@ -118,6 +118,28 @@ fn who_connects_to_everybody_that_takes_nobody_holds_up_neither_itself_nor_anoth
 }
 
 #[test]
+fn connections_that_linger_for_an_hour_and_are_closed_under_whoever_judges_hold_up_nobody() {
+    const ROUNDS: i64 = 120;
+    let _alone = alone();
+    for user in users() {
+        // One that is connected to, and never reads.
+        let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&stuck, 1024).unwrap();
+        let stuck_port = stuck.local_addr().unwrap().port();
+        let near = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(&[stuck_port, near.port()]));
+        let forbidden = closed_port();
+        let ports = [stuck_port, near.port(), forbidden].map(|port| port.to_string());
+        let words = ["turn-linger", &ports[0], &ports[1], &ports[2], &ROUNDS.to_string()];
+        let (answers, done) = run(&attack, &words);
+        assert_eq!((done.code(), answers.value("beside")), (Some(0), ROUNDS), "{done}");
+        assert_eq!(answers.value("away"), ROUNDS / 3, "{done}");
+        done.assert_nothing_left();
+        assert_eq!(attack.bare(&words).value("beside"), ROUNDS);
+    }
+}
+
+#[test]
 fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
     let _alone = alone();
     for user in users() {
@@ -151,6 +173,18 @@ fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
             assert_eq!(said, b"");
         }
         attack.home.assert_nothing_left();
+        // Without a session, and with nobody killed, both arrive.
+        let mut full = Full::new();
+        let words = ["turn-killed", &full.port.to_string(), &forbidden.port().to_string()];
+        let mut bare = spawn(attack.bare_command(&words).stdin(Stdio::null()).stdout(Stdio::null())).unwrap();
+        eventually("it greets whom it must not", || !forbidden.caught().is_empty());
+        full._queue.push(full.listener.accept().unwrap().0);
+        let mut said = [0];
+        let (mut held, _) = full.listener.accept().unwrap();
+        std::io::Read::read_exact(&mut held, &mut said).unwrap();
+        assert_eq!(said, *b"h");
+        bare.kill().unwrap();
+        bare.wait().unwrap();
     }
 }
 

@@ -1,6 +1,6 @@
 //! UDP: outside by rule, own loopback without.
 
-use crate::{echo, lines, prepared, script, users_with_python};
+use crate::{KIT, echo, lines, prepared, script, users_with_python};
 
 const ALLOW: &str = r#"allow = ["udp 127.0.0.1:PORT", "udp [::1]:PORT"]"#;
 
@@ -184,6 +184,46 @@ told("forked", lambda: child.recv(9))
             "forked b'G'",
         ];
         assert_eq!(lines(&done), expected, "{done}");
+    }
+}
+
+#[test]
+fn a_socket_that_moves_wakes_each_loop_under_each_number_and_is_kept_where_an_exec_keeps_it() {
+    for user in users_with_python() {
+        let text = r#"
+server = datagram(("127.0.0.1", 0)); own = server.getsockname()
+one = datagram(); copy = one.dup(); gone = one.dup(); beside = datagram()
+loops = [select.epoll() for _ in range(3)]; numbers = [one.fileno(), copy.fileno(), gone.fileno()]
+for loop in loops:
+    for number in [*numbers, beside.fileno()]: loop.register(number, select.EPOLLIN)
+# What was registered under it stays, as long as there is another.
+gone.close()
+one.sendto(b"a", own); server.sendto(b"b", ("127.0.0.1", one.getsockname()[1]))
+for loop in loops: told("loop", lambda: sorted(number for number, _ in loop.poll(30)) == sorted(numbers))
+told("once", lambda: (copy.recv(9), [loop.poll(0) for loop in loops]))
+beside.sendto(b"c", own); server.sendto(b"d", ("127.0.0.1", beside.getsockname()[1]))
+for loop in loops: told("beside", lambda: [number == beside.fileno() for number, _ in loop.poll(30)])
+kept = datagram(); os.set_inheritable(kept.fileno(), True); kept.sendto(b"e", own)
+told("kept", lambda: (os.get_inheritable(kept.fileno()), os.get_inheritable(beside.fileno())))
+"#;
+        let expected = [
+            "loop True",
+            "loop True",
+            "loop True",
+            "once (b'b', [[], [], []])",
+            "beside [True]",
+            "beside [True]",
+            "beside [True]",
+            "kept (True, False)",
+        ];
+        let done = script(user, ALLOW, echo(), text);
+        assert_eq!(lines(&done), expected, "{done}");
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = security_v2_host::output(bare.args(["-c", &format!("{KIT}\n{text}")])).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&bare.stdout).lines().collect::<Vec<_>>(),
+            expected
+        );
     }
 }
 

@@ -3,9 +3,11 @@
 mod bind;
 mod datagrams;
 mod host;
+mod moving;
 mod sends;
 mod shared;
 mod streams;
+mod unusable;
 
 use std::net::UdpSocket;
 use std::sync::Arc;

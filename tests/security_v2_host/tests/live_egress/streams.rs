@@ -243,14 +243,15 @@ for turn in range(8):
         while True: one.send(bytes(1 << 16))
     except BlockingIOError: pass
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-    number = one.fileno()
-    def ask(call):
+    # A number that nobody gets after it.
+    number = os.dup2(one.fileno(), 300 + turn); one.close()
+    def ask(call, number=number):
         while call(number, name, 16) == -1 and ctypes.get_errno() != errno.EBADF: pass
-    asking = [threading.Thread(target=ask, args=[call]) for call in (libc.bind, libc.connect)]
+    asking = [threading.Thread(target=ask, args=[call], daemon=True) for call in (libc.bind, libc.connect)]
     for thread in asking: thread.start()
-    # Whoever closes it last waits, and that may be this thread.
-    threading.Thread(target=one.close, daemon=True).start()
-    for thread in asking: thread.join()
+    # Whoever closes it last waits, and that may be this thread, or without a session too the one that connects.
+    threading.Thread(target=os.close, args=[number], daemon=True).start()
+    asking[0].join()
     other = socket.socket(); other.bind(("127.0.0.1", 0)); other.close()
 print("on", flush=True); os._exit(0)
 "#;

@@ -381,6 +381,66 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_or_a_record_of_another_kind_of_message_or_class_is_none() {
+        let asked = query("a.example", Kind::A);
+        let reply = Reply::Records(vec![address("a.example", "203.0.113.7")]);
+        let bytes = write_reply(&asked, &reply, true).unwrap();
+        // The header and a name of 11 bytes, type and class; a pointer to the name, type and class.
+        let (opcode, question_class, record_class) = (2, 26, 32);
+        let read = |at: usize, to: u8| {
+            let mut changed = bytes.clone();
+            changed[at] = to;
+            read_answer(&changed, 7, "a.example", Kind::A)
+        };
+        let same =
+            |at: usize| read(at, bytes[at]).map(|answer| matches!(answer, Answer::Records(all) if all.len() == 1));
+        assert_eq!([opcode, question_class, record_class].map(same), [Some(true); 3]);
+        // STATUS (RFC 1035), and the class CH.
+        assert_eq!(read(opcode, bytes[opcode] | 0x10), None);
+        assert_eq!(read(question_class, 3), None);
+        assert_eq!(read(record_class, 3), Some(Answer::Records(vec![])));
+        let mut other = write_query(7, "a.example", Kind::A).unwrap();
+        other[question_class] = 3;
+        let said = read_query(&other).unwrap_err().unwrap();
+        assert_eq!(said[3] & 15, 5);
+    }
+
+    #[test]
+    fn a_client_gets_as_much_over_udp_as_it_says_and_never_more_than_fits_a_packet() {
+        let records = |count: u8| -> Reply {
+            let each = (0..count).map(|last| address("a.example", &format!("203.0.113.{last}")));
+            Reply::Records(each.collect())
+        };
+        for (says, fits, does_not) in [
+            (None, 25, 40),
+            (Some(100), 25, 40),
+            (Some(1000), 40, 80),
+            (Some(65535), 70, 100),
+        ] {
+            let asked = Query {
+                udp_bytes: says,
+                ..query("a.example", Kind::A)
+            };
+            let is_cut = |count| {
+                let said = write_reply(&asked, &records(count), true).unwrap();
+                read_answer(&said, 7, "a.example", Kind::A) == Some(Answer::Truncated)
+            };
+            assert_eq!((is_cut(fits), is_cut(does_not)), (false, true), "{says:?}");
+        }
+    }
+
+    #[test]
+    fn counts_that_cannot_be_true_are_seen_before_room_is_made() {
+        let query = write_query(7, "a.example", Kind::A).unwrap();
+        assert!(counts_fit(&query) && !counts_fit(&query[..11]));
+        for at in [4, 6, 8, 10] {
+            let mut lies = query.clone();
+            lies[at] = 0xff;
+            assert!(!counts_fit(&lies), "{at}");
+        }
+    }
+
+    #[test]
     fn what_is_no_question_is_refused_or_ignored() {
         assert_eq!(read_query(&[]), Err(None));
         let mut response = write_query(7, "a.example", Kind::A).unwrap();

@@ -137,6 +137,8 @@ fn an_answer_opens_the_end_of_its_own_chain_and_nothing_else_that_it_holds() {
         panic!("no records")
     };
     assert_eq!(told.len(), 2);
+    // An address lives no longer than the alias that led to it.
+    assert_eq!((told[0].ttl, told[1].ttl), (5, 5));
     let names = crate::OpenNames::of(resolver.pins.clone());
     let open: Vec<IpAddr> = names
         .list(Instant::now())
@@ -159,6 +161,22 @@ fn an_answer_opens_the_end_of_its_own_chain_and_nothing_else_that_it_holds() {
     ];
     assert!(matches!(ask(circle), Reply::Records(told) if told.len() == ALIASES_MAX));
     assert_eq!(names.list(Instant::now()).len(), 1);
+}
+
+#[test]
+fn every_name_below_localhost_is_the_sessions_own_and_nobody_is_asked() {
+    let (resolver, denied) = resolver();
+    for (name, own) in [
+        ("localhost", true),
+        ("a.localhost", true),
+        ("notlocalhost", false),
+        ("localhost.example", false),
+    ] {
+        let reply = resolver.resolve(&query(name, Kind::A));
+        let told = matches!(&reply, Reply::Records(told) if told.len() == 1 && told[0].data == Data::Address(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!((told, reply == Reply::NoName), (own, !own), "{name}");
+    }
+    assert_eq!(denied.lock().unwrap().len(), 2);
 }
 
 #[test]

@@ -14,9 +14,12 @@ const STRANGERS_MAX: usize = 64;
 
 /// What the host's servers say; `Answer::Failed` if none can tell.
 pub(super) fn ask(name: &str, kind: Kind) -> Answer {
-    let servers = super::name_servers();
+    ask_each(&super::name_servers(), name, kind)
+}
+
+fn ask_each(servers: &[SocketAddr], name: &str, kind: Kind) -> Answer {
     for _ in 0..ROUNDS {
-        for server in &servers {
+        for server in servers {
             let said = match over_udp(*server, name, kind) {
                 Some(Answer::Truncated) => over_tcp(*server, name, kind),
                 other => other,
@@ -94,6 +97,22 @@ mod tests {
     use super::super::message::{Data, Record, Reply, read_query, write_reply};
     use super::*;
 
+    /// The answer to a question: an address that ends so.
+    fn answer(question: &[u8], last: u8) -> Vec<u8> {
+        let record = Record {
+            name: "a.example".to_owned(),
+            ttl: 60,
+            data: Data::Address([203, 0, 113, last].into()),
+        };
+        let query = read_query(question).unwrap();
+        write_reply(&query, &Reply::Records(vec![record]), true).unwrap()
+    }
+
+    fn ends_with(answer: Option<Answer>, last: u8) -> bool {
+        let address = Data::Address([203, 0, 113, last].into());
+        matches!(answer, Some(Answer::Records(all)) if all.len() == 1 && all[0].data == address)
+    }
+
     /// A server that gives so many answers to somebody else's question, and then the right one.
     fn server(strangers: usize) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -101,13 +120,7 @@ mod tests {
         std::thread::spawn(move || {
             let mut bytes = [0; 512];
             let (count, from) = socket.recv_from(&mut bytes).unwrap();
-            let record = Record {
-                name: "a.example".to_owned(),
-                ttl: 60,
-                data: Data::Address([203, 0, 113, 7].into()),
-            };
-            let query = read_query(&bytes[..count]).unwrap();
-            let right = write_reply(&query, &Reply::Records(vec![record]), true).unwrap();
+            let right = answer(&bytes[..count], 7);
             let mut wrong = right.clone();
             wrong[0] ^= 1;
             (0..strangers).for_each(|_| drop(socket.send_to(&wrong, from)));
@@ -121,5 +134,60 @@ mod tests {
         let ask = |strangers| over_udp(server(strangers), "a.example", Kind::A);
         assert!(matches!(ask(STRANGERS_MAX - 1), Some(Answer::Records(records)) if records.len() == 1));
         assert_eq!(ask(STRANGERS_MAX), None);
+    }
+
+    #[test]
+    fn who_knows_the_number_but_is_another_server_is_not_heard() {
+        let (socket, other) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        let at = socket.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            let (count, from) = socket.recv_from(&mut bytes).unwrap();
+            // It may be told that nobody hears it.
+            let _ = other.send_to(&answer(&bytes[..count], 66), from);
+            socket.send_to(&answer(&bytes[..count], 7), from).unwrap();
+        });
+        assert!(ends_with(over_udp(at, "a.example", Kind::A), 7));
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_over_tcp_is_held_to_its_number_too() {
+        for (change, heard) in [(0, true), (1, false)] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let at = listener.local_addr().unwrap();
+            let server = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut question).unwrap();
+                let mut said = answer(&question, 7);
+                said[0] ^= change;
+                let length = u16::try_from(said.len()).unwrap().to_be_bytes();
+                stream.write_all(&[&length[..], &said].concat()).unwrap();
+            });
+            assert_eq!(ends_with(over_tcp(at, "a.example", Kind::A), 7), heard);
+            server.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_followed_by_the_next() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let servers = [silent.local_addr().unwrap(), server(0)];
+        assert!(ends_with(Some(ask_each(&servers, "a.example", Kind::A)), 7));
+    }
+
+    #[test]
+    fn every_bit_of_a_questions_number_is_drawn() {
+        let drawn: Vec<u16> = (0..64).filter_map(|_| random_id()).collect();
+        assert_eq!(drawn.len(), 64);
+        // Each fails once in 2^60 times.
+        assert_eq!(drawn.iter().fold(0, |bits, id| bits | id), u16::MAX);
+        assert_eq!(drawn.iter().fold(u16::MAX, |bits, id| bits & id), 0);
     }
 }
