@@ -427,12 +427,13 @@ fn full_host(world: &World) {
     world.enter_small_host(2 * MIB);
     let mut connection = world.join(budget(64 * MIB, 100_000), budget(64 * MIB, 100_000));
     world.inside(&connection, |dirs| {
-        // Refused by the host after it was charged: what it did not take is given back.
-        let room = File::create(dirs.state.join("room")).unwrap();
+        // Refused by the host after it was charged: what it did not take is given back. Where nobody else changes files, so that a wrong length is found by
+        // nothing else.
+        let room = File::create(dirs.tmp.join("room")).unwrap();
         let taken = rustix::fs::fallocate(&room, rustix::fs::FallocateFlags::empty(), 0, 32 * MIB);
         assert_eq!(errno(taken.map_err(Into::into)), ENOSPC);
         assert_eq!(room.metadata().unwrap().len(), 0);
-        assert_eq!(rustix::fs::statvfs(&dirs.state).unwrap().f_bfree, 64 * MIB / 4096);
+        assert_eq!(rustix::fs::statvfs(&dirs.tmp).unwrap().f_bfree, 64 * MIB / 4096);
         let mut file = File::create(dirs.state.join("big")).unwrap();
         let block = vec![1; 64 * 1024];
         let error = loop {
