@@ -449,7 +449,9 @@ fn full_host(world: &World) {
         fs::write(dirs.state.join("small"), b"x").unwrap_err();
         fs::remove_file(dirs.state.join("big")).unwrap();
         // No close is waited for.
-        eventually("its room is there", || fs::write(dirs.state.join("small"), b"x").is_ok());
+        eventually("its room is there", || {
+            fs::write(dirs.state.join("small"), b"x").is_ok()
+        });
     });
     crate::hostile::agrees(world, &mut connection);
     assert_eq!(connection.next_message().unwrap(), None, "it is not called a quota");
