@@ -2,10 +2,12 @@
 //!
 //! `NEXUS_SOAK=1` does it a thousand times; without it a few.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use security_v2_host::{Home, Run, as_everybody, eventually, spawn};
@@ -59,20 +61,46 @@ fn ledger(home: &Arc<Home>) -> (u64, u64) {
     (number("used_bytes"), number("used_inodes"))
 }
 
+/// How long the program makes the file of each turn.
+fn length_of(turn: u64) -> u64 {
+    turn * 700 % 90_000
+}
+
+/// What the program said that it had written is there, whole; returns how much that was.
+fn acknowledged(said: &str, state: &Path) -> u64 {
+    let turns: Vec<u64> = said.lines().map(|line| line.parse().expect("a number")).collect();
+    for turn in &turns {
+        let content = std::fs::read(state.join(format!("k{turn}"))).expect("it was acknowledged");
+        assert_eq!(content.len() as u64, length_of(*turn), "turn {turn}");
+        assert!(content.iter().all(|byte| *byte == b'k'), "turn {turn}");
+    }
+    turns.len() as u64
+}
+
 #[test]
-fn whatever_is_killed_while_the_program_writes_the_ledger_is_the_disk_and_nothing_is_left() {
-    const WRITES: &str = "n=0; while :; do n=$((n+1)); head -c $((n * 700 % 90000)) /dev/zero > /state/$((n % 9)); \
+fn whatever_is_killed_while_the_program_writes_what_was_acknowledged_is_there_and_charged_and_nothing_is_left() {
+    // Each turn's own file is never touched again; beside it others come, go and change their names.
+    const WRITES: &str = "set -o pipefail; rm -f /state/*; n=0; while :; do n=$((n+1)); \
+        head -c $((n * 700 % 90000)) /dev/zero | tr '\\0' k > /state/k$n && echo $n; head -c $n /dev/zero > /state/$((n % 9)); \
         mv /state/$((n % 5)) /state/m$((n % 3)); rm -f /state/$((n % 7)); done 2>/dev/null";
+    let turns = AtomicU64::new(0);
     let soak = std::env::var_os("NEXUS_SOAK").is_some_and(|value| value == "1");
     as_everybody(|home| {
         let mut chance = Chance(0x6e65_7875_7300_0002);
         for round in 0..if soak { LONG } else { SHORT } {
             let mut command = home.command(home.nx());
             command.args(["run", "-q", "demo", "--", "bash", "-c", WRITES]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null());
             let mut child = spawn(&mut command).expect("nx starts");
+            let mut said = child.stdout.take().expect("a pipe");
             let state = home.state().join("nexus/subjects/demo/state");
-            eventually("it writes", || state.join("m0").exists() || state.join("m1").exists());
+            // Not of the round before.
+            let mut first = [0; 2];
+            said.read_exact(&mut first).expect("it writes");
+            assert_eq!(&first, b"1\n");
             std::thread::sleep(Duration::from_micros(chance.below(30_000)));
             // Front, init, supervisor, file server: all of them carry the home's mark. So may a process that is about to
             // become something else, which nobody misses: then it is the next one's turn.
@@ -87,10 +115,14 @@ fn whatever_is_killed_while_the_program_writes_the_ledger_is_the_disk_and_nothin
             });
             home.becomes_empty();
             home.assert_nothing_left();
+            let mut rest = String::new();
+            said.read_to_string(&mut rest).expect("what it said");
+            turns.fetch_add(acknowledged(&format!("1\n{rest}"), &state), Ordering::Relaxed);
             let disk = measured(&state);
             assert_eq!(ledger(home), disk, "round {round}");
         }
     });
+    assert!(turns.into_inner() > 2 * SHORT, "it was killed before it did anything");
 }
 
 #[test]

@@ -28,8 +28,8 @@ pub(crate) const USER_CASES: &[Case] = &[(
     killed_at_start,
 )];
 
-/// `ECONNABORTED` and `ENOTCONN`.
-const SERVER_GONE: [i32; 2] = [103, 107];
+/// `ECONNABORTED` and `ENOTCONN`; `EIO` for a request that it was just reading (`fuse_dev_do_read`, fs/fuse/dev.c).
+const SERVER_GONE: [i32; 3] = [103, 107, 5];
 
 const SHORT: u32 = 24;
 const LONG: u32 = 1000;
@@ -107,7 +107,14 @@ fn kills(world: &World) {
             programs += 1;
         }
         // A program whose server is gone ends by itself, one that was killed by that.
-        rustix::process::waitpid(Pid::from_raw(inside.pid), WaitOptions::empty()).unwrap();
+        let ended = rustix::process::waitpid(Pid::from_raw(inside.pid), WaitOptions::empty());
+        let ended = ended.unwrap().unwrap().1;
+        let wanted = if server_too { (Some(0), None) } else { (None, Some(9)) };
+        assert_eq!(
+            (ended.exit_status(), ended.terminating_signal()),
+            wanted,
+            "kill {round}"
+        );
         let came = fs::read(&log_path).unwrap();
         deeds += came.len();
         let when = format!("kill {round}, of the {}", if server_too { "server" } else { "program" });
@@ -179,7 +186,12 @@ fn other_goes_on(world: &World) {
         let program = world.begin(&next, |dirs| churn(&dirs.state, chance(round), &log));
         std::thread::sleep(Duration::from_millis(3));
         rustix::process::kill_process(Pid::from_raw(program.pid).unwrap(), Signal::KILL).unwrap();
-        rustix::process::waitpid(Pid::from_raw(program.pid), WaitOptions::empty()).unwrap();
+        let ended = rustix::process::waitpid(Pid::from_raw(program.pid), WaitOptions::empty());
+        assert_eq!(
+            ended.unwrap().unwrap().1.terminating_signal(),
+            Some(9),
+            "it did not end before"
+        );
         drop(next);
         let came = fs::read(&log_path).unwrap();
         there = kept(&there, chance(round), &came, &state, &format!("program {round}"));

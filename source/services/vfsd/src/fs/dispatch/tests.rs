@@ -150,6 +150,47 @@ proptest! {
     }
 }
 
+/// As a kernel asks that leaves emptying to the open, and one that asks for what has no bytes.
+#[test]
+fn opening_to_empty_gives_back_to_be_durable_is_so_on_the_host_and_only_regular_files_are_opened() {
+    const TRUNC: u32 = 0o1000;
+    let scratch = Scratch::new();
+    let (vfs, books) = vfs(&scratch);
+    let tmp = vfs.zones.first().unwrap().id;
+    let (attr, handle, _) = vfs.op_create(tmp, c"f", 0o600, 2, 0).unwrap();
+    let head = super::super::protocol::WriteHead {
+        handle,
+        offset: 0,
+        size: 5000,
+        back: false,
+        durable: crate::fs::protocol::Durable::No,
+    };
+    let data = super::super::write::Data::Here(&[1; 5000]);
+    assert_eq!(vfs.op_write(head, data, 0), Ok(5000));
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 8192);
+    let path = scratch.0.join(&*Zone::Tmp.name()).join("f");
+    vfs.op_open(attr.id, 1, 0).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 5000);
+    vfs.op_open(attr.id, 1 | TRUNC, 0).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    assert_eq!(books.usage(Area::Tmp).used_bytes, 0);
+    // What was opened to be durable is so on the host.
+    for (flags, wanted) in [
+        (libc::O_DSYNC, libc::O_DSYNC),
+        (libc::O_SYNC, libc::O_SYNC),
+        (libc::O_APPEND, 0),
+    ] {
+        let (number, _) = vfs.op_open(attr.id, 1 | flags.unsigned_abs(), 0).unwrap();
+        let host = rustix::fs::fcntl_getfl(&vfs.handle(number).unwrap().file).unwrap();
+        let kept = host.bits() & (libc::O_SYNC | libc::O_APPEND).unsigned_abs();
+        assert_eq!(kept, wanted.unsigned_abs());
+    }
+    let fifo = vfs.op_mknod(tmp, c"p", 0o010_600, 0).unwrap();
+    for id in [tmp, fifo.id] {
+        assert_eq!(vfs.op_open(id, 0, 0), Err(Errno::NXIO));
+    }
+}
+
 /// The guard: with the charge taken away the same writes do pass the limit, so it is the charge that holds them.
 #[test]
 fn without_the_charge_a_write_would_pass_the_limit() {
