@@ -98,28 +98,29 @@ impl Drop for Stopped {
 /// `PTRACE_INTERRUPT`, and the end of the tracer before anything stops for long. What that ends with `EINTR` instead, signal(7) says: a
 /// receive with a timeout, `epoll_wait`. One that may not be traced (somebody traces it) or is gone goes on as it was. `still` is asked in between,
 /// when the number cannot become another thread's any more, and must wait for nothing that the thread has.
+/// Says whether it was interrupted.
 ///
 /// A tracer for each thread: one that has a thread and asks for the next one waits for an execve(2) of that one's process, which waits for the
 /// first one to be let go of.
 ///
 /// # Errors
 /// `EAGAIN` without a thread for it.
-pub fn begin_anew(thread: u32, still: impl FnOnce() -> bool + Send) -> io::Result<()> {
+pub fn begin_anew(thread: u32, still: impl FnOnce() -> bool + Send) -> io::Result<bool> {
     let Ok(pid) = libc::pid_t::try_from(thread) else {
-        return Ok(());
+        return Ok(false);
     };
     std::thread::scope(|scope| {
         // The kernel lets go of what a thread traces when it ends (`exit_ptrace`), whatever became of it.
         let tracer = std::thread::Builder::new().name("anew".into()).stack_size(STACK_BYTES);
-        tracer.spawn_scoped(scope, move || {
+        let tracer = tracer.spawn_scoped(scope, move || {
             // SAFETY: SEIZE takes no memory; the tracee goes on running.
             let seized = check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) });
-            if seized.is_ok() && still() {
-                // SAFETY: INTERRUPT takes no memory.
-                unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0_usize, 0_usize) };
-            }
+            // SAFETY: INTERRUPT takes no memory.
+            seized.is_ok()
+                && still()
+                && check(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0_usize, 0_usize) }).is_ok()
         })?;
-        Ok(())
+        Ok(tracer.join().unwrap_or(false))
     })
 }
 

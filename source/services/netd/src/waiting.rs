@@ -38,9 +38,9 @@ const STACK_BYTES: usize = 64 * 1024;
 struct Moved {
     /// Its threads: these, whoever gets their numbers later.
     tasks: OwnedFd,
-    /// The sockets' numbers.
-    numbers: BTreeSet<u32>,
-    /// Which threads need not be looked at again.
+    /// The sockets' numbers, and which thread's call moved each last: what that one does at it afterwards, it does at the new one.
+    numbers: BTreeMap<u32, u32>,
+    /// Which threads began anew.
     known: BTreeSet<u32>,
 }
 
@@ -78,13 +78,12 @@ pub(crate) fn look_again(caller: &Caller<'_>, numbers: &[u32]) {
     }
     let moved = pending.moves.entry(process).or_insert(Moved {
         tasks,
-        numbers: BTreeSet::new(),
+        numbers: BTreeMap::new(),
         known: BTreeSet::new(),
     });
     if moved.numbers.len().saturating_add(numbers.len()) <= NUMBERS_MAX {
-        moved.numbers.extend(numbers);
+        moved.numbers.extend(numbers.iter().map(|number| (*number, own)));
     }
-    moved.known.insert(own);
     if !pending.followed {
         let thread = thread::Builder::new().name("look-again".into()).stack_size(STACK_BYTES);
         pending.followed = thread.spawn(follow).is_ok();
@@ -124,8 +123,9 @@ impl Moved {
         for thread in threads.take(THREADS_MAX) {
             if !self.known.contains(&thread) && self.waits(thread) {
                 // Looked at once more, since the number may be another thread's by now. Without a thread for it, it waits on.
-                let _ = ptrace::begin_anew(thread, || self.waits(thread));
-                self.known.insert(thread);
+                if ptrace::begin_anew(thread, || self.waits(thread)).unwrap_or(false) {
+                    self.known.insert(thread);
+                }
             }
         }
     }
@@ -135,7 +135,7 @@ impl Moved {
         let mut line = String::new();
         rustix::fs::openat(&self.tasks, format!("{thread}/syscall"), flags, Mode::empty())
             .is_ok_and(|file| File::from(file).take(LINE_BYTES_MAX).read_to_string(&mut line).is_ok())
-            && waits_at(&line, &self.numbers)
+            && waits_at(&line, thread, &self.numbers)
     }
 }
 
@@ -145,7 +145,7 @@ const AT_ONE: [&str; 7] = ["recvfrom", "recvmsg", "recvmmsg", "read", "readv", "
 const AT_MANY: [&str; 5] = ["poll", "ppoll", "select", "pselect6", "restart_syscall"];
 
 /// `45 0x3 0x7ffc… 0x9 0x0 0x0 0x0 0x7ffc… 0x7f1b…`, proc_pid_syscall(5): of a thread that runs there is no number.
-fn waits_at(call: &str, numbers: &BTreeSet<u32>) -> bool {
+fn waits_at(call: &str, thread: u32, numbers: &BTreeMap<u32, u32>) -> bool {
     let mut words = call.split_ascii_whitespace();
     let Some(name) = words.next().and_then(|word| word.parse().ok()).and_then(syscall::name) else {
         return false;
@@ -154,9 +154,12 @@ fn waits_at(call: &str, numbers: &BTreeSet<u32>) -> bool {
         .next()
         .and_then(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
     let at_one = || {
-        first.is_some_and(|register| u32::try_from(crate::int(register)).is_ok_and(|number| numbers.contains(&number)))
+        let number = first.and_then(|register| u32::try_from(crate::int(register)).ok());
+        let mover = number.and_then(|number| numbers.get(&number));
+        mover.is_some_and(|mover| *mover != thread)
     };
-    AT_MANY.contains(&name) || (AT_ONE.contains(&name) && at_one())
+    let at_many = || numbers.values().any(|mover| *mover != thread);
+    (AT_MANY.contains(&name) && at_many()) || (AT_ONE.contains(&name) && at_one())
 }
 
 #[cfg(test)]
@@ -171,7 +174,17 @@ mod tests {
     }
 
     fn at(call: &str, numbers: &[u32]) -> bool {
-        waits_at(call, &numbers.iter().copied().collect())
+        waits_at(call, 7, &numbers.iter().map(|number| (*number, 8)).collect())
+    }
+
+    #[test]
+    fn who_moved_a_socket_is_at_the_new_one_and_may_be_at_an_old_one_of_another() {
+        let moved = BTreeMap::from([(3, 7), (4, 8)]);
+        for (number, thread, waits) in [(3, 7, false), (3, 8, true), (4, 7, true), (4, 8, false), (4, 9, true)] {
+            assert_eq!(waits_at(&line("recvfrom", number), thread, &moved), waits);
+        }
+        let own = BTreeMap::from([(3, 7)]);
+        assert!(waits_at(&line("poll", 0), 8, &own) && !waits_at(&line("poll", 0), 7, &own));
     }
 
     #[test]
