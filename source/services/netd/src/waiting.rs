@@ -217,4 +217,41 @@ mod tests {
             assert!(!at(text, &[3]), "{text}");
         }
     }
+
+    /// A process that waits for what it is sent.
+    fn cat() -> (std::process::Child, u32) {
+        let piped = std::process::Stdio::piped;
+        let child = std::process::Command::new("cat").stdin(piped()).stdout(piped()).spawn();
+        let child = child.unwrap();
+        let read = format!("{} 0x0 ", syscall::number("read").unwrap());
+        while !std::fs::read_to_string(format!("/proc/{}/syscall", child.id()))
+            .unwrap()
+            .starts_with(&read)
+        {
+            thread::yield_now();
+        }
+        let thread = child.id();
+        (child, thread)
+    }
+
+    #[test]
+    fn a_thread_that_waits_at_the_number_begins_anew_and_one_of_another_program_by_the_same_number_does_not() {
+        use std::io::Write;
+        let ((one, own), (two, other)) = (cat(), cat());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut moved = Moved {
+            tasks: rustix::fs::openat(CWD, format!("/proc/{own}/task"), flags, Mode::empty()).unwrap(),
+            numbers: BTreeMap::from([(0, 1)]),
+            known: BTreeSet::new(),
+        };
+        // As if the number had become the other's between the look and the act.
+        assert!(!ptrace::begin_anew(other, || moved.waits(other)).unwrap());
+        moved.wake();
+        assert_eq!(moved.known, BTreeSet::from([own]));
+        // Both go on.
+        for mut child in [one, two] {
+            child.stdin.take().unwrap().write_all(b"heard").unwrap();
+            assert_eq!(child.wait_with_output().unwrap().stdout, b"heard");
+        }
+    }
 }
