@@ -118,22 +118,27 @@ told("free", lambda: free.recv(9))
 told("options", lambda: (free.getsockopt(1, 2), free.getsockopt(1, 15)))
 "#;
 
+/// The option that says which ports are chosen from is not in the shipped rules.
+const NARROW: &str = "[[subject.net.rule]]\nsyscall = \"setsockopt\"\neffect = \"allow\"\nwhen = [{ arg = 1, width = 32, equal = \"SOL_IP\" }, { arg = 2, width = 32, equal = 51 }]\n";
+
+/// One that shares its port with whoever shares it too.
+fn early_service() -> std::net::UdpSocket {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let service = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&service, true).unwrap();
+    bind(&service, &std::net::SocketAddrV4::new([0, 0, 0, 0].into(), 0)).unwrap();
+    service.into()
+}
+
 #[test]
 fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sessions_to_take() {
     for user in users_with_python() {
-        let service =
-            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap();
-        rustix::net::sockopt::set_socket_reuseaddr(&service, true).unwrap();
-        let any: std::net::SocketAddrV4 = "0.0.0.0:0".parse().unwrap();
-        rustix::net::bind(&service, &any).unwrap();
-        let service = std::net::UdpSocket::from(service);
+        let service = early_service();
         let taken = service.local_addr().unwrap().port();
         let home = security_v2_host::Home::new(user);
         let text = SHARING.replace("SERVICE", &taken.to_string());
         let (rules, peer) = (r#"allow = ["udp 127.0.0.1:PORT"]"#, echo());
-        // The option is not in the shipped rules.
-        let narrow = "[[subject.net.rule]]\nsyscall = \"setsockopt\"\neffect = \"allow\"\nwhen = [{ arg = 1, width = 32, equal = \"SOL_IP\" }, { arg = 2, width = 32, equal = 51 }]\n";
-        let tree = crate::tree(&rules.replace("PORT", &peer.to_string())).append("abi.toml", narrow);
+        let tree = crate::tree(&rules.replace("PORT", &peer.to_string())).append("abi.toml", NARROW);
         let done = crate::prepared(&home, rules, peer, &text).policy(&tree).run();
         let expected = [
             "bound False",
@@ -224,8 +229,21 @@ def raced(one):
     asked(one); time.sleep(0.05); over.append(1)
     for thread in threads: thread.join()
     return asked(one)
+def written_in_between(_):
+    # In the moment between getting a socket on the host and its being bound there.
+    became = set()
+    for _ in range(20):
+        one = datagram(); share(one); first = one.getsockopt(1, 57, 8); over = []
+        def writes():
+            while not over and one.getsockopt(1, 57, 8) == first: pass
+            try: one.send(b"")
+            except OSError: pass
+        thread = threading.Thread(target=writes); thread.start()
+        became.add(asked(one)); over.append(1); thread.join()
+    return " ".join(became)
 for name, work in (("before", before), ("chosen", bound(("0.0.0.0", 0))), ("named", named), ("here", bound(("127.0.0.1", 0))), ("joined", joined), ("written", written),
-        ("afterwards", afterwards), ("addr", one_each(2)), ("port", one_each(15)), ("anew", anew), ("undone", undone), ("inside", inside_first), ("raced", raced)):
+        ("afterwards", afterwards), ("addr", one_each(2)), ("port", one_each(15)), ("anew", anew), ("undone", undone), ("inside", inside_first), ("raced", raced),
+        ("between", written_in_between)):
     told(name, lambda: work(datagram()))
 told("off", lambda: (lambda one: (asked(one), one.setsockopt(1, 2, 0)))(datagram())[1])
 inside = [datagram() for _ in range(2)]
@@ -262,6 +280,7 @@ fn a_service_of_the_hosts_that_would_share_a_port_of_the_sessions_does_not_get_i
             &format!("undone {kept}"),
             &format!("inside {kept}"),
             &format!("raced {kept}"),
+            &format!("between {kept}"),
             "off None",
             "own [4000, 4000]",
             "unix None",
@@ -282,7 +301,7 @@ fn a_service_of_the_hosts_that_would_share_a_port_of_the_sessions_does_not_get_i
         let bare = bare.arg(home.work().join("script.py")).output().unwrap();
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         let shared = bare.lines().filter(|line| line.ends_with(" shared")).count();
-        assert_eq!(shared, 11, "{bare}");
+        assert_eq!(shared, 12, "{bare}");
     }
 }
 
@@ -307,12 +326,7 @@ fn caller() -> std::net::SocketAddr {
 #[test]
 fn a_port_that_a_rule_gives_is_on_the_host_at_once_and_may_be_shared_there_and_another_hears_from_who_it_sent_to() {
     for user in users_with_python() {
-        // One that is free now; who takes it meanwhile fails the test, and says so.
-        let given = std::net::UdpSocket::bind("0.0.0.0:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let given = free_port();
         let text = r#"
 peer = socket.create_connection(("127.0.0.1", PORT), 30)
 def called(one): peer.sendall(struct.pack("!H", one.getsockname()[1])); peer.recv(1); one.settimeout(0.2); return one.recv(9)
@@ -344,4 +358,42 @@ bind = ["udp GIVEN"]"#;
         ];
         assert_eq!(lines(&done), expected, "{done}");
     }
+}
+
+#[test]
+fn who_shares_a_port_that_a_rule_gives_and_gives_it_up_shares_no_other() {
+    for user in users_with_python() {
+        let (service, given) = (early_service(), free_port());
+        let taken = service.local_addr().unwrap().port();
+        let text = r#"
+def chosen_from(one, port): one.setsockopt(0, 51, struct.pack("I", port << 16 | port))
+one = datagram(); chosen_from(one, GIVEN)
+told("unnamed", lambda: one.send(b""))
+told("given", lambda: (one.getsockname()[1] == GIVEN, one.setsockopt(1, 2, 1)))
+chosen_from(one, TAKEN)
+told("dissolved", lambda: (ctypes.CDLL(None).connect(one.fileno(), bytes(16), 16), one.getsockname()[1]))
+try: one.send(b"")
+except OSError: pass
+told("taken", lambda: one.getsockname()[1] == TAKEN)
+"#;
+        let text = text
+            .replace("GIVEN", &given.to_string())
+            .replace("TAKEN", &taken.to_string());
+        let home = security_v2_host::Home::new(user);
+        let tree = format!("allow = [\"udp 127.0.0.1:9\"]\nbind = [\"udp {given}\"]");
+        let tree = crate::tree(&tree).append("abi.toml", NARROW);
+        let done = crate::prepared(&home, "", 9, &text).policy(&tree).run();
+        let both = ["unnamed EDESTADDRREQ", "given (True, None)", "dissolved (0, 0)"];
+        assert_eq!(lines(&done), [&both[..], &["taken False"]].concat(), "{done}");
+        let mut bare = std::process::Command::new("/usr/bin/python3");
+        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+        assert_eq!(bare.lines().collect::<Vec<_>>(), [&both[..], &["taken True"]].concat());
+    }
+}
+
+/// One that is free now; who takes it meanwhile fails the test, and says so.
+fn free_port() -> u16 {
+    let free = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    free.local_addr().unwrap().port()
 }
