@@ -1,19 +1,23 @@
 //! A socket that was registered before it moved: epoll(7) knows the file, not the number.
 
 use crate::caller::Caller;
+use crate::taken::Taken;
+use crate::worker::nudge;
 use nexus_sys::epoll::{Registration, move_registration};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A registration, and in what.
+/// Registrations, and in what.
 pub(crate) struct Registered {
-    epoll: OwnedFd,
-    registration: Registration,
+    /// Let go of as all that is taken: by the time that it was, it may have been any file.
+    epoll: Taken,
+    registrations: Vec<Registration>,
 }
 
-/// How many epoll instances of a caller are looked at, and how many registrations of one: loops have one or two of the
-/// first; more of the second than descriptors there are not.
+/// How many epoll instances of a caller are looked at, how much of what is said of one, and how many registrations of a socket are moved, each by
+/// a thread: loops have one or two instances, and a socket once in each.
 const INSTANCES_MAX: usize = 64;
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+const REGISTRATIONS_MAX: usize = 1024;
 
 /// Every registration of the file in the caller's own instances, also under a number that the caller has closed since: it lasts
 /// as long as the file, epoll(7).
@@ -22,20 +26,17 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
         return Vec::new();
     };
     let mut found = Vec::new();
+    let mut left = REGISTRATIONS_MAX;
     for number in instances.iter().take(INSTANCES_MAX) {
         let text = read_bounded(&format!("/proc/{}/fdinfo/{number}", caller.tid()));
-        let mut registrations = text.lines().filter_map(|line| parse(line, inode)).peekable();
-        if registrations.peek().is_none() {
+        let registrations: Vec<Registration> = text.lines().filter_map(|line| parse(line, inode)).take(left).collect();
+        if registrations.is_empty() {
             continue;
         }
+        left = left.saturating_sub(registrations.len());
         // The number may mean something else by now: then adding fails, or the program confused only itself.
-        let Ok(epoll) = caller.take(u64::from(*number)) else {
-            continue;
-        };
-        for registration in registrations {
-            if let Ok(epoll) = epoll.try_clone() {
-                found.push(Registered { epoll, registration });
-            }
+        if let Ok(epoll) = caller.take(u64::from(*number)) {
+            found.push(Registered { epoll, registrations });
         }
     }
     found
@@ -68,9 +69,11 @@ fn parse(line: &str, inode: u64) -> Option<Registration> {
 
 /// Registers the new file where the old one was.
 pub(crate) fn repair(registered: &[Registered], old: &OwnedFd, new: &OwnedFd) {
-    for Registered { epoll, registration } in registered {
-        // An instance that takes no more says nothing of this socket, as it would have said nothing of the old one.
-        let _ = move_registration(epoll.as_fd(), *registration, old.as_fd(), new.as_fd());
+    for Registered { epoll, registrations } in registered {
+        for registration in registrations {
+            // An instance that takes no more says nothing of this socket, as it would have said nothing of the old one.
+            let _ = move_registration(epoll.as_fd(), *registration, old.as_fd(), new.as_fd(), nudge());
+        }
     }
 }
 

@@ -225,9 +225,14 @@ fn datagram(
     let data = outgoing.data(&Caller::of(call, &listener))?;
     let flags = stream::flags(&socket, outgoing.flags)?;
     let control = control::of_internet(&outgoing.control)?;
-    let Some((bytes, address)) = destination(outgoing, traits.domain)? else {
-        judge_without_destination(netd, call, "connected")?;
-        return deliver(socket, Vec::new(), data, control, flags, first);
+    let (bytes, address) = match destination(outgoing, traits.domain) {
+        Ok(Some(to)) => to,
+        Ok(None) => {
+            judge_without_destination(netd, call, "connected")?;
+            return deliver(socket, Vec::new(), data, control, flags, first);
+        }
+        // A rule that refuses the call whatever it says comes first.
+        Err(stop) => return Err(judge_without_destination(netd, call, "unusable").err().unwrap_or(stop)),
     };
     let reach = judge(netd, call, Operation::Send, Protocol::Udp, address)?;
     let wanted = side_for(reach);

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many threads of a program are looked at: more hardly wait at its sockets.
 const THREADS_MAX: usize = 1024;
@@ -27,6 +27,9 @@ const NUMBERS_MAX: usize = 65536;
 
 /// Until a call that had the old file before the move waits at it.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Looking at a program's threads takes its time, and a program may ask for it all the time: before the next look is this many times as much.
+const LOOK_SHARE: u32 = 4;
 
 /// `45 0x3 …` and eight numbers more at most, proc_pid_syscall(5).
 const LINE_BYTES_MAX: u64 = 256;
@@ -104,10 +107,14 @@ fn follow() {
             }
             std::mem::take(&mut pending.moves)
         };
+        let mut took = Duration::ZERO;
         for pause in [Duration::ZERO, PAUSE] {
             thread::sleep(pause);
+            let start = Instant::now();
             moves.values_mut().for_each(Moved::wake);
+            took = took.saturating_add(start.elapsed());
         }
+        thread::sleep(took.saturating_mul(LOOK_SHARE));
     }
 }
 
