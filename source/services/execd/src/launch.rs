@@ -309,6 +309,9 @@ fn catch_up_on_signals() {
     }
 }
 
+/// How many signals and timers of a session may be queued. They count for the user outside as well, who starts the next session with some.
+const SIGNALS_MAX: u64 = 4096;
+
 fn set_limits(limits: &Limits, mqueue_bytes: u64) -> Result<(), Errno> {
     let set = |resource, value: Option<u64>| match value {
         None => Ok(()),
@@ -335,6 +338,7 @@ fn set_limits(limits: &Limits, mqueue_bytes: u64) -> Result<(), Errno> {
     set(Resource::Nproc, value(&limits.processes))?;
     set(Resource::Nofile, value(&limits.open_files))?;
     set(Resource::Msgqueue, Some(mqueue_bytes))?;
+    set(Resource::Sigpending, Some(SIGNALS_MAX))?;
     set(Resource::Data, limits.data_bytes())
 }
 

@@ -271,13 +271,14 @@ fn a_crash_leaves_no_core_file() {
 }
 
 #[test]
-fn memory_processes_and_descriptors_end_at_their_limits_and_the_session_lives() {
+fn memory_processes_descriptors_and_signals_end_at_their_limits_and_the_session_lives() {
     for user in users() {
         let attack = Attack::new(user);
         for (what, errno, most) in [
             ("memory", "ENOMEM", 128),
             ("processes", "EAGAIN", 512),
             ("descriptors", "EMFILE", 4096),
+            ("signals", "EAGAIN", 4096),
         ] {
             let (answers, done) = attack.run(&["eat", what]);
             assert_eq!(answers.get(what), errno, "{done}");
