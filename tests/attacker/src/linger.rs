@@ -16,6 +16,12 @@ const FIRST: i32 = 200;
 /// A connection to somebody who takes nothing and has been sent all that fits.
 fn filled(stuck: u16) -> i32 {
     let fd = socket(libc::AF_INET, STREAM, 0);
+    // Little fits: a hundred of them would otherwise take the machine's memory for TCP, and everybody would wait.
+    let (level, name, little) = (libc::SOL_SOCKET as u64, libc::SO_SNDBUF as u64, 4096_i32);
+    call(
+        libc::SYS_setsockopt,
+        &[fd as u64, level, name, (&raw const little).addr() as u64, 4],
+    );
     connect_raw(fd, &loopback(stuck));
     let data = [0_u8; 1 << 16];
     let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u64;

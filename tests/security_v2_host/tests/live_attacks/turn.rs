@@ -124,6 +124,7 @@ fn connections_that_linger_for_an_hour_and_are_closed_under_whoever_judges_hold_
     for user in users() {
         // One that is connected to, and never reads.
         let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stuck, 4096).unwrap();
         rustix::net::listen(&stuck, 1024).unwrap();
         let stuck_port = stuck.local_addr().unwrap().port();
         let near = Catcher::tcp("127.0.0.1");
