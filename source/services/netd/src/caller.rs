@@ -1,6 +1,6 @@
 //! What a waiting call's thread holds: looked at once, while the thread waits.
 
-use crate::taken::Taken;
+use crate::taken::{Hurried, Taken};
 use crate::{Stop, int};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
@@ -211,7 +211,10 @@ impl<'a> Caller<'a> {
     /// Whether the caller's descriptor is closed on exec. proc_pid_fdinfo(5).
     pub(crate) fn closes_on_exec(&self, register: u64) -> bool {
         let path = format!("/proc/{}/fdinfo/{}", self.tid(), int(register));
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = {
+            let _hurried = Hurried::now();
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
         let flags = text
             .lines()
             .find_map(|line| line.strip_prefix("flags:"))

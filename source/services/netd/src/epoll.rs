@@ -1,7 +1,7 @@
 //! A socket that was registered before it moved: epoll(7) knows the file, not the number.
 
 use crate::caller::Caller;
-use crate::taken::Taken;
+use crate::taken::{Hurried, Taken};
 use crate::worker::nudge;
 use nexus_sys::epoll::{Registration, move_registration};
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,6 +44,7 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
 
 fn read_bounded(path: &str) -> String {
     use std::io::Read;
+    let _hurried = Hurried::now();
     let mut text = String::new();
     if let Ok(file) = std::fs::File::open(path) {
         let _ = file.take(TEXT_BYTES_MAX).read_to_string(&mut text);

@@ -1,6 +1,7 @@
 //! The local end of a socket: where it is bound, and under which numbers its owner has it.
 
 use crate::side::{Move, Side};
+use crate::taken::Hurried;
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr;
@@ -31,6 +32,7 @@ pub(crate) fn numbers(tid: u32, socket: &OwnedFd) -> Numbers {
         return found;
     };
     let own = format!("socket:[{}]", stat.st_ino);
+    let _hurried = Hurried::now();
     for entry in entries.flatten() {
         let (Ok(link), Some(number)) = (
             std::fs::read_link(entry.path()),

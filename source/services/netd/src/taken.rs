@@ -82,12 +82,13 @@ impl Drop for Taken {
     }
 }
 
-/// This thread hurries until it is dropped.
+/// This thread hurries until it is dropped. Also while `/proc` is asked about a descriptor of the program's: the kernel holds the file meanwhile, and
+/// who closes it then is not the last.
 #[derive(Debug)]
-struct Hurried;
+pub(crate) struct Hurried;
 
 impl Hurried {
-    fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         let on = |hurry: &RefCell<Option<Hurry>>| hurry.borrow().as_ref()?.on(CLOSING_MAX).ok().map(|()| Self);
         HURRY.try_with(on).ok()?
     }
