@@ -10,8 +10,7 @@ use nexus_abi::RuleRef;
 /// that has the port. Linear memory: at most two pieces a prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Family<A> {
-    starts: Search<A>,
-    tops: Vec<Tops>,
+    starts: Search<A, Tops>,
     allow: Layer,
     deny: Layer,
 }
@@ -26,7 +25,6 @@ pub(crate) struct Tops {
 impl<A: Bits> Family<A> {
     pub(crate) const EMPTY: Self = Self {
         starts: Search::EMPTY,
-        tops: Vec::new(),
         allow: Layer::EMPTY,
         deny: Layer::EMPTY,
     };
@@ -34,10 +32,8 @@ impl<A: Bits> Family<A> {
     pub(crate) fn compile(allow: &mut [Entry<'_, A>], deny: &mut [Entry<'_, A>]) -> Result<Self, LayerTooBig> {
         let (allow, allow_pieces) = Layer::compile(allow)?;
         let (deny, deny_pieces) = Layer::compile(deny)?;
-        let (starts, tops) = merge(&allow_pieces, &deny_pieces);
         Ok(Self {
-            starts: Search::new(&starts),
-            tops,
+            starts: Search::new(&merge(&allow_pieces, &deny_pieces)),
             allow,
             deny,
         })
@@ -45,11 +41,7 @@ impl<A: Bits> Family<A> {
 
     /// The place of an address, for [`Self::allowing`] and [`Self::denying`].
     pub(crate) fn place(&self, address: A) -> Tops {
-        let piece = self
-            .starts
-            .last_not_above(address)
-            .and_then(|index| self.tops.get(index));
-        piece.copied().unwrap_or(Tops {
+        self.starts.last_not_above(address).unwrap_or(Tops {
             allow: NONE,
             deny: NONE,
         })
@@ -72,9 +64,8 @@ impl<A: Bits> Family<A> {
 }
 
 /// Both effects' pieces as one row of pieces.
-fn merge<A: Bits>(allow: &[Piece<A>], deny: &[Piece<A>]) -> (Vec<A>, Vec<Tops>) {
-    let mut starts = Vec::new();
-    let mut tops: Vec<Tops> = Vec::new();
+fn merge<A: Bits>(allow: &[Piece<A>], deny: &[Piece<A>]) -> Vec<(A, Tops)> {
+    let mut pieces: Vec<(A, Tops)> = Vec::new();
     let (mut allow, mut deny) = (allow.iter().peekable(), deny.iter().peekable());
     let mut now = Tops {
         allow: NONE,
@@ -92,11 +83,9 @@ fn merge<A: Bits>(allow: &[Piece<A>], deny: &[Piece<A>]) -> (Vec<A>, Vec<Tops>) 
         if let Some(piece) = deny.next_if(|piece| piece.start == start) {
             now.deny = piece.top;
         }
-        if tops.last() != Some(&now) {
-            starts.push(start);
-            tops.push(now);
+        if pieces.last().is_none_or(|(_, last)| *last != now) {
+            pieces.push((start, now));
         }
     }
-    tops.shrink_to_fit();
-    (starts, tops)
+    pieces
 }
