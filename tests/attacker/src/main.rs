@@ -7,6 +7,7 @@ mod around;
 mod calls;
 mod crowd;
 mod files;
+mod flight;
 mod linger;
 mod lying_kernel;
 mod memory;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         }
         ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
         ("turn-held", [host, open, path, rounds]) => turn::held(number(host), number(open), path, number(rounds)),
+        ("flight", [open, most]) => flight::run(number(open), number(most)),
         ("turn-linger", [stuck, open, forbidden, rounds]) => {
             linger::run(number(stuck), number(open), number(forbidden), number(rounds));
         }

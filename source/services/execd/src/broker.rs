@@ -1,7 +1,7 @@
 //! What init does for the supervisor inside the program's namespaces.
 
 use crate::ipc::Held;
-use nexus_sys::process::{CloneFlags, Fork, clone, exit_now};
+use nexus_sys::process::{CloneFlags, Fork, clone, exit_now, group_of};
 use nexus_sys::signal::SignalSet;
 use nexus_sys::{signal, socket};
 use nexus_wire::broker::{Reply, Request, UnixAction};
@@ -13,30 +13,39 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Answers one request; false once the supervisor is gone.
 pub(crate) fn answer(link: &PacketSocket, held: &Held) -> bool {
-    let Ok(packet) = link.receive() else { return false };
+    let packet = match link.receive() {
+        Ok(packet) => packet,
+        // Without room for what came with it: that is this request's matter, and no later one's.
+        Err(Errno::MSGSIZE) => {
+            return link
+                .send(&Reply::Failed(Errno::MFILE.raw_os_error()).encode(), &[])
+                .is_ok();
+        }
+        Err(_) => return false,
+    };
     if packet.bytes().is_empty() {
         return false;
     }
     let reply = match Request::decode(packet.bytes()) {
         Some(Request::Socket { domain, kind, protocol }) => match socket::socket(domain, kind, protocol) {
-            Ok(made) => return link.send(&Reply::Done.encode(), &[made.as_fd()]).is_ok(),
+            Ok(made) => match link.send(&Reply::Done.encode(), &[made.as_fd()]) {
+                Ok(()) => return true,
+                Err(errno) => not_sent(errno),
+            },
             Err(error) => failed(&error),
         },
         Some(Request::Unix { action, umask, address }) => {
-            match unix_socket(link, action, umask, &address, packet.descriptors) {
-                Ok(()) => return true,
-                Err(error) => failed(&error),
-            }
+            unix_socket(action, umask, &address, packet.descriptors).unwrap_or_else(|error| failed(&error))
         }
         Some(Request::MemoryFile) => match held.memory_file() {
-            Ok(made) => {
-                if link.send(&Reply::Done.encode(), &[made.as_fd()]).is_err() {
-                    return false;
-                }
+            Ok(made) => match link.send(&Reply::Done.encode(), &[made.as_fd()]) {
                 // Told when it is the program's alone.
-                drop(made);
-                Reply::Done
-            }
+                Ok(()) => {
+                    drop(made);
+                    Reply::Done
+                }
+                Err(errno) => not_sent(errno),
+            },
             Err(errno) => Reply::Failed(errno.raw_os_error()),
         },
         Some(Request::SignalGroup { pid, signal }) => signal_group(pid, signal),
@@ -45,29 +54,30 @@ pub(crate) fn answer(link: &PacketSocket, held: &Held) -> bool {
     link.send(&reply.encode(), &[]).is_ok()
 }
 
+/// Nothing was sent, and that is what is answered: the user may have as many descriptors on their way as a process may have open
+/// (`ETOOMANYREFS`, unix(7)), and any program of the user's uses them up. If the supervisor is gone the answer fails as well.
+fn not_sent(errno: Errno) -> Reply {
+    Reply::Failed(errno.raw_os_error())
+}
+
 fn failed(error: &std::io::Error) -> Reply {
     Reply::Failed(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()))
 }
 
 /// Acts from a process of its own: a connect may wait for the listener, and the directory and the umask are the
-/// caller's. The child answers; `Ok` means that it will.
-fn unix_socket(
-    link: &PacketSocket,
-    action: UnixAction,
-    umask: u32,
-    address: &[u8],
-    descriptors: Vec<OwnedFd>,
-) -> std::io::Result<()> {
+/// caller's. The child answers what becomes of it.
+///
+/// The socket is let go of here before the supervisor hears anything, who has it until then. Whoever closes it last closes what is
+/// on its way in it, and that may wait for a peer for hours (`SO_LINGER`); a process that ends, as the child does, waits for none.
+fn unix_socket(action: UnixAction, umask: u32, address: &[u8], descriptors: Vec<OwnedFd>) -> std::io::Result<Reply> {
     let mut descriptors = descriptors.into_iter();
     let (Some(target), Some(directory), Some(answer)) = (descriptors.next(), descriptors.next(), descriptors.next())
     else {
         return Err(Errno::INVAL.into());
     };
     match clone(CloneFlags::NONE)? {
-        Fork::Parent(_) => {
-            // The child is reaped with all the others.
-            link.send(&Reply::Done.encode(), &[]).map_err(Into::into)
-        }
+        // The child is reaped with all the others.
+        Fork::Parent(_) => Ok(Reply::Done),
         Fork::Child => {
             let act = || -> std::io::Result<Reply> {
                 rustix::process::fchdir(&directory)?;
@@ -139,7 +149,7 @@ fn path_of(address: &[u8]) -> Option<&[u8]> {
 
 /// kill(2) with pid 0: every process of the caller's group that is inside.
 fn signal_group(pid: i32, number: i32) -> Reply {
-    let Some(group) = group_of(pid) else {
+    let Ok(group) = group_of(pid) else {
         return Reply::Failed(Errno::SRCH.raw_os_error());
     };
     let Ok(entries) = std::fs::read_dir("/proc") else {
@@ -149,18 +159,10 @@ fn signal_group(pid: i32, number: i32) -> Reply {
         let Some(member) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        if member > 1 && group_of(member) == Some(group) {
+        if member > 1 && group_of(member).is_ok_and(|other| other == group) {
             // A member that is gone by now needs no signal.
             let _ = signal::kill(member, number);
         }
     }
     Reply::Done
-}
-
-/// The process group, 0 for one whose number cannot be seen from inside: the one that `nx run` was started in.
-fn group_of(pid: i32) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; what follows the last one does not. proc_pid_stat(5).
-    let (_, rest) = text.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(2)?.parse().ok()
 }

@@ -208,7 +208,11 @@ fn serve(control: &PacketSocket, broker: &PacketSocket, held: &Held, program: Pi
         }
         // A supervisor that has seen the last filtered process end goes before the program is reaped; if it goes
         // earlier, `nx run` ends the session.
-        supervised &= !request || broker::answer(broker, held);
+        if request && !broker::answer(broker, held) {
+            supervised = false;
+            // Whoever still asks is not to wait for an answer.
+            let _ = rustix::net::shutdown(broker, rustix::net::Shutdown::Both);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::{Stop, errno_of};
 use nexus_abi::Errno;
 use nexus_wire::broker::{Reply, Request};
-use nexus_wire::packet::PacketSocket;
+use nexus_wire::packet::{Packet, PacketSocket};
+use rustix::io::Errno as HostErrno;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,13 +32,24 @@ impl Broker {
     pub(crate) fn ask_for_all(&self, request: &Request) -> Result<Vec<OwnedFd>, Stop> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.send(&request.encode(), &[])?;
-        let (_, given) = Self::hear(&link)?;
+        let packet = match link.receive() {
+            // There is no room for what it gave; the second word comes all the same, and is nobody else's answer.
+            Err(HostErrno::MSGSIZE) => {
+                Self::hear(&link)?;
+                return Err(Errno::EMFILE.into());
+            }
+            other => other?,
+        };
+        let (_, given) = Self::read(packet)?;
         Self::hear(&link)?;
         Ok(given)
     }
 
     fn hear(link: &PacketSocket) -> Result<(Reply, Vec<OwnedFd>), Stop> {
-        let packet = link.receive()?;
+        Self::read(link.receive()?)
+    }
+
+    fn read(packet: Packet) -> Result<(Reply, Vec<OwnedFd>), Stop> {
         match Reply::decode(packet.bytes()) {
             Some(Reply::Failed(errno)) => Err(errno_of(Some(errno)).into()),
             Some(reply) => Ok((reply, packet.descriptors)),

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use security_v2_host::{DEADLINE, Output, closed_port, eventually, spawn, users};
+use security_v2_host::{DEADLINE, Output, User, closed_port, eventually, spawn, users};
 
 use crate::kit::{Answers, Attack, Catcher, open_to_all};
 use crate::sockets::{race_bare, supervisor_of, while_ready};
@@ -137,6 +137,53 @@ fn connections_that_linger_for_an_hour_and_are_closed_under_whoever_judges_hold_
         assert_eq!(answers.value("away"), ROUNDS / 3, "{done}");
         done.assert_nothing_left();
         assert_eq!(attack.bare(&words).value("beside"), ROUNDS);
+    }
+}
+
+#[test]
+fn where_no_descriptor_can_be_sent_any_more_calls_are_answered_and_go_on_once_one_can() {
+    let _alone = alone();
+    let is_root = rustix::process::geteuid().is_root();
+    for user in users() {
+        // All that have the number have one share, so who takes it gets a number of its own; where there is none, and for root's
+        // programs, it takes some, and nothing may come of it.
+        let (user, takes_all) = match user {
+            User::Ordinary(id) if is_root => (User::Ordinary(id + 1), true),
+            other => (other, false),
+        };
+        let near = Catcher::tcp("127.0.0.1");
+        let attack = Attack::with_egress(user, &open(&[near.port()]));
+        let most = if takes_all { "100000" } else { "20" };
+        // The program may have more open than the session's init may at first.
+        let (id, few) = (user.id().to_string(), "--nofile=256:");
+        let few = match user {
+            User::Ordinary(_) if is_root => vec![
+                "setpriv",
+                "--reuid",
+                &id,
+                "--regid",
+                &id,
+                "--clear-groups",
+                "prlimit",
+                few,
+            ],
+            _ => vec!["prlimit", few],
+        };
+        let run = attack.prepare(&["flight", &near.port().to_string(), most]).around(few);
+        let done = run.deadline(DEADLINE * 4).run();
+        let answers = Answers::of(&done.out());
+        let too_many = i64::from(rustix::io::Errno::TOOMANYREFS.raw_os_error());
+        let refused = i64::from(rustix::io::Errno::CONNREFUSED.raw_os_error());
+        let seen = ["full", "full-inside"].map(|name| answers.value(name) == too_many);
+        assert_eq!((done.code(), seen), (Some(0), [takes_all; 2]), "{answers}\n{done}");
+        // Nobody is there.
+        assert_eq!(answers.value("after-inside"), refused, "{done}");
+        assert_eq!(
+            (answers.value("after-memory"), answers.value("after-outside")),
+            (1, 1),
+            "{done}"
+        );
+        done.assert_nothing_left();
     }
 }
 
