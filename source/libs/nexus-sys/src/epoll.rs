@@ -1,13 +1,9 @@
 //! Moving a registration from one file to another, behind the same number: epoll(7).
 
 use crate::check;
-use crate::hurry::Hurry;
+use crate::hurry::{Also, Hurried};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
-
-/// How long a wait for a peer takes at most.
-const CLOSING_MAX: Duration = Duration::from_millis(1);
 
 /// A registration, as proc_pid_fdinfo(5) tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +19,8 @@ pub struct Registration {
 /// `epoll_ctl(EPOLL_CTL_DEL, old)` and `epoll_ctl(EPOLL_CTL_ADD, new)` epoll_ctl(2), each under the owner's number.
 ///
 /// Done in a thread with a descriptor table of its own (`unshare(CLONE_FILES)`, unshare(2)), where the number is free to
-/// mean one and then the other. What the number means elsewhere in this process may be closed by that in the last place: a wait for its peer
-/// (`SO_LINGER`) is ended by `signal`, which needs a handler ([`crate::signal::set_interrupting`]).
+/// mean one and then the other. What the number means elsewhere in this process may be closed by that in the last place: that
+/// thread hurries ([`Hurried`]) where the caller is looked after.
 ///
 /// # Errors
 /// Why the new file could not be registered; `EAGAIN` without a thread.
@@ -33,13 +29,13 @@ pub fn move_registration(
     registration: Registration,
     old: BorrowedFd<'_>,
     new: BorrowedFd<'_>,
-    signal: i32,
 ) -> io::Result<()> {
     let Registration { number, events, data } = registration;
     let (epoll, old, new) = (epoll.as_raw_fd(), old.as_raw_fd(), new.as_raw_fd());
+    let also = Also::as_here();
     let work = move || -> io::Result<()> {
-        let hurry = Hurry::here(signal)?;
-        hurry.on(CLOSING_MAX)?;
+        also.into_iter().for_each(Also::look_after_here);
+        let _hurried = Hurried::now();
         // SAFETY: from here on this thread's table is its own copy: what it does with numbers is nobody else's matter.
         check(unsafe { libc::unshare(libc::CLONE_FILES) }.into())?;
         let above = number.checked_add(1).ok_or(io::Error::from_raw_os_error(libc::EBADF))?;
@@ -90,8 +86,7 @@ mod tests {
             events: flags.bits(),
             data: 7,
         };
-        crate::signal::set_interrupting(libc::SIGUSR2).unwrap();
-        move_registration(epoll.as_fd(), registration, old.as_fd(), new.as_fd(), libc::SIGUSR2).unwrap();
+        move_registration(epoll.as_fd(), registration, old.as_fd(), new.as_fd()).unwrap();
         let heard = |wait: i64| {
             let mut events = Vec::with_capacity(4);
             let wait = rustix::event::Timespec {

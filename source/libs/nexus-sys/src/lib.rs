@@ -15,6 +15,7 @@ pub mod message;
 pub mod mount;
 pub mod probe;
 pub mod process;
+pub mod procfs;
 pub mod ptrace;
 pub mod schedule;
 pub mod seccomp;

@@ -1,6 +1,7 @@
 //! Making processes.
 
 use crate::check;
+use crate::hurry::Hurried;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -221,7 +222,20 @@ pub fn new_ipc_namespace() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWIPC) }.into()).map(drop)
 }
 
-/// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. A `pid` of
+/// `pidfd_getfd(process, number, 0)` pidfd_getfd(2), Linux 5.6: one more descriptor for the file that the number means there.
+///
+/// Where the number ceases to mean it meanwhile the kernel lets go of the file again, and may be the last: so this thread hurries
+/// ([`Hurried`]), where somebody looks after it. Closing what is returned may wait as well.
+///
+/// # Errors
+/// `EBADF` if the number means nothing, `ESRCH` if the process is gone, `EPERM` if the caller may not trace it.
+pub fn descriptor_of(process: impl AsFd, number: i32) -> rustix::io::Result<OwnedFd> {
+    let _hurried = Hurried::now();
+    rustix::process::pidfd_getfd(process, number, rustix::process::PidfdGetfdFlags::empty())
+}
+
+/// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. Unlike
+/// `/proc/PID/stat` it does not hold the process's memory meanwhile, nor what is mapped in it. A `pid` of
 /// 0 asks for the caller's own.
 ///
 /// # Errors
@@ -247,4 +261,24 @@ pub fn new_session_keyring() -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tests::while_closed;
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    #[test]
+    fn who_is_just_not_given_a_descriptor_any_more_does_not_wait_for_its_peer() {
+        for _ in 0..2 {
+            let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+            while_closed(3000, move |_, number| {
+                let given = descriptor_of(&process, i32::try_from(number).unwrap());
+                // Closing it may wait by itself.
+                let _hurried = Hurried::now();
+                given.map(drop).is_ok()
+            });
+        }
+    }
 }

@@ -4,7 +4,9 @@
 //! A call that gives way is answered with `ERESTARTSYS`, which only a thread that the kernel has marked for a signal turns
 //! into a restart or `EINTR`; any other would see a number that is no errno. So it matters whom a signal will interrupt.
 
-use std::fs;
+use nexus_abi::Errno;
+use nexus_sys::procfs;
+use std::{fs, io};
 
 /// How a call gives way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +28,20 @@ struct Status {
     ignored: u64,
 }
 
+/// proc_pid_status(5).
+pub(crate) fn status(tid: u32) -> io::Result<String> {
+    let text = procfs::read(tid, "status")?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 impl Status {
-    fn of(tid: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{tid}/status")).ok()?)
+    /// `Ok(None)` where it is gone. An error says nothing of it: there may be no descriptor or memory to look with.
+    fn of(tid: u32) -> io::Result<Option<Self>> {
+        match status(tid) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if [Errno::ENOENT, Errno::ESRCH].map(raw).contains(&error.raw_os_error()) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -73,16 +86,21 @@ impl Status {
     }
 }
 
-/// Looks whether this thread is called away; returns its process with how.
+fn raw(errno: Errno) -> Option<i32> {
+    Some(errno.raw().into())
+}
+
+/// Looks whether this thread is called away; returns its process with how. Where that cannot be seen it is not: a call that gives way
+/// for nothing ends with a number that is no errno.
 pub(crate) fn look(tid: u32) -> Option<(u32, Away)> {
-    let Some(status) = Status::of(tid) else {
+    let Some(status) = Status::of(tid).ok()? else {
         return Some((tid, Away::Marked));
     };
     let is_leader = status.group == tid;
     let leader = if is_leader {
         Some(status)
     } else {
-        Status::of(status.group)
+        Status::of(status.group).ok()?
     };
     let leader = leader.unwrap_or(Status {
         state: 'X',
@@ -106,7 +124,7 @@ fn another_is_stopped(leader: u32) -> bool {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     others
         .find(|tid| *tid != leader)
-        .and_then(Status::of)
+        .and_then(|tid| Status::of(tid).ok()?)
         .is_some_and(Status::is_stopped)
 }
 
@@ -176,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_read_and_others_are_not() {
-        let own = Status::of(std::process::id()).unwrap();
+        let own = Status::of(std::process::id()).unwrap().unwrap();
         assert_eq!((own.group, own.own), (std::process::id(), 0));
         assert_eq!(Status::parse("State:\tR (running)\n"), None);
         assert_eq!(Status::parse(""), None);

@@ -1,12 +1,13 @@
 //! What a waiting call's thread holds: looked at once, while the thread waits.
 
-use crate::taken::{Hurried, Taken};
+use crate::away::status;
+use crate::taken::Taken;
 use crate::{Stop, int};
 use nexus_abi::Errno;
 use nexus_sys::seccomp::{Listener, Notification};
-use nexus_sys::{memory, process, socket::ADDRESS_BYTES_MAX};
+use nexus_sys::{memory, process, procfs, socket::ADDRESS_BYTES_MAX};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use rustix::process::{Pid, PidfdFlags};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 
@@ -87,7 +88,7 @@ impl<'a> Caller<'a> {
     /// A descriptor for a thread stays good as long as the thread lives, and no other gets its number before: the last few
     /// are kept, because a program makes many calls from few threads.
     fn get(&self, number: i32) -> Result<Taken, Stop> {
-        let from = |pidfd: &OwnedFd| rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty());
+        let from = |pidfd: &OwnedFd| process::descriptor_of(pidfd, number);
         let kept = KEPT.with_borrow(|kept| {
             let kept = kept.iter().find(|kept| kept.tid == self.call.tid);
             kept.map(|kept| (kept.whose, from(&kept.pidfd)))
@@ -210,11 +211,8 @@ impl<'a> Caller<'a> {
 
     /// Whether the caller's descriptor is closed on exec. proc_pid_fdinfo(5).
     pub(crate) fn closes_on_exec(&self, register: u64) -> bool {
-        let path = format!("/proc/{}/fdinfo/{}", self.tid(), int(register));
-        let text = {
-            let _hurried = Hurried::now();
-            std::fs::read_to_string(path).unwrap_or_default()
-        };
+        let text = procfs::read(self.tid(), &format!("fdinfo/{}", int(register)));
+        let text = String::from_utf8(text.unwrap_or_default()).unwrap_or_default();
         let flags = text
             .lines()
             .find_map(|line| line.strip_prefix("flags:"))
@@ -223,7 +221,7 @@ impl<'a> Caller<'a> {
     }
 
     fn status(&self, field: &str) -> Result<String, Stop> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.tid()))?;
+        let text = status(self.tid())?;
         self.still()?;
         let value = text
             .lines()

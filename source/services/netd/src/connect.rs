@@ -29,9 +29,6 @@ pub(crate) fn run(netd: &mut Netd, call: &Notification, effects: &mut Effects) -
     let Traits {
         domain, protocol, side, ..
     } = traits;
-    if protocol == Some(Protocol::Udp) {
-        socket.is_quick();
-    }
     if is(domain, AddressFamily::UNIX) {
         judge_without_destination(netd, call, "unix")?;
         return unix::run(netd, call, socket, UnixAction::Connect, bytes);

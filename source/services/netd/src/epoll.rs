@@ -1,9 +1,9 @@
 //! A socket that was registered before it moved: epoll(7) knows the file, not the number.
 
 use crate::caller::Caller;
-use crate::taken::{Hurried, Taken};
-use crate::worker::nudge;
+use crate::taken::Taken;
 use nexus_sys::epoll::{Registration, move_registration};
+use nexus_sys::procfs;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Registrations, and in what.
@@ -13,7 +13,7 @@ pub(crate) struct Registered {
     registrations: Vec<Registration>,
 }
 
-/// How many epoll instances of a caller are looked at, how much of what is said of one, and how many registrations of a socket are moved, each by
+/// How many epoll instances of a caller are looked at, how much of what is said of them together, and how many registrations of a socket are moved, each by
 /// a thread: loops have one or two instances, and a socket once in each.
 const INSTANCES_MAX: usize = 64;
 const TEXT_BYTES_MAX: u64 = 4 << 20;
@@ -27,8 +27,15 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
     };
     let mut found = Vec::new();
     let mut left = REGISTRATIONS_MAX;
+    let mut text_left = TEXT_BYTES_MAX;
     for number in instances.iter().take(INSTANCES_MAX) {
-        let text = read_bounded(&format!("/proc/{}/fdinfo/{number}", caller.tid()));
+        // The kernel makes the whole of it for the first byte: many numbers of one large instance are not looked at one by one.
+        if text_left == 0 {
+            break;
+        }
+        let text = procfs::read_at_most(caller.tid(), &format!("fdinfo/{number}"), text_left);
+        let text = String::from_utf8(text.unwrap_or_default()).unwrap_or_default();
+        text_left = text_left.saturating_sub(text.len() as u64);
         let registrations: Vec<Registration> = text.lines().filter_map(|line| parse(line, inode)).take(left).collect();
         if registrations.is_empty() {
             continue;
@@ -40,16 +47,6 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
         }
     }
     found
-}
-
-fn read_bounded(path: &str) -> String {
-    use std::io::Read;
-    let _hurried = Hurried::now();
-    let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(path) {
-        let _ = file.take(TEXT_BYTES_MAX).read_to_string(&mut text);
-    }
-    text
 }
 
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:1b6a sdev:8`, proc_pid_fdinfo(5).
@@ -73,7 +70,7 @@ pub(crate) fn repair(registered: &[Registered], old: &OwnedFd, new: &OwnedFd) {
     for Registered { epoll, registrations } in registered {
         for registration in registrations {
             // An instance that takes no more says nothing of this socket, as it would have said nothing of the old one.
-            let _ = move_registration(epoll.as_fd(), *registration, old.as_fd(), new.as_fd(), nudge());
+            let _ = move_registration(epoll.as_fd(), *registration, old.as_fd(), new.as_fd());
         }
     }
 }

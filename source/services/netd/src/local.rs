@@ -1,10 +1,11 @@
 //! The local end of a socket: where it is bound, and under which numbers its owner has it.
 
 use crate::side::{Move, Side};
-use crate::taken::Hurried;
 use crate::{Denial, Netd, Stop};
 use nexus_abi::{Errno, Operation, Protocol, Reason};
 use nexus_net_egress::sockaddr;
+use nexus_sys::hurry::Hurried;
+use nexus_sys::procfs;
 use nexus_sys::socket as sys;
 use rustix::io::Errno as HostErrno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,12 +33,13 @@ pub(crate) fn numbers(tid: u32, socket: &OwnedFd) -> Numbers {
         return found;
     };
     let own = format!("socket:[{}]", stat.st_ino);
+    // To list them the kernel takes each file as well, and lets go of it.
     let _hurried = Hurried::now();
     for entry in entries.flatten() {
-        let (Ok(link), Some(number)) = (
-            std::fs::read_link(entry.path()),
-            entry.file_name().to_str().and_then(|name| name.parse().ok()),
-        ) else {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(link) = procfs::link(tid, number) else {
             continue;
         };
         if link.as_os_str() == own.as_str() {

@@ -130,9 +130,7 @@ fn one(
     let socket = caller.take(fd)?;
     let traits = netd.traits(&socket)?;
     let domain = traits.domain;
-    if traits.protocol == Some(Protocol::Udp) {
-        socket.is_quick();
-    } else {
+    if traits.protocol != Some(Protocol::Udp) {
         caller.still()?;
     }
     if is(domain, AddressFamily::UNIX) {

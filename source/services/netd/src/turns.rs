@@ -4,19 +4,22 @@
 //! side, whoever judges puts the turn down for as long; the one that stands by looks every millisecond whether it still lies
 //! there, and then goes on with it. The one that waited stands by in its place once it is done.
 
-use crate::taken;
 use crate::worker::nudge;
+use nexus_sys::hurry::Hurrier;
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// How long a turn lies at least before somebody else takes it, and at most twice that: a near server has answered a hundred times
 /// over by then, and whoever calls meanwhile does not notice it.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Between two looks at whoever judges and hurries: a look in each millisecond would cost who asks for much three hundredths.
+pub(crate) const HURRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// After how many looks without a turn put down in between nobody looks any more.
 const LOOKS_IDLE: u32 = 4;
@@ -30,6 +33,8 @@ pub struct Turns<T> {
     changed: Condvar,
     over: AtomicBool,
     serve: Serve<T>,
+    /// Looks after whoever judges.
+    hurrier: Hurrier,
 }
 
 /// Told who waits.
@@ -83,6 +88,7 @@ impl<T: Send + 'static> Turns<T> {
             changed: Condvar::new(),
             over: AtomicBool::new(false),
             serve: Box::new(serve),
+            hurrier: Hurrier::start(nudge(), HURRY_PAUSE)?,
         });
         turns.hire(Some(turn))?;
         Ok(turns)
@@ -90,15 +96,10 @@ impl<T: Send + 'static> Turns<T> {
 
     fn hire(self: &Arc<Self>, turn: Option<T>) -> io::Result<()> {
         let turns = Arc::clone(self);
-        let (tell, told) = mpsc::sync_channel(1);
         let work = move || {
             // Nothing else is for these threads, and one without this mask only takes more.
             let _ = set_mask(&SignalSet::full_without(nudge()));
-            let ready = taken::hurry_here();
-            let is_ready = ready.is_ok();
-            if tell.send(ready).is_err() || !is_ready {
-                return;
-            }
+            turns.hurrier.look_after_here();
             let mut next = turn.inspect(|_| turns.state().judge = Some(here()));
             while let Some(turn) = next.or_else(|| turns.stand_by()) {
                 (turns.serve)(&turns, turn);
@@ -106,8 +107,7 @@ impl<T: Send + 'static> Turns<T> {
                 next = None;
             }
         };
-        thread::Builder::new().name("judge".into()).spawn(work)?;
-        told.recv().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        thread::Builder::new().name("judge".into()).spawn(work).map(drop)
     }
 
     /// The turn is no longer this thread's: another's, or nobody's any more.
@@ -236,7 +236,7 @@ fn here() -> (thread::ThreadId, ThreadHandle) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{Receiver, Sender};
+    use std::sync::mpsc::{self, Receiver, Sender};
 
     type Job = Box<dyn FnOnce() + Send>;
 
@@ -301,10 +301,7 @@ mod tests {
             });
             let (one, other) = (told.recv().unwrap(), told.recv().unwrap());
             assert_ne!(one, other);
-            // Until it stands by again.
-            while turns.state().standing_by == StandingBy::Nobody {
-                thread::yield_now();
-            }
+            until_somebody_stands_by(&turns);
         }
         turns.end();
         ended.recv().unwrap();
@@ -334,6 +331,48 @@ mod tests {
         }
         turns.end();
         ended.recv().unwrap();
+    }
+
+    #[test]
+    fn who_judges_is_looked_after_and_so_is_the_one_that_stands_by() {
+        let (turns, jobs, ended) = begin();
+        let (tell, told) = mpsc::channel();
+        for _ in 0..2 {
+            let (release, released) = mpsc::channel();
+            let first = tell.clone();
+            give(&jobs, move || {
+                released.recv().unwrap();
+                first.send(waits_for_nothing()).unwrap();
+            });
+            let second = tell.clone();
+            give(&jobs, move || {
+                second.send(waits_for_nothing()).unwrap();
+                release.send(()).unwrap();
+            });
+            for _ in 0..2 {
+                assert_eq!(told.recv().unwrap(), Err(rustix::io::Errno::INTR));
+            }
+            until_somebody_stands_by(&turns);
+        }
+        turns.end();
+        ended.recv().unwrap();
+    }
+
+    /// The one that waited does so again: until then whoever judges must not wait.
+    fn until_somebody_stands_by(turns: &Turns<(Bench, Ended)>) {
+        while turns.state().standing_by == StandingBy::Nobody {
+            thread::yield_now();
+        }
+    }
+
+    /// In a hurry.
+    fn waits_for_nothing() -> rustix::io::Result<usize> {
+        let _hurried = nexus_sys::hurry::Hurried::now().ok_or(rustix::io::Errno::NOTRECOVERABLE)?;
+        let (quiet, _keep) = std::os::unix::net::UnixStream::pair().unwrap();
+        rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&quiet, rustix::event::PollFlags::IN)],
+            None,
+        )
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::stream::Work;
 use crate::taken::Taken;
 use crate::{Denial, errno_of};
 use nexus_abi::Errno;
+use nexus_sys::hurry::Also;
 use nexus_sys::seccomp::{Listener, Notification};
 use nexus_sys::signal::{SignalSet, ThreadHandle, set_interrupting, set_mask};
 use nexus_wire::broker::{Reply, UnixAction};
@@ -184,8 +185,13 @@ impl Workers {
             return Ok(());
         }
         let watched = Arc::clone(&self.shared);
+        let also = Also::as_here();
+        let work = move || {
+            also.into_iter().for_each(Also::look_after_here);
+            watch(&watched);
+        };
         let thread = thread::Builder::new().name("signals".into()).stack_size(STACK_BYTES);
-        thread.spawn(move || watch(&watched)).map(drop).inspect_err(|_| {
+        thread.spawn(work).map(drop).inspect_err(|_| {
             self.shared.watched.store(false, Ordering::Release);
         })
     }

@@ -1,5 +1,6 @@
 //! Whose program asks: the session of a thread, for those that serve files and must not look into `/proc` themselves.
 
+use nexus_sys::hurry::Also;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,10 +79,11 @@ impl Who {
         inner.inits = inits;
         inner.known.clear();
         if only.is_none() && !inner.is_begun {
-            let who = Arc::clone(self);
-            let begun = std::thread::Builder::new()
-                .name("vfsd-who".to_owned())
-                .spawn(move || who.look());
+            let (who, also) = (Arc::clone(self), Also::as_here());
+            let begun = std::thread::Builder::new().name("vfsd-who".to_owned()).spawn(move || {
+                also.into_iter().for_each(Also::look_after_here);
+                who.look();
+            });
             // Without it everybody is unknown, and shares one share.
             inner.is_begun = begun.is_ok();
         }

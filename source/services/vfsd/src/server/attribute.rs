@@ -1,5 +1,6 @@
 //! Whose request was it? Asked by the thread that tells sessions, never by one that serves files.
 
+use nexus_sys::procfs;
 use std::collections::HashMap;
 
 /// How many parents are followed: a chain of processes is no longer than a subject may have processes.
@@ -19,7 +20,7 @@ pub(crate) fn session_of(pid: u32, inits: &HashMap<u32, u64>) -> Option<u64> {
         if let Some(session) = inits.get(&at) {
             return Some(*session);
         }
-        at = parent_of(&std::fs::read(format!("/proc/{at}/stat")).ok()?)?;
+        at = parent_of(&procfs::read(at, "stat").ok()?)?;
     }
     None
 }

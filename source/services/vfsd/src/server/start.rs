@@ -2,9 +2,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexus_abi::Area;
 use nexus_quota::Ledger;
+use nexus_sys::hurry::{Also, Hurrier};
 use nexus_wire::packet::PacketSocket;
 use nexus_wire::vfs::{Budgets, FromVfsd, PolicyHex, Refusal, SubjectName};
 use nexus_wire::{Bounded, vfs};
@@ -18,9 +20,13 @@ use crate::Identity;
 use crate::fs::books::Books;
 use crate::fs::events::EventQueue;
 use crate::fs::serve::Server;
+use crate::fs::serve::quiet;
 use crate::fs::who::Who;
 use crate::fs::{Vfs, Zone};
 use crate::layout::{Backing, measure};
+
+/// Between two looks at those who look at the subject's processes: what they learn is for nobody who waits for it.
+const HURRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the starter prepared.
 #[derive(Debug)]
@@ -88,6 +94,11 @@ fn serve(start: Start, complaints: &mut Option<OwnedFd>) -> Result<(), (&'static
     drop::become_owner(start.owner, start.from_root).map_err(at("giving up privileges"))?;
     let mounts = mount::Mounts::begin(mount).map_err(at("making a thread that copies mounts"))?;
 
+    // Whoever looks into `/proc` at the subject's processes.
+    let hurrier = quiet::prepare().and_then(|()| Hurrier::start(quiet::LOOK_UP, HURRY_PAUSE));
+    let hurrier = hurrier.map_err(|error| ("starting threads", drop::errno_of(error)))?;
+    hurrier.look_after_here();
+
     let backing = Backing::open(start.dir.as_fd()).map_err(at("making the subject's directories"))?;
     let used = measure(backing.state.as_fd()).map_err(at("measuring what the state holds"))?;
     let ledger = Ledger::default()
@@ -111,9 +122,11 @@ fn serve(start: Start, complaints: &mut Option<OwnedFd>) -> Result<(), (&'static
     // the kernel makes on nobody's behalf.
     let server = Server::new(device, vfs).map_err(at("shaking hands with the kernel"))?;
     let (ended, nobody) = (Arc::clone(&events), Arc::clone(&who));
+    let also = Also::as_here();
     std::thread::Builder::new()
         .name("vfsd-serve".to_owned())
         .spawn(move || {
+            also.into_iter().for_each(Also::look_after_here);
             server.run();
             nobody.finish();
             ended.finish();

@@ -8,12 +8,13 @@
 
 mod crew;
 mod pipe;
-mod quiet;
+pub(crate) mod quiet;
 mod warden;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nexus_sys::hurry::Also;
 use rustix::io::Errno;
 
 use self::crew::Crew;
@@ -67,13 +68,17 @@ impl Server {
 
     /// Serves until the file system is gone.
     pub(crate) fn run(self) {
-        quiet::prepare();
+        // Without it a thread ends its wait with the next request: all that is lost is speed.
+        let _ = quiet::prepare();
         let crew = Arc::new(Crew::new(self));
         let warden = {
-            let crew = Arc::clone(&crew);
+            let (crew, also) = (Arc::clone(&crew), Also::as_here());
             std::thread::Builder::new()
                 .name("vfsd-warden".to_owned())
-                .spawn(move || warden::watch(&crew))
+                .spawn(move || {
+                    also.into_iter().for_each(Also::look_after_here);
+                    warden::watch(&crew);
+                })
         };
         if let Ok(warden) = &warden {
             crew.set_warden(warden.thread().clone());

@@ -18,7 +18,7 @@ use nexus_sys::signal::{ThreadHandle, set_interrupting};
 use super::crew::{Crew, Hands, Post, QUIET, TURN_NS, leave_post};
 
 /// `SIGUSR1` (signal(7)): ends a wait.
-const LOOK_UP: i32 = 10;
+pub(crate) const LOOK_UP: i32 = 10;
 
 /// After how many requests it looks whether its caller still shares its core: looking costs half a microsecond.
 const FOLLOW_REQUESTS: u32 = 4;
@@ -38,9 +38,8 @@ pub(super) enum Quiet {
 }
 
 /// Has [`LOOK_UP`] end a wait and do nothing else.
-pub(super) fn prepare() {
-    // Without it the thread ends its wait with the next request: all that is lost is speed.
-    let _ = set_interrupting(LOOK_UP);
+pub(crate) fn prepare() -> std::io::Result<()> {
+    set_interrupting(LOOK_UP)
 }
 
 impl Crew {

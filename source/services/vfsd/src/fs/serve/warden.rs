@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nexus_sys::procfs;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::{CpuSet, Pid};
 
@@ -247,7 +248,7 @@ fn running_in(loadavg: &[u8]) -> Option<usize> {
 struct Place {
     core: Option<usize>,
     caller: u32,
-    stat: Option<OwnedFd>,
+    stat: Option<procfs::Kept>,
 }
 
 /// Puts each reader where its caller runs, or lets it run everywhere when there are several readers.
@@ -312,12 +313,10 @@ impl Place {
         }
         if self.caller != caller {
             self.caller = caller;
-            let path = format!("/proc/{caller}/stat");
-            self.stat = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+            self.stat = procfs::Kept::open(caller, "stat").ok();
         }
         let mut line = [0; 1024];
-        let count = rustix::io::pread(self.stat.as_ref()?.as_fd(), &mut line, 0).ok()?;
-        core_in(line.get(..count)?)
+        core_in(self.stat.as_ref()?.read(&mut line).ok()?)
     }
 }
 

@@ -25,7 +25,7 @@ fn request(unique: u64) -> Vec<u8> {
 
 /// A crew at work, and the kernel's side of its device.
 fn at_work(act: impl FnOnce(&Arc<Crew>, &OwnedFd)) {
-    super::prepare();
+    super::prepare().unwrap();
     let scratch = Scratch::new();
     let (kernel, device) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
