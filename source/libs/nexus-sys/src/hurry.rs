@@ -396,6 +396,18 @@ mod tests {
     }
 
     #[test]
+    fn who_makes_others_wait_again_and_again_is_looked_at_more_often() {
+        // At each second look alone this would take minutes, and fail.
+        let hurrier = Hurrier::start(SIGNAL, Duration::from_secs(1)).unwrap();
+        looked_after(&hurrier, || {
+            for _ in 0..150 {
+                let _hurried = Hurried::now();
+                assert_eq!(wait(None), Err(rustix::io::Errno::INTR));
+            }
+        });
+    }
+
+    #[test]
     fn nobody_is_interrupted_by_what_was_sent_before() {
         let hurrier = Hurrier::start(SIGNAL, LOOK).unwrap();
         looked_after(&hurrier, || {

@@ -36,8 +36,8 @@ pub(crate) fn status(tid: u32) -> io::Result<String> {
 
 impl Status {
     /// `Ok(None)` where it is gone. An error says nothing of it: there may be no descriptor or memory to look with.
-    fn of(tid: u32) -> io::Result<Option<Self>> {
-        match status(tid) {
+    fn of(text: io::Result<String>) -> io::Result<Option<Self>> {
+        match text {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error) if [Errno::ENOENT, Errno::ESRCH].map(raw).contains(&error.raw_os_error()) => Ok(None),
             Err(error) => Err(error),
@@ -93,14 +93,18 @@ fn raw(errno: Errno) -> Option<i32> {
 /// Looks whether this thread is called away; returns its process with how. Where that cannot be seen it is not: a call that gives way
 /// for nothing ends with a number that is no errno.
 pub(crate) fn look(tid: u32) -> Option<(u32, Away)> {
-    let Some(status) = Status::of(tid).ok()? else {
+    look_by(tid, status)
+}
+
+fn look_by(tid: u32, say: impl Fn(u32) -> io::Result<String>) -> Option<(u32, Away)> {
+    let Some(status) = Status::of(say(tid)).ok()? else {
         return Some((tid, Away::Marked));
     };
     let is_leader = status.group == tid;
     let leader = if is_leader {
         Some(status)
     } else {
-        Status::of(status.group).ok()?
+        Status::of(say(status.group)).ok()?
     };
     let leader = leader.unwrap_or(Status {
         state: 'X',
@@ -108,14 +112,14 @@ pub(crate) fn look(tid: u32) -> Option<(u32, Away)> {
     });
     // Who stops a process is its first thread, unless that is the one that waits here.
     let stopped = if is_leader {
-        another_is_stopped(tid)
+        another_is_stopped(tid, &say)
     } else {
         leader.is_stopped()
     };
     status.away(is_leader, leader, stopped).map(|away| (status.group, away))
 }
 
-fn another_is_stopped(leader: u32) -> bool {
+fn another_is_stopped(leader: u32, say: impl Fn(u32) -> io::Result<String>) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{leader}/task")) else {
         return false;
     };
@@ -124,7 +128,7 @@ fn another_is_stopped(leader: u32) -> bool {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     others
         .find(|tid| *tid != leader)
-        .and_then(|tid| Status::of(tid).ok()?)
+        .and_then(|tid| Status::of(say(tid)).ok()?)
         .is_some_and(Status::is_stopped)
 }
 
@@ -193,8 +197,34 @@ mod tests {
     }
 
     #[test]
+    fn who_is_gone_is_called_away_and_who_cannot_be_looked_at_is_not() {
+        use rustix::io::Errno;
+        const OTHER: &str = "State:\tS\nTgid:\t9\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\n";
+        let gone = [Errno::NOENT, Errno::SRCH];
+        let unseen = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::INTR];
+        for error in gone {
+            assert_eq!(look_by(10, |_| Err(error.into())), Some((10, Away::Marked)));
+            // Nor does the group's first thread, which is gone, take the place of the one that waits.
+            let only_itself = |tid| if tid == 10 { Ok(OTHER.into()) } else { Err(error.into()) };
+            assert_eq!(look_by(10, only_itself), None);
+        }
+        for error in unseen {
+            assert_eq!(look_by(10, |_| Err(error.into())), None);
+            let signal = OTHER.replace("ShdPnd:\t0", "ShdPnd:\t2000");
+            let only_itself = |tid| {
+                if tid == 10 {
+                    Ok(signal.clone())
+                } else {
+                    Err(error.into())
+                }
+            };
+            assert_eq!(look_by(10, only_itself), None);
+        }
+    }
+
+    #[test]
     fn the_kernels_words_are_read_and_others_are_not() {
-        let own = Status::of(std::process::id()).unwrap().unwrap();
+        let own = Status::of(status(std::process::id())).unwrap().unwrap();
         assert_eq!((own.group, own.own), (std::process::id(), 0));
         assert_eq!(Status::parse("State:\tR (running)\n"), None);
         assert_eq!(Status::parse(""), None);

@@ -13,10 +13,14 @@ pub(crate) struct Registered {
     registrations: Vec<Registration>,
 }
 
-/// How many epoll instances of a caller are looked at, how much of what is said of them together, and how many registrations of a socket are moved, each by
-/// a thread: loops have one or two instances, and a socket once in each.
+/// How many epoll instances of a caller are looked at: loops have one or two.
 const INSTANCES_MAX: usize = 64;
+
+/// How much of what is said of them is read, together. The kernel makes the whole of it for the first byte, so that many numbers
+/// of one large instance are not looked at one by one.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+
+/// How many registrations of a socket are moved, each by a thread: a socket is in a loop once.
 const REGISTRATIONS_MAX: usize = 1024;
 
 /// Every registration of the file in the caller's own instances, also under a number that the caller has closed since: it lasts
@@ -25,25 +29,33 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
     let Ok(inode) = rustix::fs::fstat(socket).map(|stat| stat.st_ino) else {
         return Vec::new();
     };
+    let read = |number: u32, at_most: u64| procfs::read_at_most(caller.tid(), &format!("fdinfo/{number}"), at_most);
+    let found = listed(instances, inode, |number, at_most| {
+        read(number, at_most).unwrap_or_default()
+    });
+    let take = |(number, registrations)| {
+        // The number may mean something else by now: then adding fails, or the program confused only itself.
+        let epoll = caller.take(u64::from(number)).ok()?;
+        Some(Registered { epoll, registrations })
+    };
+    found.into_iter().filter_map(take).collect()
+}
+
+/// `read` says at most so much of what proc_pid_fdinfo(5) has of a number.
+fn listed(instances: &[u32], inode: u64, read: impl Fn(u32, u64) -> Vec<u8>) -> Vec<(u32, Vec<Registration>)> {
+    let (mut text_left, mut left) = (TEXT_BYTES_MAX, REGISTRATIONS_MAX);
     let mut found = Vec::new();
-    let mut left = REGISTRATIONS_MAX;
-    let mut text_left = TEXT_BYTES_MAX;
     for number in instances.iter().take(INSTANCES_MAX) {
-        // The kernel makes the whole of it for the first byte: many numbers of one large instance are not looked at one by one.
-        if text_left == 0 {
+        if text_left == 0 || left == 0 {
             break;
         }
-        let text = procfs::read_at_most(caller.tid(), &format!("fdinfo/{number}"), text_left);
-        let text = String::from_utf8(text.unwrap_or_default()).unwrap_or_default();
+        let text = read(*number, text_left);
         text_left = text_left.saturating_sub(text.len() as u64);
+        let text = String::from_utf8(text).unwrap_or_default();
         let registrations: Vec<Registration> = text.lines().filter_map(|line| parse(line, inode)).take(left).collect();
-        if registrations.is_empty() {
-            continue;
-        }
         left = left.saturating_sub(registrations.len());
-        // The number may mean something else by now: then adding fails, or the program confused only itself.
-        if let Ok(epoll) = caller.take(u64::from(*number)) {
-            found.push(Registered { epoll, registrations });
+        if !registrations.is_empty() {
+            found.push((*number, registrations));
         }
     }
     found
@@ -91,5 +103,50 @@ mod tests {
         assert_eq!(parse(line, 0x1b6b), None);
         assert_eq!(parse("flags:\t02", 0x1b6a), None);
         assert_eq!(parse("", 0), None);
+    }
+
+    const LINE: &str = "tfd:        5 events:       19 data:                5  pos:0 ino:7 sdev:8\n";
+
+    /// Which numbers were read, and how many registrations were found.
+    fn read_and_found(instances: &[u32], text: &str) -> (Vec<u32>, usize) {
+        let numbers = std::cell::RefCell::new(Vec::new());
+        let read = |number, at_most: u64| {
+            numbers.borrow_mut().push(number);
+            text.bytes().take(usize::try_from(at_most).unwrap()).collect()
+        };
+        let found = listed(instances, 7, read);
+        (numbers.into_inner(), found.iter().map(|(_, found)| found.len()).sum())
+    }
+
+    #[test]
+    fn a_socket_that_is_in_a_few_loops_is_found_in_each() {
+        assert_eq!(read_and_found(&[3, 4], LINE), (vec![3, 4], 2));
+        let other = LINE.replace("ino:7", "ino:8");
+        assert_eq!(
+            read_and_found(&[3, 4], &format!("{other}{LINE}{other}")),
+            (vec![3, 4], 2)
+        );
+        assert_eq!(read_and_found(&[3, 4], &other), (vec![3, 4], 0));
+    }
+
+    #[test]
+    fn no_more_instances_text_and_registrations_are_looked_at_than_is_said() {
+        let many: Vec<u32> = (0..).take(INSTANCES_MAX + 1).collect();
+        let most = many.get(..INSTANCES_MAX).unwrap().to_vec();
+        assert_eq!(read_and_found(&most, LINE), (most.clone(), INSTANCES_MAX));
+        assert_eq!(read_and_found(&many, LINE), (most, INSTANCES_MAX));
+
+        let text = usize::try_from(TEXT_BYTES_MAX).unwrap();
+        assert_eq!(read_and_found(&[3, 4], &"\n".repeat(text - 1)), (vec![3, 4], 0));
+        assert_eq!(read_and_found(&[3, 4], &"\n".repeat(text)), (vec![3], 0));
+
+        assert_eq!(
+            read_and_found(&[3, 4], &LINE.repeat(REGISTRATIONS_MAX - 1)),
+            (vec![3, 4], REGISTRATIONS_MAX)
+        );
+        assert_eq!(
+            read_and_found(&[3, 4], &LINE.repeat(REGISTRATIONS_MAX)),
+            (vec![3], REGISTRATIONS_MAX)
+        );
     }
 }
