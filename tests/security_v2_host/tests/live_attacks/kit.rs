@@ -170,23 +170,26 @@ impl fmt::Display for Answers {
 
 /// Who listens on the host's side, and writes down every greeting.
 pub(crate) struct Catcher {
-    port: u16,
-    path: Option<PathBuf>,
+    place: Place,
     caught: Arc<Mutex<Vec<String>>>,
+}
+
+/// Where a greeting goes. Others may listen at the same number for the other protocol.
+enum Place {
+    Tcp(u16),
+    Udp(u16),
+    Stream(PathBuf),
+    Datagrams(PathBuf),
 }
 
 impl Catcher {
     /// Who writes down what `hear` hears, one after the other, so that what came first is written down first. It ends with the
     /// test: nobody else comes to its place.
-    fn new(port: u16, path: Option<&Path>, hear: impl FnOnce(&Mutex<Vec<String>>) + Send + 'static) -> Self {
+    fn new(place: Place, hear: impl FnOnce(&Mutex<Vec<String>>) + Send + 'static) -> Self {
         let caught = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&caught);
         std::thread::spawn(move || hear(&into));
-        Self {
-            port,
-            path: path.map(Path::to_owned),
-            caught,
-        }
+        Self { place, caught }
     }
 
     /// On a free port of this address, over TCP.
@@ -197,7 +200,7 @@ impl Catcher {
     pub(crate) fn tcp_at(address: &str, port: u16) -> Option<Self> {
         let listener = TcpListener::bind((address, port)).ok()?;
         let port = listener.local_addr().ok()?.port();
-        Some(Self::new(port, None, move |into| {
+        Some(Self::new(Place::Tcp(port), move |into| {
             for stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(SILENCE_MAX));
                 note(into, stream);
@@ -208,13 +211,15 @@ impl Catcher {
     pub(crate) fn udp() -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
         let port = socket.local_addr().expect("its address").port();
-        Self::new(port, None, move |into| note_each(into, |bytes| socket.recv(bytes)))
+        Self::new(Place::Udp(port), move |into| {
+            note_each(into, |bytes| socket.recv(bytes))
+        })
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
         let listener = UnixListener::bind(path).expect("a socket at the path");
         open_to_all(path);
-        Self::new(0, Some(path), move |into| {
+        Self::new(Place::Stream(path.to_owned()), move |into| {
             for stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(SILENCE_MAX));
                 note(into, stream);
@@ -225,11 +230,17 @@ impl Catcher {
     pub(crate) fn unix_datagram(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a socket at the path");
         open_to_all(path);
-        Self::new(0, Some(path), move |into| note_each(into, |bytes| socket.recv(bytes)))
+        Self::new(Place::Datagrams(path.to_owned()), move |into| {
+            note_each(into, |bytes| socket.recv(bytes))
+        })
     }
 
+    /// `0` for one that is at a path.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        match self.place {
+            Place::Tcp(port) | Place::Udp(port) => port,
+            Place::Stream(_) | Place::Datagrams(_) => 0,
+        }
     }
 
     pub(crate) fn caught(&self) -> Vec<String> {
@@ -256,7 +267,8 @@ impl Catcher {
         let mark = format!("{MARK} {}", MARKS.fetch_add(1, Ordering::Relaxed));
         let until = Instant::now() + Duration::from_secs(60);
         // Again and again: a queue that an attack has filled takes no datagram.
-        while self.mark(&mark).is_ok() {
+        loop {
+            let sent = self.mark(&mark);
             for _ in 0..100 {
                 let caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
                 if caught.contains(&mark) {
@@ -265,7 +277,7 @@ impl Catcher {
                 drop(caught);
                 std::thread::sleep(Duration::from_millis(2));
             }
-            assert!(Instant::now() < until, "the catcher is deaf");
+            assert!(Instant::now() < until, "the catcher is deaf: {sent:?}");
         }
     }
 
@@ -273,18 +285,13 @@ impl Catcher {
     fn mark(&self, mark: &str) -> std::io::Result<()> {
         use std::io::Write;
         let mark = mark.as_bytes();
-        match &self.path {
-            Some(path) => {
-                let stream = std::os::unix::net::UnixStream::connect(path).and_then(|mut to| to.write_all(mark));
-                stream.or_else(|_| UnixDatagram::unbound()?.send_to(mark, path).map(drop))
-            }
-            None => std::net::TcpStream::connect(("127.0.0.1", self.port))
-                .and_then(|mut to| to.write_all(mark))
-                .or_else(|_| {
-                    UdpSocket::bind("127.0.0.1:0")?
-                        .send_to(mark, ("127.0.0.1", self.port))
-                        .map(drop)
-                }),
+        match &self.place {
+            Place::Tcp(port) => std::net::TcpStream::connect(("127.0.0.1", *port))?.write_all(mark),
+            Place::Udp(port) => UdpSocket::bind("127.0.0.1:0")?
+                .send_to(mark, ("127.0.0.1", *port))
+                .map(drop),
+            Place::Stream(path) => std::os::unix::net::UnixStream::connect(path)?.write_all(mark),
+            Place::Datagrams(path) => UnixDatagram::unbound()?.send_to(mark, path).map(drop),
         }
     }
 }
