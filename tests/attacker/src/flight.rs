@@ -4,6 +4,7 @@ use crate::raw::{call, close, socket};
 use crate::sockets::{connect_raw, loopback};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Sends descriptors that nobody takes, until none can be sent any more or so many are.
 fn fill(most: usize) -> (Vec<(UnixStream, UnixStream)>, i32) {
@@ -46,8 +47,9 @@ fn fill(most: usize) -> (Vec<(UnixStream, UnixStream)>, i32) {
     }
 }
 
-/// Asks for what is made inside, with all of them on their way and after that.
-pub(crate) fn run(port: u16, most: usize) {
+/// Asks for what is made inside, with all of them on their way and after that. Where others meet it in a directory, it says `full`
+/// and `after` there, and waits each time until they have answered.
+pub(crate) fn run(port: u16, most: usize, others: Option<&Path>) {
     let ask = |what: &str| {
         // A name of its own: refused or not, it is answered.
         let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
@@ -63,11 +65,25 @@ pub(crate) fn run(port: u16, most: usize) {
         let fd = socket(libc::AF_INET, libc::SOCK_STREAM, 0);
         println!("{what}-outside ok {}", i32::from(connect_raw(fd, &loopback(port)) == 0));
         close(fd);
+        if what != "before" {
+            others.iter().for_each(|place| meet(place, what));
+        }
     };
+    // Once it is answered, whoever judges has all that it needs.
+    ask("before");
     let (pairs, errno) = fill(most);
     println!("full ok {errno}");
     ask("full");
     drop(pairs);
     ask("after");
     std::process::exit(0);
+}
+
+/// Goes on once what was said is taken away, or nobody answers any more.
+fn meet(place: &Path, what: &str) {
+    let (said, over) = (place.join(what), place.join("over"));
+    let _ = std::fs::write(&said, "");
+    while said.exists() && !over.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }

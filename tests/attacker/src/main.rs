@@ -2,6 +2,8 @@
 //! `NAME ok VALUE` or `NAME ERRNO`. Judging that is the tests' work; the same lines from a run without the sandbox show
 //! that an attack works where its guard is missing.
 
+use std::path::Path;
+
 mod areas;
 mod around;
 mod calls;
@@ -73,7 +75,8 @@ fn main() -> ExitCode {
         }
         ("turn-flags", [full, open, rounds]) => turn::flags(number(full), number(open), number(rounds)),
         ("turn-held", [host, open, path, rounds]) => turn::held(number(host), number(open), path, number(rounds)),
-        ("flight", [open, most]) => flight::run(number(open), number(most)),
+        ("flight", [open, most]) => flight::run(number(open), number(most), None),
+        ("flight", [open, most, place]) => flight::run(number(open), number(most), Some(Path::new(place))),
         ("turn-linger", [stuck, open, forbidden, rounds]) => {
             linger::run(number(stuck), number(open), number(forbidden), number(rounds));
         }

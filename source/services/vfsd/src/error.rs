@@ -91,6 +91,9 @@ pub enum VfsdError {
         #[source]
         source: Errno,
     },
+    /// The file server could not give the session its areas.
+    #[error("the file server could not hand over the session's areas")]
+    Mounts(#[source] Errno),
     /// The file server did not take the session.
     #[error("the file server refused the session ({0:?})")]
     Refused(Refusal),

@@ -331,6 +331,14 @@ fn answer(config: &VfsdConfig, socket: PacketSocket, until: Instant) -> Result<O
             stage: String::from_utf8_lossy(stage.as_bytes()).into_owned(),
             source: errno_of(errno),
         }),
+        (
+            FromVfsd::Refused {
+                refusal: Refusal::Mount,
+                errno,
+                ..
+            },
+            _,
+        ) => Err(VfsdError::Mounts(errno_of(errno))),
         (FromVfsd::Refused { refusal, .. }, _) => Err(VfsdError::Refused(refusal)),
         (FromVfsd::NoPlace { part, errno }, _) => {
             let source = errno_of(errno);

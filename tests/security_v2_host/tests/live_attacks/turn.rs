@@ -2,6 +2,7 @@
 //! nothing and holds up nobody.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -140,51 +141,140 @@ fn connections_that_linger_for_an_hour_and_are_closed_under_whoever_judges_hold_
     }
 }
 
+/// Who has descriptors on their way, and around what it is run.
+struct Sender {
+    user: User,
+    /// It takes all that the user may have: all that have its number have one share, so who takes it gets a number of its own;
+    /// where there is none, and for root's programs, it takes some, and nothing may come of it.
+    takes_all: bool,
+    around: Vec<String>,
+}
+
+impl Sender {
+    /// `files` is how many it may have open, as prlimit(1) takes it.
+    fn new(user: User, apart: u32, files: &str) -> Self {
+        let (user, takes_all) = match user {
+            User::Ordinary(id) if rustix::process::geteuid().is_root() => (User::Ordinary(id + apart), true),
+            other => (other, false),
+        };
+        let id = user.id();
+        let around = if takes_all {
+            format!("prlimit --nofile={files} setpriv --reuid {id} --regid {id} --clear-groups")
+        } else {
+            "env".into()
+        };
+        let around = around.split(' ').map(str::to_owned).collect();
+        Self {
+            user,
+            takes_all,
+            around,
+        }
+    }
+
+    fn words<'w>(&self, port: &'w str) -> [&'w str; 3] {
+        ["flight", port, if self.takes_all { "100000" } else { "20" }]
+    }
+}
+
+/// As many descriptors for the processes of nx's own as for a program of a session.
+const AS_MANY: &str = "256:4096";
+
 #[test]
 fn where_no_descriptor_can_be_sent_any_more_calls_are_answered_and_go_on_once_one_can() {
     let _alone = alone();
-    let is_root = rustix::process::geteuid().is_root();
     for user in users() {
-        // All that have the number have one share, so who takes it gets a number of its own; where there is none, and for root's
-        // programs, it takes some, and nothing may come of it.
-        let (user, takes_all) = match user {
-            User::Ordinary(id) if is_root => (User::Ordinary(id + 1), true),
-            other => (other, false),
-        };
+        let sender = Sender::new(user, 1, AS_MANY);
         let near = Catcher::tcp("127.0.0.1");
-        let attack = Attack::with_egress(user, &open(&[near.port()]));
-        let most = if takes_all { "100000" } else { "20" };
-        // The program may have more open than the session's init may at first.
-        let (id, few) = (user.id().to_string(), "--nofile=256:");
-        let few = match user {
-            User::Ordinary(_) if is_root => vec![
-                "setpriv",
-                "--reuid",
-                &id,
-                "--regid",
-                &id,
-                "--clear-groups",
-                "prlimit",
-                few,
-            ],
-            _ => vec!["prlimit", few],
-        };
-        let run = attack.prepare(&["flight", &near.port().to_string(), most]).around(few);
-        let done = run.deadline(DEADLINE * 4).run();
+        let attack = Attack::with_egress(sender.user, &open(&[near.port()]));
+        let run = attack.prepare(&sender.words(&near.port().to_string()));
+        let done = run.around(&sender.around).deadline(DEADLINE * 4).run();
         let answers = Answers::of(&done.out());
         let too_many = i64::from(rustix::io::Errno::TOOMANYREFS.raw_os_error());
         let refused = i64::from(rustix::io::Errno::CONNREFUSED.raw_os_error());
         let seen = ["full", "full-inside"].map(|name| answers.value(name) == too_many);
-        assert_eq!((done.code(), seen), (Some(0), [takes_all; 2]), "{answers}\n{done}");
-        // Nobody is there.
-        assert_eq!(answers.value("after-inside"), refused, "{done}");
         assert_eq!(
-            (answers.value("after-memory"), answers.value("after-outside")),
-            (1, 1),
-            "{done}"
+            (done.code(), seen),
+            (Some(0), [sender.takes_all; 2]),
+            "{answers}\n{done}"
         );
+        for when in ["before", "after"] {
+            // Nobody is there.
+            for (what, expected) in [("inside", refused), ("memory", 1), ("outside", 1)] {
+                assert_eq!(answers.value(&format!("{when}-{what}")), expected, "{done}");
+            }
+        }
         done.assert_nothing_left();
     }
+}
+
+/// Tells a program, however the test ends, that nobody meets it any more.
+struct Over(PathBuf);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let _ = std::fs::write(&self.0, "");
+    }
+}
+
+#[test]
+fn where_no_descriptor_can_be_sent_any_more_a_further_session_says_so_and_one_begins_once_one_can() {
+    let _alone = alone();
+    for user in users() {
+        let sender = Sender::new(user, 2, AS_MANY);
+        beside_sender(&sender, |done| {
+            if sender.takes_all {
+                assert!(matches!(done.code(), Some(4 | 6 | 7)), "{done}");
+                let said = done.err();
+                assert!(
+                    said.contains("on their way in messages that nobody has received"),
+                    "{done}"
+                );
+            } else {
+                assert_eq!(done.code(), Some(0), "{done}");
+            }
+        });
+    }
+}
+
+#[test]
+fn who_sends_all_that_a_program_of_a_session_may_have_holds_up_no_session_that_may_have_more() {
+    let _alone = alone();
+    for user in users() {
+        let sender = Sender::new(user, 3, "256:8192");
+        beside_sender(&sender, |done| assert_eq!(done.code(), Some(0), "{done}"));
+    }
+}
+
+/// A session of the same subject's, with all that a program of one may send on its way, and one after that. The first session
+/// lasts meanwhile, and so does the file server of all of them.
+fn beside_sender(sender: &Sender, beside: impl FnOnce(&Output)) {
+    let near = Catcher::tcp("127.0.0.1");
+    let attack = Attack::with_egress(sender.user, &open(&[near.port()]));
+    let (work, port) = (attack.home.work(), near.port().to_string());
+    // Root's programs have another number, and meet here too.
+    open_to_all(&work);
+    let [flight, port, most] = sender.words(&port);
+    let run = attack.prepare(&[flight, port, most, work.to_str().unwrap()]);
+    let run = run.around(&sender.around).deadline(DEADLINE * 8);
+    let first = std::thread::spawn(move || run.run());
+    let _over = Over(work.join("over"));
+    let another = || {
+        let run = attack.prepare_any(vec!["true".into()]);
+        run.around(&sender.around).deadline(DEADLINE * 4).run()
+    };
+    let meets = |said: &str| eventually(said, || work.join(said).exists() || first.is_finished());
+
+    meets("full");
+    beside(&another());
+    let _ = std::fs::remove_file(work.join("full"));
+    meets("after");
+    let done = another();
+    assert_eq!(done.code(), Some(0), "{done}");
+    let _ = std::fs::remove_file(work.join("after"));
+    let done = first.join().unwrap();
+    assert_eq!(Answers::of(&done.out()).value("full") != 0, sender.takes_all, "{done}");
+    assert_eq!(done.code(), Some(0), "{done}");
+    done.assert_nothing_left();
 }
 
 #[test]

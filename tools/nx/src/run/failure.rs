@@ -1,6 +1,7 @@
 //! Why `nx` itself failed, as opposed to the program.
 
 use crate::plain::plain_lines;
+use rustix::io::Errno;
 use std::fmt;
 
 /// The exit codes of `nx`.
@@ -89,17 +90,34 @@ impl Failure {
         }
     }
 
-    /// The same where the kernel said why: a process that may not open one more file says nothing of the machine.
+    /// The same where the kernel said why: a process that may not open one more file, or send one, says nothing of the machine.
     pub(crate) fn of_machine_or_limit(self, errno: Option<i32>) -> Self {
-        if errno == Some(rustix::io::Errno::MFILE.raw_os_error()) {
-            return self.with_help(super::open_files::help());
+        match errno.and_then(limit) {
+            Some(help) => self.with_help(help),
+            None => self.of_machine(),
         }
-        self.of_machine()
+    }
+
+    /// With what to do where it is nothing but a limit of the user's.
+    pub(crate) fn of_limit(self, errno: Errno) -> Self {
+        match limit(errno.raw_os_error()) {
+            Some(help) => self.with_help(help),
+            None => self,
+        }
     }
 
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(plain_lines(&help.into()));
         self
+    }
+}
+
+/// What to do about a limit that the kernel named.
+fn limit(errno: i32) -> Option<String> {
+    match Errno::from_raw_os_error(errno) {
+        Errno::MFILE => Some(super::open_files::help()),
+        Errno::TOOMANYREFS => Some(super::open_files::help_on_their_way()),
+        _ => None,
     }
 }
 

@@ -4,23 +4,21 @@ use super::failure::Failure;
 use execd::Entry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A soft limit that is enough for any policy. What is below is raised as far as the hard limit goes; most shells say 1024.
-const ENOUGH: u64 = 1024;
-
 /// What a session's processes have open besides what the view is made of: the links between them, the areas' mounts, the
 /// journal, the file server's device and threads. 23 with the shipped policy; the rest is room for what nobody counted.
 const WITHOUT_VIEW: u64 = 32;
 
-/// Raises the soft limit where it is low. Says what it was then, which the program is to find again.
+/// Raises the soft limit to the hard one: most shells say 1024, which is little for a policy that shows much, and a user's
+/// processes may send no descriptor while more are on their way than the one that sends may have open, unix(7): programs of a
+/// session, which have fewer, then hold up no other session. Says what it was, which the program is to find again.
 pub(crate) fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let was = limit.current.filter(|soft| *soft < ENOUGH)?;
-    let raised = limit.maximum.map_or(ENOUGH, |hard| hard.min(ENOUGH));
-    let new = Rlimit {
-        current: Some(raised),
+    let was = limit.current.filter(|soft| Some(*soft) < limit.maximum)?;
+    let raised = Rlimit {
+        current: limit.maximum,
         maximum: limit.maximum,
     };
-    (raised > was && setrlimit(Resource::Nofile, new).is_ok()).then_some(was)
+    setrlimit(Resource::Nofile, raised).is_ok().then_some(was)
 }
 
 /// Whether there are enough for this view.
@@ -51,6 +49,16 @@ pub(crate) fn help() -> String {
     let may = getrlimit(Resource::Nofile).current;
     let may = may.map_or_else(String::new, |may| format!(" (it is {may} now)"));
     format!("raise the limit of open files of the shell that starts nx{may}: `ulimit -n 1024`")
+}
+
+/// What to do about a failure that is nothing but a user who has too many files on their way, unix(7).
+pub(crate) fn help_on_their_way() -> String {
+    let may = getrlimit(Resource::Nofile).current;
+    let may = may.map_or_else(String::new, |may| format!(" (it is {may} now)"));
+    format!(
+        "too many files of this user's are on their way in messages that nobody has received: end the program that sends \
+         them, or raise the limit of open files of the shell that starts nx{may}, which is theirs as well"
+    )
 }
 
 #[cfg(test)]

@@ -266,11 +266,10 @@ fn begin(
     let files = signals
         .while_open(|| joining.finish())
         .map_err(|error| areas::failure(&error))?;
-    let lost = |_| Failure::internal("the file server is gone before the program began".into());
     let init = &spawned.init;
     let attached = files.attach(init.pid.cast_unsigned(), Some(init.pidfd.as_fd()));
-    attached.map_err(lost)?;
-    let gone = |error| Failure::internal(format!("the supervisor is gone: {error}"));
+    attached.map_err(|error| areas::failure(&error))?;
+    let gone = |error| Failure::internal(format!("the supervisor is gone: {error}")).of_limit(error);
     let packet = signals.while_open(|| front.receive()).map_err(gone)?;
     if packet.bytes() != READY {
         return Err(supervisor_failure(packet.bytes()));
@@ -397,7 +396,7 @@ fn finish(end: End, plan: &Plan, session: &Session, signals: &mut Signals, statu
 
 fn spawn_failure(error: &SpawnError) -> Failure {
     match error {
-        SpawnError::Init(_) => ended(&error.to_string()),
+        SpawnError::Init(errno) => ended(&error.to_string()).of_limit(*errno),
         SpawnError::Namespaces(why) | SpawnError::Cgroup(why) | SpawnError::IdentityMap(why) => {
             Failure::new(Exit::Unsupported, error.to_string()).of_machine_or_limit(why.raw_os_error())
         }

@@ -116,13 +116,12 @@ fn serve([socket, mount]: [OwnedFd; 2]) {
             .iter()
             .map(|number| copy(mount.as_fd(), Zone::from_number(*number).ok_or(Errno::INVAL)?))
             .collect();
-        let told = match &copies {
-            Ok(copies) => {
-                let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
-                socket.send(&0_i32.to_le_bytes(), &descriptors)
-            }
-            Err(errno) => socket.send(&errno.raw_os_error().to_le_bytes(), &[]),
-        };
+        let given = copies.and_then(|copies| {
+            let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
+            socket.send(&0_i32.to_le_bytes(), &descriptors)
+        });
+        // A user has only so many descriptors on their way, unix(7): that these are too many now says nothing of the next.
+        let told = given.or_else(|errno| socket.send(&errno.raw_os_error().to_le_bytes(), &[]));
         if told.is_err() {
             break;
         }

@@ -338,11 +338,11 @@ impl Sessions {
         self.books.set_budgets(greeting.budgets, greeting.policy);
         session.hello_until = None;
         let descriptors: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
-        let told = session.send(&welcome(greeting.fresh), &descriptors);
-        if told {
-            self.markers.quota_set(&greeting.budgets);
+        if let Err(errno) = session.try_send(&welcome(greeting.fresh), &descriptors) {
+            return session.refuse(Refusal::Mount, Some(errno));
         }
-        told
+        self.markers.quota_set(&greeting.budgets);
+        true
     }
 
     /// Tells sessions what happened: each event to the session whose process it was, or to the longest there.
@@ -446,7 +446,11 @@ impl Session {
     }
 
     fn send(&self, message: &FromVfsd, fds: &[std::os::fd::BorrowedFd<'_>]) -> bool {
-        self.socket.try_send(&message.encode(), fds).is_ok()
+        self.try_send(message, fds).is_ok()
+    }
+
+    fn try_send(&self, message: &FromVfsd, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Errno> {
+        self.socket.try_send(&message.encode(), fds)
     }
 
     /// Always false: the session is over.
