@@ -1,8 +1,10 @@
 //! The guard chain: one evaluator over syscall rules, egress and budgets.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use nexus_abi::syscall::NUMBERS_MAX;
 use nexus_abi::{Area, Effect, Errno, Protocol, Reason, Verdict};
 
 use crate::check::ProfileError;
@@ -101,14 +103,47 @@ impl Facts for NoFacts {
 struct Sorted {
     rules: Vec<SyscallRule>,
     probed: Vec<u32>,
+    /// What is said of each number of the table: to search the rules costs a call that is judged three hundredths.
+    numbers: Vec<OfNumber>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct OfNumber {
+    /// Where its rules begin, and how many they are.
+    first: u16,
+    count: u16,
+    probed: bool,
 }
 
 impl Sorted {
-    fn of_number(&self, number: u32) -> &[SyscallRule] {
-        let first = self.rules.partition_point(|rule| rule.number < number);
-        let rest = self.rules.get(first..).unwrap_or_default();
-        rest.get(..rest.partition_point(|rule| rule.number == number))
-            .unwrap_or_default()
+    fn new(profile: &Profile) -> Self {
+        let mut rules = profile.rules.clone();
+        rules.sort_by_key(|rule| rule.number);
+        let mut numbers = vec![OfNumber::default(); NUMBERS_MAX as usize];
+        for (rule, place) in rules.iter().zip(0_u16..) {
+            if let Some(of) = numbers.get_mut(rule.number as usize) {
+                if of.count == 0 {
+                    of.first = place;
+                }
+                of.count = of.count.saturating_add(1);
+            }
+        }
+        for number in &profile.probed {
+            if let Some(of) = numbers.get_mut(*number as usize) {
+                of.probed = true;
+            }
+        }
+        let probed = profile.probed.clone();
+        Self { rules, probed, numbers }
+    }
+
+    /// The rules of a number, and whether it is probed. No rule speaks of a number that is in no table.
+    fn of_number(&self, number: u32) -> (&[SyscallRule], bool) {
+        let Some(of) = self.numbers.get(number as usize) else {
+            return (&[], self.probed.binary_search(&number).is_ok());
+        };
+        let rules = self.rules.get(usize::from(of.first)..).unwrap_or_default();
+        (rules.get(..usize::from(of.count)).unwrap_or_default(), of.probed)
     }
 }
 
@@ -135,16 +170,8 @@ impl Guard {
     /// [`compile`](crate::compile()) says of them.
     pub fn new(profiles: &[&Profile]) -> Result<Self, CompileError> {
         check_profiles(profiles)?;
-        let sorted = profiles.iter().map(|profile| {
-            let mut rules = profile.rules.clone();
-            rules.sort_by_key(|rule| rule.number);
-            Sorted {
-                rules,
-                probed: profile.probed.clone(),
-            }
-        });
         Ok(Self {
-            profiles: sorted.collect(),
+            profiles: profiles.iter().map(|profile| Sorted::new(profile)).collect(),
         })
     }
 
@@ -204,7 +231,7 @@ pub(crate) fn check_profiles(profiles: &[&Profile]) -> Result<(), CompileError> 
 
 fn judge_profile(profile: &Sorted, place: u8, request: &Request, facts: &impl Facts, trace: &mut Trace) -> Verdict {
     let number = request.call.number;
-    let rules = profile.of_number(number);
+    let (rules, is_probed) = profile.of_number(number);
     let step = |trace: &mut Trace, rule: &SyscallRule, outcome| {
         trace.push(Step::Rule {
             profile: place,
@@ -227,8 +254,7 @@ fn judge_profile(profile: &Sorted, place: u8, request: &Request, facts: &impl Fa
             Conditions::Fail(outcome) | Conditions::Refused(outcome, _) => step(trace, rule, outcome),
         }
     }
-    let probed = profile.probed.binary_search(&number).is_ok();
-    if probed {
+    if is_probed {
         trace.push(Step::Probed { profile: place });
         return lack_of_rule(number, true, None);
     }
