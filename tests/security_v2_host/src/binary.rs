@@ -101,7 +101,7 @@ fn build(package: &str, binary: &str) -> PathBuf {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());
     let begun = std::time::Instant::now();
-    let status = crate::gate::spawn(&mut cargo)
+    let status = crate::gate::start(&mut cargo)
         .and_then(|mut child| child.wait())
         .unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
     assert!(status.success(), "`{binary}` does not build: {cargo:?}");

@@ -7,8 +7,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::{Tree, eventually};
 
-/// How many connections wait for who listens at this port. proc_net_tcp(5): the queue of what is to be read.
-fn queued(port: u16) -> Option<u32> {
+/// How many connections wait for who listens at this port of the loopback. proc_net_tcp(5): the queue of what is to be read.
+#[must_use]
+pub fn queued(port: u16) -> Option<u32> {
     let listens = format!("0100007F:{port:04X} 00000000:0000 0A ");
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let (_, rest) = table.lines().find_map(|line| line.split_once(&*listens))?;

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use nexus_audit::{Record, read_line};
 
-use crate::{Home, Tree, User, gate, processes};
+use crate::{Home, Tree, User, gate, lacking, processes};
 
 /// How long a run may take: many times what any takes, even on a busy machine. Past it, it is killed and the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How many times longer everything may take here: `$NEXUS_TEST_PATIENCE`, for an emulated processor; else once.
-fn patience() -> u32 {
+pub(crate) fn patience() -> u32 {
     std::env::var("NEXUS_TEST_PATIENCE")
         .ok()
         .and_then(|times| times.parse().ok())
@@ -214,7 +214,7 @@ impl Run {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = gate::spawn(&mut command).unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut child = gate::start(&mut command).unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         feed(&mut child, self.stdin);
         let stdout = gather(child.stdout.take());
         let stderr = gather(child.stderr.take());
@@ -256,10 +256,10 @@ impl Run {
 }
 
 /// Whether the home's work directory can be metered for its user: root's has to be lent to the program's own number, which
-/// not every file system can. Where it cannot, nothing starts, and that is seen.
+/// not every file system can. Where it cannot, nothing starts, and that is seen and said.
 ///
 /// # Panics
-/// Where a run fails in another way.
+/// Where a run fails in another way, or it cannot and `NEXUS_REQUIRE_LIVE=1`.
 #[must_use]
 pub fn can_be_metered(home: &Arc<Home>) -> bool {
     let tree = Tree::shipped()
@@ -273,7 +273,7 @@ pub fn can_be_metered(home: &Arc<Home>) -> bool {
         home.user() == User::Root && done.code() == Some(6) && done.err().contains("cannot be lent"),
         "{done}"
     );
-    eprintln!("\nSKIPPED: this file system cannot lend a directory of root's\n");
+    lacking("this file system cannot lend a directory of root's");
     false
 }
 
