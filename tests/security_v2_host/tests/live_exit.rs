@@ -1,7 +1,7 @@
 //! How a run ends: its status, what is left of it, and what happens when one of its processes is killed.
 
 use rustix::process::Signal;
-use security_v2_host::{Home, Process, Run, as_everybody, eventually, spawn};
+use security_v2_host::{DEADLINE, Home, Process, Run, as_everybody, eventually, spawn};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -338,7 +338,9 @@ fn a_fork_bomb_meets_the_limit_and_ends_with_its_session() {
         );
         // It grows while the loop runs, which forks nothing: at the limit a fork of the shell's own would end it.
         let bomb = "bomb() { bomb | bomb & }; bomb 2>/dev/null; for ((i = 0; i < 300000; i++)); do :; done; exit 8";
-        let done = Run::at(home).option("-q").args(["bash", "-c", bomb]).run();
+        let run = Run::at(home).option("-q").args(["bash", "-c", bomb]);
+        // The loop shares the processors with all of them.
+        let done = run.deadline(DEADLINE * 4).run();
         assert_eq!(done.code(), Some(8), "{done}");
     });
 }

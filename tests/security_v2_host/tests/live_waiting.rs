@@ -96,10 +96,14 @@ fn a_connect_that_waits_gives_way_to_a_signal_and_ends_with_the_program() {
         assert_eq!(status.code(), Some(143));
         // Nobody connects in its place any more.
         assert_eq!(full.accept(|_| true), 0);
+        // The queue of that one has room now.
+        let full = FullServer::start();
         running = connector(home, &full, "interrupt", "none");
+        home.nx_waits();
         running.signal(Signal::KILL);
         home.becomes_empty();
         assert_eq!(running.end().2.code(), None);
+        assert_eq!(full.accept(|_| true), 0);
     });
 }
 
