@@ -1,5 +1,9 @@
 //! Ports of the host's: by rule, or left to the kernel; own ones always.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use security_v2_host::output;
+
 use crate::{echo, lines, script, users_with_python};
 
 #[test]
@@ -11,8 +15,8 @@ to = ("127.0.0.1", PORT)
 def from_port(number, at="0.0.0.0"):
     made = datagram((at, number)); made.sendto(b"a", to)
     return made.recv(9), made.getsockname()[1] == number
-told("by-rule", lambda: from_port(5999))
-told("next", lambda: from_port(5998))
+told("by-rule", lambda: from_port(GIVEN))
+told("next", lambda: from_port(NEXT))
 told("ephemeral", lambda: from_port(0)[0])
 def in_range():
     # Others on the host have ports of that range too.
@@ -22,15 +26,17 @@ def in_range():
             if error.errno != errno.EADDRINUSE: raise
 told("in-range", in_range)
 told("loopback", lambda: from_port(0, "127.0.0.1")[0])
-server = datagram(("0.0.0.0", 5998))
-told("own-server", lambda: (datagram().sendto(b"b", ("127.0.0.1", 5998)), server.recv(9)))
-tcp = socket.socket(); tcp.bind(("0.0.0.0", 5997)); tcp.listen()
-told("own-stream", lambda: socket.create_connection(("127.0.0.1", 5997), 30).getpeername()[1])
+server = datagram(("0.0.0.0", NEXT))
+told("own-server", lambda: (datagram().sendto(b"b", ("127.0.0.1", NEXT)), server.recv(9)))
+tcp = socket.socket(); tcp.bind(("0.0.0.0", NEXT)); tcp.listen()
+told("own-stream", lambda: socket.create_connection(("127.0.0.1", NEXT), 30).getpeername()[1] == NEXT)
 told("nowhere", lambda: datagram(("203.0.113.7", 0)))
 "#;
         let rules = r#"allow = ["udp 127.0.0.1:PORT", "127.0.0.1:PORT"]
-bind = ["udp 5999"]"#;
-        let done = script(user, rules, port, text);
+bind = ["udp GIVEN"]"#;
+        let (given, next) = two_ports();
+        let text = text.replace("GIVEN", &given).replace("NEXT", &next);
+        let done = script(user, &rules.replace("GIVEN", &given), port, &text);
         let expected = [
             "by-rule (b'A', True)",
             "next EPERM",
@@ -38,7 +44,7 @@ bind = ["udp 5999"]"#;
             "in-range (b'A', True)",
             "loopback b'A'",
             "own-server (1, b'b')",
-            "own-stream 5997",
+            "own-stream True",
             "nowhere EADDRNOTAVAIL",
         ];
         assert_eq!(lines(&done), expected, "{done}");
@@ -47,7 +53,7 @@ bind = ["udp 5999"]"#;
             .iter()
             .map(|record| format!("{} {}", record.op, record.object))
             .collect();
-        assert_eq!(said, ["bind udp 0.0.0.0:5998"], "{done}");
+        assert_eq!(said, [format!("bind udp 0.0.0.0:{next}")], "{done}");
     }
 }
 
@@ -68,14 +74,17 @@ def to_server(number, at):
     loop = select.epoll(); loop.register(made.fileno(), select.EPOLLIN)
     made.connect(("127.0.0.1", PORT)); made.send(b"hello")
     return loop.poll(30)[0][0] == made.fileno(), made.recv(9), made.getsockname()[1] == bound, options() == before
-told("fixed", lambda: to_server(5996, "0.0.0.0"))
-told("fixed-denied", lambda: to_server(5995, "0.0.0.0"))
+told("fixed", lambda: to_server(GIVEN, "0.0.0.0"))
+told("fixed-denied", lambda: to_server(NEXT, "0.0.0.0"))
 told("ephemeral", lambda: to_server(0, "0.0.0.0")[:2])
 told("loopback", lambda: to_server(0, "127.0.0.1")[:2])
 "#;
         let rules = r#"allow = ["127.0.0.1:PORT"]
-bind = ["tcp 5996"]"#;
-        let done = script(user, rules, server.address().port(), text);
+bind = ["tcp GIVEN"]"#;
+        let (given, next) = two_ports();
+        let text = text.replace("GIVEN", &given).replace("NEXT", &next);
+        let rules = rules.replace("GIVEN", &given);
+        let done = script(user, &rules, server.address().port(), &text);
         let expected = [
             "fixed (True, b'hello', True, True)",
             "fixed-denied EPERM",
@@ -156,7 +165,7 @@ fn a_port_that_a_service_of_the_hosts_shares_with_who_shares_too_is_not_the_sess
         done.assert_nothing_left();
         // Without a session each has it, and the service hears no more.
         let mut bare = std::process::Command::new("/usr/bin/python3");
-        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = output(bare.arg(home.work().join("script.py"))).unwrap();
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         let got = bare.lines().filter(|line| line.ends_with(" True")).count();
         assert_eq!(got, 7, "{bare}");
@@ -298,7 +307,7 @@ fn a_service_of_the_hosts_that_would_share_a_port_of_the_sessions_does_not_get_i
         done.assert_nothing_left();
         // Without a session the service has the port as well, whenever it was asked to be shared.
         let mut bare = std::process::Command::new("/usr/bin/python3");
-        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = output(bare.arg(home.work().join("script.py"))).unwrap();
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         let shared = bare.lines().filter(|line| line.ends_with(" shared")).count();
         assert_eq!(shared, 12, "{bare}");
@@ -363,7 +372,9 @@ bind = ["udp GIVEN"]"#;
 #[test]
 fn who_shares_a_port_that_a_rule_gives_and_gives_it_up_shares_no_other() {
     for user in users_with_python() {
-        let (service, given) = (early_service(), free_port());
+        let service = early_service();
+        // Of those that the kernel chooses from. Free now; who takes it meanwhile fails the test, and says so.
+        let given = early_service().local_addr().unwrap().port();
         let taken = service.local_addr().unwrap().port();
         let text = r#"
 def chosen_from(one, port): one.setsockopt(0, 51, struct.pack("I", port << 16 | port))
@@ -386,14 +397,28 @@ told("taken", lambda: one.getsockname()[1] == TAKEN)
         let both = ["unnamed EDESTADDRREQ", "given (True, None)", "dissolved (0, 0)"];
         assert_eq!(lines(&done), [&both[..], &["taken False"]].concat(), "{done}");
         let mut bare = std::process::Command::new("/usr/bin/python3");
-        let bare = bare.arg(home.work().join("script.py")).output().unwrap();
+        let bare = output(bare.arg(home.work().join("script.py"))).unwrap();
         let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
         assert_eq!(bare.lines().collect::<Vec<_>>(), [&both[..], &["taken True"]].concat());
     }
 }
 
-/// One that is free now; who takes it meanwhile fails the test, and says so.
+/// One that is free for both protocols, and that the kernel gives to nobody who does not ask for it (`ip_local_port_range`).
 fn free_port() -> u16 {
-    let free = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    free.local_addr().unwrap().port()
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    // The tests of another process begin elsewhere.
+    let first = u16::try_from(std::process::id() % 1000).unwrap() * 10;
+    let free = |port: &u16| {
+        let at = (std::net::Ipv4Addr::UNSPECIFIED, *port);
+        std::net::UdpSocket::bind(at).is_ok() && std::net::TcpListener::bind(at).is_ok()
+    };
+    std::iter::repeat_with(|| 20_000 + (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % 12_000)
+        .take(12_000)
+        .find(free)
+        .expect("a free port")
+}
+
+/// [`free_port`], and another.
+fn two_ports() -> (String, String) {
+    (free_port().to_string(), free_port().to_string())
 }

@@ -98,7 +98,7 @@ for family, any, own in ((False, "0.0.0.0", "127.0.0.1"), (True, "::", "::1")):
     wild = datagram((any, 0), family); other = datagram(six=family)
     at = (own, wild.getsockname()[1])
     wild.setblocking(False)
-    told("wild", lambda: (other.sendto(b"c", at), wild.recvfrom(9)[0]))
+    told("wild", lambda: (other.sendto(b"c", at), select.select([wild], [], [], 30) and wild.recvfrom(9)[0]))
     wild.settimeout(30)
     told("wild-back", lambda: (wild.sendto(b"d", (own, other.getsockname()[1])), other.recv(9)))
     joined = datagram(six=family)

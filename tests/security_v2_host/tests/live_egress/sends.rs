@@ -78,10 +78,12 @@ threads[0].start(); time.sleep(0.2)
 one = datagram()
 told("meanwhile", lambda: (one.sendto(b"a", ("127.0.0.1", PORT)), one.recv(9)))
 told("still", threads[0].is_alive)
-def handler(*_): raise Enough
-signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.1)
+def handler(*_): signal.setitimer(signal.ITIMER_REAL, 0); raise Enough
+signal.signal(signal.SIGALRM, handler)
 other, _keep = socket.socketpair()
 try:
+    # Again and again: one that comes before the kernel has the call interrupts nothing.
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     while True: other.sendmsg([bytes(1_000_000)])
 except Enough: print("interrupted")
 "#;
