@@ -118,7 +118,7 @@ fn processes_are_seen_and_signalled_within_the_session_only() {
     for user in users() {
         let done = works(
             &place(user),
-            "sleep 100 & ps -eo comm= | sort | tr '\\n' ' '; echo; kill %1; wait %1 || echo $?; ls -d /proc/[0-9]* | wc -l",
+            "sleep 100 & until grep -qx sleep /proc/$!/comm; do :; done; ps -eo comm= | sort | tr '\\n' ' '; echo; kill %1; wait %1 || echo $?; ls -d /proc/[0-9]* | wc -l",
         );
         let out = done.out();
         let lines: Vec<&str> = out.lines().collect();

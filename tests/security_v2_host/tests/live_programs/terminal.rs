@@ -1,44 +1,26 @@
-//! Programs that paint the terminal, on a pseudo-terminal that `script` gives them.
+//! Programs that paint the terminal.
 
 use crate::need::{has, place, room};
-use security_v2_host::{Home, Run, User, users};
+use security_v2_host::{Home, Run, Terminal, users};
 
-/// Types into `nx run` on a terminal and returns what it painted. The policy is written by a first, plain run.
-fn typed(home: &std::sync::Arc<Home>, command: &str, keys: &str) -> String {
+/// A terminal in which a shell has been told to run this in `nx run`. The policy is written by a first, plain run.
+fn painted_by(home: &std::sync::Arc<Home>, command: &str) -> Terminal {
     let prepared = Run::at(home).policy(&room()).subject("room").args(["true"]).run();
     assert_eq!(prepared.code(), Some(0), "{prepared}");
-    let nx = format!(
-        "{} run --policy {} room -- {command}",
-        home.nx().display(),
+    let mut terminal = Terminal::open(home);
+    terminal.resize(24, 80);
+    terminal.line(&format!(
+        "TERM=xterm LC_ALL=C.UTF-8 nx run --policy {} room -- {command}",
         home.policy().display()
-    );
-    // Keys are typed once the program has begun, as it may throw away what came before.
-    let line = format!(
-        "({keys}) | timeout 60 script -qec {} /dev/null",
-        quoted(&format!("stty rows 24 cols 80; {nx}; echo status=$?"))
-    );
-    let mut shell = std::process::Command::new("bash");
-    if let (User::Ordinary(id), true) = (home.user(), rustix::process::geteuid().is_root()) {
-        shell = std::process::Command::new("setpriv");
-        shell.args([
-            format!("--reuid={id}"),
-            format!("--regid={id}"),
-            "--clear-groups".to_owned(),
-            "bash".to_owned(),
-        ]);
-    }
-    shell
-        .args(["-c", &line])
-        .current_dir(home.work())
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("TERM", "xterm");
-    shell
-        .env("HOME", home.home())
-        .env("XDG_STATE_HOME", home.state())
-        .env("LC_ALL", "C.UTF-8");
-    let output = security_v2_host::output(&mut shell).expect("bash and script are there");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    ));
+    terminal
+}
+
+/// What shows until the shell's next prompt; the program must succeed. The terminal is closed then.
+fn rest(mut terminal: Terminal) -> String {
+    let shown = terminal.see("\x02[");
+    assert_eq!(terminal.see("]> "), "0", "{shown}");
+    shown
 }
 
 fn quoted(text: &str) -> String {
@@ -47,18 +29,16 @@ fn quoted(text: &str) -> String {
 
 #[test]
 fn tmux_opens_a_window_runs_a_shell_in_it_and_ends() {
-    if !has(&["tmux", "script"]) {
+    if !has(&["tmux"]) {
         return;
     }
     for user in users() {
         let home = place(user);
-        let inside = "tty > /state/tty; stty size > /state/size; for i in 1 2 3; do echo painted-$i; done; sleep 0.5";
-        let shown = typed(
-            &home,
-            &format!("tmux -f /dev/null new-session {}", quoted(inside)),
-            "sleep 3",
-        );
-        assert!(shown.contains("painted-3") && shown.contains("status=0"), "{shown}");
+        let inside = "tty > /state/tty; stty size > /state/size; for i in 1 2 3; do echo painted-$i; done; read line";
+        let mut terminal = painted_by(&home, &format!("tmux -f /dev/null new-session {}", quoted(inside)));
+        terminal.see("painted-3");
+        terminal.line("");
+        let shown = rest(terminal);
         // A helper of tmux tells the system's log that it could not write who is logged in. There is no such log.
         assert!(
             shown
@@ -76,14 +56,21 @@ fn tmux_opens_a_window_runs_a_shell_in_it_and_ends() {
 
 #[test]
 fn vi_edits_a_file() {
-    if !has(&["vi", "script"]) {
+    if !has(&["vi"]) {
         return;
     }
     for user in users() {
         let home = place(user);
-        let keys = r"sleep 2; printf 'ihello from vi\033'; sleep 0.5; printf 'yyp:wq\r'; sleep 2";
-        let shown = typed(&home, "vi /state/edited", keys);
-        assert!(shown.contains("status=0") && shown.contains("denied  0"), "{shown}");
+        let mut terminal = painted_by(&home, "vi /state/edited");
+        // It may throw away what is typed before it has painted.
+        terminal.see("/state/edited");
+        terminal.types("ihello from vi\x1b");
+        terminal.see("hello from vi");
+        terminal.types("yyp");
+        terminal.see("hello from vi");
+        terminal.types(":wq\r");
+        let shown = rest(terminal);
+        assert!(shown.contains("denied  0"), "{shown}");
         let done = crate::need::works_unhindered(&home, "cat /state/edited");
         assert_eq!(done.out(), "hello from vi\nhello from vi\n", "{done}");
     }
@@ -91,21 +78,20 @@ fn vi_edits_a_file() {
 
 #[test]
 fn the_terminal_is_the_programs_with_its_size_and_name() {
-    if !has(&["script"]) {
-        return;
-    }
     for user in users() {
         let home = place(user);
-        let shown = typed(
+        let mut terminal = painted_by(
             &home,
             &quoted_bash(
                 "stty size; echo by-name > /dev/tty; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all-three; tput cols; read line; echo got-$line",
             ),
-            "sleep 1; echo typed; sleep 1",
         );
-        for part in ["24 80", "by-name", "all-three", "\n80\r", "got-typed", "status=0"] {
-            assert!(shown.contains(part), "no `{part}` in {shown}");
+        for part in ["24 80\r\n", "by-name\r\n", "all-three\r\n", "80\r\n"] {
+            assert_eq!(terminal.see(part), "");
         }
+        terminal.line("typed");
+        terminal.see("got-typed");
+        rest(terminal);
     }
 }
 
