@@ -2,12 +2,12 @@
 //! stay bounded.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use security_v2_host::{User, closed_port, eventually, spawn, users};
+use security_v2_host::{FullServer, User, closed_port, eventually, spawn, users};
 
 use crate::kit::{Answers, Attack};
 
@@ -59,10 +59,7 @@ fn ten_thousand_connects_at_once_are_each_answered_and_arrive() {
             "{answers}"
         );
         // The last ones may still be in the listener's queue.
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while taken.load(Ordering::Acquire) < CONNECTS && std::time::Instant::now() < until {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        eventually("all arrive", || taken.load(Ordering::Acquire) >= CONNECTS);
         assert_eq!(taken.load(Ordering::Acquire), CONNECTS);
         let err = done.err();
         let summary = err.lines().rfind(|line| line.contains("\"summary\"")).unwrap();
@@ -109,13 +106,9 @@ fn ten_thousand_connects_at_once_to_where_no_rule_leads_are_each_refused_and_non
 fn past_what_may_wait_a_connect_is_told_so_and_nobody_else_waits() {
     for user in users() {
         // Takes nobody: what its queue does not hold waits.
-        let full = TcpListener::bind("127.0.0.1:0").unwrap();
-        rustix::net::listen(&full, 1).unwrap();
-        let full_port = full.local_addr().unwrap().port();
+        let full = FullServer::start();
+        let full_port = full.address.port();
         let (open_port, taken) = taker();
-        let queue: Vec<TcpStream> = (0..2)
-            .map(|_| TcpStream::connect(("127.0.0.1", full_port)).unwrap())
-            .collect();
         let attack = attack(user, &[full_port, open_port]);
         let numbers = [full_port.into(), open_port.into(), CONNECTS, WAITING_MAX];
         let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
@@ -144,10 +137,7 @@ fn past_what_may_wait_a_connect_is_told_so_and_nobody_else_waits() {
         let refused = i64::try_from(CONNECTS - WAITING_MAX).unwrap();
         assert_eq!(answers.value("EAGAIN"), refused, "{answers}");
         assert_eq!((answers.value("meanwhile"), answers.said.len()), (1, 3), "{answers}");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while taken.load(Ordering::Acquire) == 0 && std::time::Instant::now() < until {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        eventually("it arrives", || taken.load(Ordering::Acquire) > 0);
         assert_eq!(taken.load(Ordering::Acquire), 1);
         let judge = crate::sockets::supervisor_of(child.id()).expect("a supervisor");
         let (threads, memory) = (status(judge, "Threads:"), status(judge, "VmHWM:"));
@@ -167,7 +157,6 @@ fn past_what_may_wait_a_connect_is_told_so_and_nobody_else_waits() {
         let mut err = String::new();
         let _ = done.stderr.as_slice().read_to_string(&mut err);
         assert_eq!(done.status.code(), Some(0), "{err}");
-        drop(queue);
         attack.home.assert_nothing_left();
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -176,7 +176,7 @@ pub(crate) struct Catcher {
 
 /// Where a greeting goes. Others may listen at the same number for the other protocol.
 enum Place {
-    Tcp(u16),
+    Tcp(SocketAddr),
     Udp(u16),
     Stream(PathBuf),
     Datagrams(PathBuf),
@@ -199,8 +199,8 @@ impl Catcher {
 
     pub(crate) fn tcp_at(address: &str, port: u16) -> Option<Self> {
         let listener = TcpListener::bind((address, port)).ok()?;
-        let port = listener.local_addr().ok()?.port();
-        Some(Self::new(Place::Tcp(port), move |into| {
+        let address = listener.local_addr().ok()?;
+        Some(Self::new(Place::Tcp(address), move |into| {
             for stream in listener.incoming().flatten() {
                 let _ = stream.set_read_timeout(Some(SILENCE_MAX));
                 note(into, stream);
@@ -238,7 +238,8 @@ impl Catcher {
     /// `0` for one that is at a path.
     pub(crate) fn port(&self) -> u16 {
         match self.place {
-            Place::Tcp(port) | Place::Udp(port) => port,
+            Place::Tcp(address) => address.port(),
+            Place::Udp(port) => port,
             Place::Stream(_) | Place::Datagrams(_) => 0,
         }
     }
@@ -286,7 +287,7 @@ impl Catcher {
         use std::io::Write;
         let mark = mark.as_bytes();
         match &self.place {
-            Place::Tcp(port) => std::net::TcpStream::connect(("127.0.0.1", *port))?.write_all(mark),
+            Place::Tcp(address) => std::net::TcpStream::connect(address)?.write_all(mark),
             Place::Udp(port) => UdpSocket::bind("127.0.0.1:0")?
                 .send_to(mark, ("127.0.0.1", *port))
                 .map(drop),

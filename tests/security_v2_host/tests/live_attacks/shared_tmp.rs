@@ -72,21 +72,20 @@ impl Two {
         Some(Self { attack, other })
     }
 
-    fn run(&self, work: &Path, script: &str) -> Output {
+    fn prepare(&self, work: &Path, script: &str) -> Run {
         Run::at(&self.attack.home)
             .policy_directory(self.attack.home.policy())
             .subject("attack")
             .work(work.to_string_lossy())
             .bash(script)
-            .run()
     }
 
     fn first(&self, script: &str) -> Output {
-        self.run(&self.attack.home.work(), script)
+        self.prepare(&self.attack.home.work(), script).run()
     }
 
     fn second(&self, script: &str) -> Output {
-        self.run(&self.other, script)
+        self.prepare(&self.other, script).run()
     }
 
     fn work(&self) -> String {
@@ -180,12 +179,15 @@ fn a_second_session_that_exchanges_the_place_while_the_first_starts_leaves_nothi
         let exchanges = [exchange.as_str(); 50].join(" ");
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
-                two.second(&format!(
+                let script = format!(
                     "mkdir -p {above}/decoy/.git/hooks {work}/.git/hooks
                      for place in {above}/decoy {work}; do echo decoy > $place/.git/config; done
                      touch /tmp/running
                      until [ -e /tmp/enough ]; do ./attacker change {exchanges}; done | sort | uniq -c"
-                ))
+                );
+                // As long as all the others, one after the other.
+                let run = two.prepare(&two.other, &script);
+                run.deadline(Duration::from_secs(300)).run()
             });
             let script = format!(
                 "for place in {work} {above}/decoy; do

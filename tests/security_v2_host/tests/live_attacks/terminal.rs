@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use security_v2_host::{spawn, users};
+use security_v2_host::{DEADLINE, spawn, users};
 
 use crate::kit::{Answers, Attack};
 
@@ -44,7 +44,7 @@ fn on_terminal(command: &Command, user: security_v2_host::User) -> String {
     rustix::io::ioctl_fionbio(&master, true).unwrap();
     let mut terminal = std::fs::File::from(master);
     let (mut said, mut typed) = (Vec::new(), false);
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + DEADLINE;
     let mut bytes = [0; 4096];
     while Instant::now() < until {
         let ended = child.try_wait().unwrap().is_some();

@@ -1,12 +1,13 @@
 //! The judge makes connects to this machine itself. What makes its own last, changes under it, or ends it in the middle, opens
 //! nothing and holds up nobody.
 
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use security_v2_host::{DEADLINE, Output, User, closed_port, eventually, spawn, users};
+use security_v2_host::{DEADLINE, Output, User, closed_port, eventually, queued, spawn, users};
 
 use crate::kit::{Answers, Attack, Catcher, open_to_all};
 use crate::sockets::{race_bare, supervisor_of, while_ready};
@@ -27,6 +28,7 @@ impl Full {
         rustix::net::listen(&listener, 0).unwrap();
         let port = listener.local_addr().unwrap().port();
         let _queue = vec![TcpStream::connect(("127.0.0.1", port)).unwrap()];
+        eventually("the queue is full", || queued(port) == Some(1));
         Self { listener, port, _queue }
     }
 }
@@ -306,8 +308,10 @@ fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
         drop(full._queue);
         while let Ok((mut stream, _)) = full.listener.accept() {
             stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
             let mut said = Vec::new();
-            let _ = std::io::Read::read_to_end(&mut stream, &mut said);
+            let ended = stream.read_to_end(&mut said).map_err(|error| error.kind());
+            assert!(ended != Err(ErrorKind::WouldBlock), "somebody is still there");
             assert_eq!(said, b"");
         }
         attack.home.assert_nothing_left();
@@ -316,10 +320,16 @@ fn with_its_judge_killed_while_its_own_connect_lasts_nothing_gets_through() {
         let words = ["turn-killed", &full.port.to_string(), &forbidden.port().to_string()];
         let mut bare = spawn(attack.bare_command(&words).stdin(Stdio::null()).stdout(Stdio::null())).unwrap();
         eventually("it greets whom it must not", || !forbidden.caught().is_empty());
-        full._queue.push(full.listener.accept().unwrap().0);
+        full.listener.set_nonblocking(true).unwrap();
+        // The filler, and who waits for its place.
+        eventually("both are accepted", || {
+            full._queue.extend(full.listener.accept().map(|(stream, _)| stream));
+            full._queue.len() == 3
+        });
+        let mut held = full._queue.pop().unwrap();
+        held.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut said = [0];
-        let (mut held, _) = full.listener.accept().unwrap();
-        std::io::Read::read_exact(&mut held, &mut said).unwrap();
+        held.read_exact(&mut said).unwrap();
         assert_eq!(said, *b"h");
         bare.kill().unwrap();
         bare.wait().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use security_v2_host::{Home, Town, Tree, users};
+use security_v2_host::{Home, Town, Tree, eventually, users};
 
 /// Two wires of the test's own, the second for packets with a mark; whoever listens hears both and the loopback.
 const WIRES: &str = r#"
@@ -18,14 +18,18 @@ listen() { mkfifo "$here/$1-ready"; /usr/bin/python3 "$here/wire.py" > "$here/$1
 /// The ways without a session, in a network of their own: what the kernel still sends for who is gone is not to be heard later.
 const BARE: &str = "listen bare; /usr/bin/python3 \"$here/attack.py\" > \"$here/bare-said\" 2>&1";
 
-/// Says of each outgoing packet where, what, from whom, to whom, with which options, and its data. Ends with its parent.
+/// Says of each outgoing packet where, what, from whom, to whom, with which options, and its data. Ends once its parent has and
+/// nothing more comes, and says so.
 const HEARER: &str = r#"
 import os, select, socket, struct, sys
 parent = os.getppid()
 hearer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 sys.stderr.write("ready\n"); sys.stderr.close()
-while os.getppid() == parent:
-    if not select.select([hearer], [], [], 0.02)[0]: continue
+while True:
+    over = os.getppid() != parent
+    if not select.select([hearer], [], [], 0.02)[0]:
+        if over: break
+        continue
     frame, (wire, _, direction, _, _) = hearer.recvfrom(65536)
     if direction != 4: continue
     packet, kind = frame[14:], struct.unpack(">H", frame[12:14])[0]
@@ -42,6 +46,7 @@ while os.getppid() == parent:
         at = (rest[12] >> 4) * 4; what, data = "tcp" + ("-mptcp" if b"\x1e" in (bytes([rest[20]]),) or rest[20:at].find(b"\x1e\x04\x01") >= 0 else ""), rest[at:]
     else: what, data = f"proto-{proto}", b"group" if b"\xff\x05" + bytes(13) + b"\x99" in rest else b""
     print(wire, what, source, target, options, data.decode("latin-1").strip() or "-", flush=True)
+print("end", flush=True)
 "#;
 
 /// Each way once; the data names it.
@@ -111,10 +116,15 @@ fn nothing_leaves_the_machine_but_plain_packets_to_the_open_address() {
         let done = run("listen inside").args(words).run();
         assert_eq!(done.code(), Some(0), "{done}");
         let heard = |who: &str| -> BTreeSet<String> {
-            let text = std::fs::read_to_string(home.work().join(who)).unwrap();
+            let mut text = String::new();
+            eventually("all is heard", || {
+                text = std::fs::read_to_string(home.work().join(who)).unwrap();
+                text.ends_with("end\n")
+            });
             // The kernel's own talk about its neighbours, and the loopback's, on which the session has nothing.
-            let talk = |line: &&str| !line.contains(" proto-58 ") || line.ends_with(" group");
-            text.lines().filter(talk).map(str::to_owned).collect()
+            let talk = |line: &&str| line.contains(" proto-58 ") && !line.ends_with(" group");
+            let lines = text.lines().filter(|line| *line != "end" && !talk(line));
+            lines.map(str::to_owned).collect()
         };
         let inside = heard("inside");
         let expected = [
