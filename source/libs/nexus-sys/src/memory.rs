@@ -106,9 +106,18 @@ pub(crate) mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::os::fd::{AsRawFd, OwnedFd};
-    use std::sync::mpsc;
+    use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
     use std::thread;
     use std::time::Duration;
+
+    /// How long a round may take before it counts as one that waits: each needs two threads more, which others' work holds up.
+    const ROUND_WAIT: Duration = Duration::from_secs(60);
+
+    /// One of the two below at a time: a process that one forks would hold the other's streams too, and be the last to.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Somebody who takes nothing.
     fn who_takes_nothing() -> (TcpListener, SocketAddr) {
@@ -134,6 +143,7 @@ pub(crate) mod tests {
     pub(crate) fn while_closed(count: usize, mut look: impl FnMut(u32, u32) -> bool + Send + 'static) {
         /// Numbers that no other test gets to.
         const FROM: i32 = 500;
+        let _alone = alone();
         let signal = libc::SIGUSR2;
         set_interrupting(signal).unwrap();
         let (listener, at) = who_takes_nothing();
@@ -149,8 +159,8 @@ pub(crate) mod tests {
                 let number = u32::try_from(stream.as_raw_fd()).unwrap();
                 close.send(stream).unwrap();
                 while look(std::process::id(), number) {}
+                tell.send(()).unwrap();
             }
-            tell.send(()).unwrap();
         });
         thread::spawn(move || {
             for stream in to_close {
@@ -158,7 +168,9 @@ pub(crate) mod tests {
                 thread::spawn(|| drop(stream));
             }
         });
-        told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        for _ in 0..count {
+            told.recv_timeout(ROUND_WAIT).expect("it waits");
+        }
         drop(listener);
     }
 
@@ -193,6 +205,7 @@ pub(crate) mod tests {
     /// Looks at `count` processes, one after another, each until it is dead; says which, and whether it is a new one. Each is
     /// killed in the middle of that. Fails if that does not end.
     pub(crate) fn while_killed(count: usize, mut look: impl FnMut(u32, bool) -> bool + Send + 'static) {
+        let _alone = alone();
         let signal = libc::SIGUSR2;
         set_interrupting(signal).unwrap();
         let (listener, at) = who_takes_nothing();
@@ -215,10 +228,12 @@ pub(crate) mod tests {
                 killer.join().unwrap();
                 // SAFETY: a child of this process that nobody else waits for; where it ended is not asked for.
                 unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+                tell.send(()).unwrap();
             }
-            tell.send(()).unwrap();
         });
-        told.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        for _ in 0..count {
+            told.recv_timeout(ROUND_WAIT).expect("it waits");
+        }
         drop(listener);
     }
 
