@@ -172,9 +172,14 @@ mod tests {
         let inits = HashMap::from([(100, 5), (200, 6)]);
         who.set_sessions(&[5, 6], inits.clone());
         assert!(!who.is_one_alone());
+        // A busy machine may take longer to find it than anybody waits.
+        let found = |pid| {
+            let mut told = (0..60).map(|_| who.holder(pid));
+            told.find(|holder| *holder != Holder::Unknown)
+        };
         for _ in 0..3 {
-            assert_eq!(who.holder(107), Holder::Session(5));
-            assert_eq!(who.holder(299), Holder::Session(6));
+            assert_eq!(found(107), Some(Holder::Session(5)));
+            assert_eq!(found(299), Some(Holder::Session(6)));
             assert_eq!(who.holder(300), Holder::Unknown);
             assert_eq!(who.holder(0), Holder::Unknown);
         }
@@ -188,8 +193,12 @@ mod tests {
         let who = Arc::new(Who::new(|_, _| None));
         who.set_sessions(&[], HashMap::new());
         who.finish();
-        let begin = Instant::now();
-        assert_eq!(who.holder(3), Holder::Unknown);
-        assert!(begin.elapsed() < ANSWER_WAIT);
+        let is_told_at_once = || {
+            let begin = Instant::now();
+            assert_eq!(who.holder(3), Holder::Unknown);
+            begin.elapsed() < ANSWER_WAIT
+        };
+        // Whoever waits never is. A busy machine may stop us that long as well, but not again and again.
+        assert!((0..60).any(|_| is_told_at_once()));
     }
 }

@@ -147,7 +147,7 @@ fn opens(world: &World) {
         held.truncate(held.len() / 2);
         // The kernel does not wait for a close.
         let mut more = Vec::new();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while more.len() < SHARE / 4 && std::time::Instant::now() < until {
             more.extend(open_all(|number| {
                 let name = dirs.tmp.join(format!("new{}-{number}", more.len()));

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, StatxFlags, XattrFl
 
 use crate::Case;
 use crate::sessions::wait_for_scratch;
-use crate::world::{KIB, MIB, World, budget, errno};
+use crate::world::{KIB, MIB, World, budget, errno, eventually};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_file_without_a_name_is_charged_and_may_get_one", tmpfile),
@@ -114,14 +114,9 @@ fn tmpfile_exclusive(world: &World) {
         assert_eq!(errno(name_it(&had, &path)), ENOENT);
     });
     // The kernel does not wait for a close.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while connection.usage().unwrap().0.used_inodes != 0 {
-        assert!(
-            std::time::Instant::now() < until,
-            "both are gone with their last handle"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+    eventually("both are gone with their last handle", || {
+        connection.usage().unwrap().0.used_inodes == 0
+    });
 }
 
 fn set(path: &Path, name: &str, value: &[u8], flags: XattrFlags) -> std::io::Result<()> {
@@ -322,13 +317,11 @@ fn reserved(world: &World) {
 
 /// The kernel does not wait for our answer to a close.
 fn wait_for_room(mut act: impl FnMut() -> std::io::Result<()>) {
-    for _ in 0..2000 {
-        if act().is_ok() {
-            return;
-        }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while let Err(error) = act() {
+        assert!(std::time::Instant::now() < until, "{error}");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    act().unwrap();
 }
 
 fn reserved_and_killed(world: &World) {
