@@ -250,6 +250,7 @@ const FRONT: &str = "exec 3<&0
         i=$((i + 1))
     done >\"$NX_SEC_HOST_HELPER/inits\"
     \"$0\" --exact helper_supervisor_of_a_thousand_sessions --nocapture <&3 &
+    wait $! || echo failed
     wait";
 
 #[test]
@@ -269,7 +270,10 @@ fn a_thousand_running_sessions_of_processes_of_their_own_are_shown_in_under_200_
     )
     .unwrap();
     let out = std::io::BufReader::new(front.stdout.as_mut().unwrap());
-    assert!(out.lines().any(|line| line.unwrap().contains("published")));
+    let mut words = out.lines().map(|line| line.unwrap());
+    // The front's other processes keep it open beyond a helper that failed.
+    let word = words.find(|line| line.contains("published") || line.contains("failed"));
+    assert!(word.unwrap().contains("published"));
     eprintln!("{MANY} sessions are there after {:?}", began.elapsed());
     let look = || {
         use std::io::Read;
