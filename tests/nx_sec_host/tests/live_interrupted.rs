@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longer than any of them takes to end, and shorter than what a proof would wait for.
-const ENDED_WITHIN: Duration = Duration::from_secs(10);
+/// Longer than any of them takes to end on a busy machine, and shorter than the twenty seconds that a proof would wait for.
+const ENDED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whether a proof's session is being held to what policy says: its journal has this many lines.
 fn lines(home: &Home) -> usize {
