@@ -234,6 +234,30 @@ pub fn descriptor_of(process: impl AsFd, number: i32) -> rustix::io::Result<Owne
     rustix::process::pidfd_getfd(process, number, rustix::process::PidfdGetfdFlags::empty())
 }
 
+/// `kcmp(thread, thread, KCMP_FILE, one, other)` kcmp(2): whether two numbers of a thread's mean one file.
+///
+/// The kernel takes both for a moment, and may be the last to let go of them: so this thread hurries ([`Hurried`]), where somebody
+/// looks after it.
+///
+/// # Errors
+/// `EBADF` if one means nothing, `ESRCH`, `EPERM` if the caller may not trace it, `ENOSYS` of a kernel without `CONFIG_KCMP`.
+pub fn is_same_file(thread: u32, one: u32, other: u32) -> io::Result<bool> {
+    const KCMP_FILE: libc::c_int = 0;
+    let _hurried = Hurried::now();
+    // SAFETY: no memory is involved.
+    let order = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            thread,
+            thread,
+            KCMP_FILE,
+            u64::from(one),
+            u64::from(other),
+        )
+    };
+    check(order).map(|order| order == 0)
+}
+
 /// `getpgid(pid)` getpgid(2): the process group, 0 for one that cannot be seen from the caller's pid namespace. Unlike
 /// `/proc/PID/stat` it does not hold the process's memory meanwhile, nor what is mapped in it. A `pid` of
 /// 0 asks for the caller's own.
@@ -268,6 +292,21 @@ mod tests {
     use super::*;
     use crate::memory::tests::while_closed;
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    #[test]
+    fn two_numbers_mean_one_file_where_one_is_a_copy_of_the_other() {
+        use std::os::fd::AsRawFd;
+        let number = |file: &std::fs::File| u32::try_from(file.as_raw_fd()).unwrap();
+        let open = || std::fs::File::open("/dev/null").unwrap();
+        let (one, other) = (open(), open());
+        let copy = one.try_clone().unwrap();
+        let own = std::process::id();
+        assert!(is_same_file(own, number(&one), number(&one)).unwrap());
+        assert!(is_same_file(own, number(&one), number(&copy)).unwrap());
+        assert!(!is_same_file(own, number(&one), number(&other)).unwrap());
+        let nothing = is_same_file(own, number(&one), 1 << 20).map_err(|error| error.raw_os_error());
+        assert_eq!(nothing, Err(Some(libc::EBADF)));
+    }
 
     #[test]
     fn who_is_just_not_given_a_descriptor_any_more_does_not_wait_for_its_peer() {

@@ -3,6 +3,7 @@
 use crate::caller::Caller;
 use crate::taken::Taken;
 use nexus_sys::epoll::{Registration, move_registration};
+use nexus_sys::process::is_same_file;
 use nexus_sys::procfs;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,8 +17,9 @@ pub(crate) struct Registered {
 /// How many epoll instances of a caller are looked at: loops have one or two.
 const INSTANCES_MAX: usize = 64;
 
-/// How much of what is said of them is read, together. The kernel makes the whole of it for the first byte, so that many numbers
-/// of one large instance are not looked at one by one.
+/// How much of what is said of each is read: some 50,000 registrations. The kernel makes the whole of it for the first byte, so
+/// many numbers of one large instance are looked at once. How many registrations there are in all is bounded for each user,
+/// epoll(7).
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
 /// How many registrations of a socket are moved, each by a thread: a socket is in a loop once.
@@ -29,10 +31,13 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
     let Ok(inode) = rustix::fs::fstat(socket).map(|stat| stat.st_ino) else {
         return Vec::new();
     };
-    let read = |number: u32, at_most: u64| procfs::read_at_most(caller.tid(), &format!("fdinfo/{number}"), at_most);
-    let found = listed(instances, inode, |number, at_most| {
-        read(number, at_most).unwrap_or_default()
-    });
+    let read = |number: u32| {
+        let text = procfs::read_at_most(caller.tid(), &format!("fdinfo/{number}"), TEXT_BYTES_MAX);
+        text.unwrap_or_default()
+    };
+    // Where nobody can tell they are two.
+    let is_same = |one, other| is_same_file(caller.tid(), one, other).unwrap_or(false);
+    let found = listed(&distinct(instances, is_same), inode, read);
     let take = |(number, registrations)| {
         // The number may mean something else by now: then adding fails, or the program confused only itself.
         let epoll = caller.take(u64::from(number)).ok()?;
@@ -41,17 +46,29 @@ pub(crate) fn registrations(caller: &Caller<'_>, socket: &OwnedFd, instances: &[
     found.into_iter().filter_map(take).collect()
 }
 
-/// `read` says at most so much of what proc_pid_fdinfo(5) has of a number.
-fn listed(instances: &[u32], inode: u64, read: impl Fn(u32, u64) -> Vec<u8>) -> Vec<(u32, Vec<Registration>)> {
-    let (mut text_left, mut left) = (TEXT_BYTES_MAX, REGISTRATIONS_MAX);
-    let mut found = Vec::new();
-    for number in instances.iter().take(INSTANCES_MAX) {
-        if text_left == 0 || left == 0 {
+/// One number for each instance, and no more than are looked at.
+fn distinct(instances: &[u32], is_same: impl Fn(u32, u32) -> bool) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::new();
+    for number in instances {
+        if found.len() >= INSTANCES_MAX {
             break;
         }
-        let text = read(*number, text_left);
-        text_left = text_left.saturating_sub(text.len() as u64);
-        let text = String::from_utf8(text).unwrap_or_default();
+        if !found.iter().any(|known| is_same(*known, *number)) {
+            found.push(*number);
+        }
+    }
+    found
+}
+
+/// `read` says what proc_pid_fdinfo(5) has of a number.
+fn listed(instances: &[u32], inode: u64, read: impl Fn(u32) -> Vec<u8>) -> Vec<(u32, Vec<Registration>)> {
+    let mut left = REGISTRATIONS_MAX;
+    let mut found = Vec::new();
+    for number in instances {
+        if left == 0 {
+            break;
+        }
+        let text = String::from_utf8(read(*number)).unwrap_or_default();
         let registrations: Vec<Registration> = text.lines().filter_map(|line| parse(line, inode)).take(left).collect();
         left = left.saturating_sub(registrations.len());
         if !registrations.is_empty() {
@@ -110,9 +127,9 @@ mod tests {
     /// Which numbers were read, and how many registrations were found.
     fn read_and_found(instances: &[u32], text: &str) -> (Vec<u32>, usize) {
         let numbers = std::cell::RefCell::new(Vec::new());
-        let read = |number, at_most: u64| {
+        let read = |number| {
             numbers.borrow_mut().push(number);
-            text.bytes().take(usize::try_from(at_most).unwrap()).collect()
+            text.as_bytes().to_vec()
         };
         let found = listed(instances, 7, read);
         (numbers.into_inner(), found.iter().map(|(_, found)| found.len()).sum())
@@ -130,16 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_instances_text_and_registrations_are_looked_at_than_is_said() {
-        let many: Vec<u32> = (0..).take(INSTANCES_MAX + 1).collect();
-        let most = many.get(..INSTANCES_MAX).unwrap().to_vec();
-        assert_eq!(read_and_found(&most, LINE), (most.clone(), INSTANCES_MAX));
-        assert_eq!(read_and_found(&many, LINE), (most, INSTANCES_MAX));
-
-        let text = usize::try_from(TEXT_BYTES_MAX).unwrap();
-        assert_eq!(read_and_found(&[3, 4], &"\n".repeat(text - 1)), (vec![3, 4], 0));
-        assert_eq!(read_and_found(&[3, 4], &"\n".repeat(text)), (vec![3], 0));
-
+    fn no_more_registrations_are_moved_than_is_said() {
         assert_eq!(
             read_and_found(&[3, 4], &LINE.repeat(REGISTRATIONS_MAX - 1)),
             (vec![3, 4], REGISTRATIONS_MAX)
@@ -148,5 +156,17 @@ mod tests {
             read_and_found(&[3, 4], &LINE.repeat(REGISTRATIONS_MAX)),
             (vec![3], REGISTRATIONS_MAX)
         );
+    }
+
+    #[test]
+    fn many_numbers_of_one_instance_are_looked_at_once_and_no_more_instances_than_is_said() {
+        let many: Vec<u32> = (0..).take(INSTANCES_MAX * 4).collect();
+        let most = many.get(..INSTANCES_MAX).unwrap().to_vec();
+        assert_eq!(distinct(&many, |_, _| true), [0]);
+        assert_eq!(distinct(&many, |_, _| false), most);
+        // Each has four numbers.
+        let firsts: Vec<u32> = many.iter().copied().filter(|number| number % 4 == 0).collect();
+        assert_eq!(distinct(&many, |one, other| one / 4 == other / 4), firsts);
+        assert_eq!(distinct(&most, |one, other| one == other), most);
     }
 }

@@ -239,7 +239,7 @@ fn where_no_descriptor_can_be_sent_any_more_a_further_session_says_so_and_one_be
 }
 
 #[test]
-fn who_sends_all_that_a_program_of_a_session_may_have_holds_up_no_session_that_may_have_more() {
+fn who_sends_all_that_it_may_one_after_another_holds_up_no_session_that_may_have_more() {
     let _alone = alone();
     for user in users() {
         let sender = Sender::new(user, 3, "256:8192");

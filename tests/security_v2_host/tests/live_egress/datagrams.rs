@@ -192,6 +192,11 @@ fn a_socket_that_moves_wakes_each_loop_under_each_number_and_is_kept_where_an_ex
     for user in users_with_python() {
         let text = r#"
 server = datagram(("127.0.0.1", 0)); own = server.getsockname()
+# Others come first, which know much of others, and one of them by many numbers.
+large = [select.epoll() for _ in range(20)]; copies = [os.dup(large[0].fileno()) for _ in range(100)]
+ends = os.pipe(); known = [os.dup(ends[0]) for _ in range(3000)]
+for loop in large:
+    for number in known: loop.register(number, select.EPOLLIN)
 one = datagram(); copy = one.dup(); gone = one.dup(); beside = datagram()
 loops = [select.epoll() for _ in range(3)]; numbers = [one.fileno(), copy.fileno(), gone.fileno()]
 for loop in loops:

@@ -77,6 +77,17 @@ pub(crate) fn failure(error: &VfsdError) -> Failure {
     .of_machine_or_limit(errno_of(error))
 }
 
+/// Of one that was reached, and cannot be told more. No machine is asked for a cause: there is a session by now.
+pub(crate) fn lost(error: &VfsdError) -> Failure {
+    let failure = Failure::internal(format!(
+        "the subject's file server was lost before the program began: {error}"
+    ));
+    match errno_of(error) {
+        Some(errno) => failure.of_limit(rustix::io::Errno::from_raw_os_error(errno)),
+        None => failure,
+    }
+}
+
 /// What the kernel said, where it was asked.
 fn errno_of(error: &VfsdError) -> Option<i32> {
     let source = std::error::Error::source(error)?;

@@ -9,8 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const WITHOUT_VIEW: u64 = 32;
 
 /// Raises the soft limit to the hard one: most shells say 1024, which is little for a policy that shows much, and a user's
-/// processes may send no descriptor while more are on their way than the one that sends may have open, unix(7): programs of a
-/// session, which have fewer, then hold up no other session. Says what it was, which the program is to find again.
+/// processes may send no descriptor while more are on their way than the one that sends may have open, unix(7): a program of a
+/// session that sends them one after another, and has fewer, then holds up no other session. Says what it was, which the program is to
+/// find again.
 pub(crate) fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let was = limit.current.filter(|soft| Some(*soft) < limit.maximum)?;

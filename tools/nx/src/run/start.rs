@@ -268,7 +268,7 @@ fn begin(
         .map_err(|error| areas::failure(&error))?;
     let init = &spawned.init;
     let attached = files.attach(init.pid.cast_unsigned(), Some(init.pidfd.as_fd()));
-    attached.map_err(|error| areas::failure(&error))?;
+    attached.map_err(|error| areas::lost(&error))?;
     let gone = |error| Failure::internal(format!("the supervisor is gone: {error}")).of_limit(error);
     let packet = signals.while_open(|| front.receive()).map_err(gone)?;
     if packet.bytes() != READY {
