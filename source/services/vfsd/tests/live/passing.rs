@@ -241,7 +241,9 @@ fn emptied_by_others(world: &World) {
         let holes = (0..300).filter(|_| {
             drop(File::create(&path).unwrap());
             std::thread::sleep(std::time::Duration::from_micros(300));
-            fs::read(&path).unwrap().contains(&0)
+            // A read that is under way may take what is appended just then for zeros (docs/decisions/file-server.md); a hole stays.
+            let has_holes = || fs::read(&path).unwrap().contains(&0);
+            has_holes() && has_holes() && has_holes()
         });
         let holes = holes.count();
         children.into_iter().for_each(end);
