@@ -248,7 +248,11 @@ def written_in_between(_):
             try: one.send(b"")
             except OSError: pass
         thread = threading.Thread(target=writes); thread.start()
-        became.add(asked(one)); over.append(1); thread.join()
+        # Whoever names a socket while it is being named may be told that it has a name, as by any bind.
+        try: became.add(asked(one))
+        except OSError as error:
+            if error.errno != errno.EINVAL: raise
+        over.append(1); thread.join()
     return " ".join(became)
 for name, work in (("before", before), ("chosen", bound(("0.0.0.0", 0))), ("named", named), ("here", bound(("127.0.0.1", 0))), ("joined", joined), ("written", written),
         ("afterwards", afterwards), ("addr", one_each(2)), ("port", one_each(15)), ("anew", anew), ("undone", undone), ("inside", inside_first), ("raced", raced),
